@@ -1,0 +1,158 @@
+"""The objects that travel on the delta stream, one class per kind.
+
+Each knows its canonical key (see enum Kind in proto/deltaplane/v1/slicer.proto). A value holds neither its
+generation nor, but for endpoints, a revision: those belong to the view that keeps it.
+"""
+
+import enum
+import struct
+from dataclasses import dataclass
+from typing import ClassVar
+
+from deltaplane.model.addresses import AddressPair, Prefix
+from deltaplane.model.policy import IPBlock
+from deltaplane.model.ports import PortRange
+
+
+class Kind(enum.IntEnum):
+    """Numbers of deltaplane.v1.Kind."""
+
+    NODE = 1
+    BLOCK = 2
+    IDENTITY = 3
+    ENDPOINT = 4
+    FRONTEND = 5
+    BACKEND = 6
+    PEER_SET = 7
+    SUBJECT_POLICY = 8
+
+
+DERIVED_KINDS = frozenset({Kind.PEER_SET, Kind.SUBJECT_POLICY})
+"""Kinds that the slicer computes from several stored objects. Their generation is the revision at which the
+value last changed as far as the replica knows, so digests leave it out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeObject:
+    """A node as a next hop. index is 1 or more."""
+
+    kind: ClassVar[Kind] = Kind.NODE
+    index: int
+    name: str
+    addresses: AddressPair
+
+    @property
+    def key(self) -> bytes:
+        """4 bytes big endian."""
+        return self.index.to_bytes(4)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockObject:
+    """A range of addresses and the node it is routed to."""
+
+    kind: ClassVar[Kind] = Kind.BLOCK
+    prefix: Prefix
+    node_index: int
+
+    @property
+    def key(self) -> bytes:
+        """Prefix length, 1 byte, then the address."""
+        return bytes((self.prefix.length,)) + self.prefix.address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdentityObject:
+    """An identity, for people and flows. labels: "key=value", ascending."""
+
+    kind: ClassVar[Kind] = Kind.IDENTITY
+    id: int
+    namespace: str
+    labels: tuple[str, ...]
+
+    @property
+    def key(self) -> bytes:
+        """4 bytes big endian."""
+        return self.id.to_bytes(4)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointObject:
+    """An interface's addresses and identity. incarnation: revision at which it got its addresses."""
+
+    kind: ClassVar[Kind] = Kind.ENDPOINT
+    node_index: int
+    id: int
+    identity: int
+    addresses: AddressPair
+    incarnation: int
+
+    @property
+    def key(self) -> bytes:
+        """Node index and id, 4 bytes big endian each."""
+        return struct.pack(">II", self.node_index, self.id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerSet:
+    """The identities that one canonical selector matches. set_key: 16 bytes; identities: ascending."""
+
+    kind: ClassVar[Kind] = Kind.PEER_SET
+    set_key: bytes
+    identities: tuple[int, ...]
+
+    @property
+    def key(self) -> bytes:
+        """The 16 bytes."""
+        return self.set_key
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DirectionRule:
+    """One allow rule: (any peer) and (any port).
+
+    Attributes:
+        all_peers: every peer, also one without identity; the two lists are empty then.
+        peer_sets: keys of peer sets, ascending.
+        blocks: prefixes with exceptions.
+        ports: empty means every port of every protocol (ICMP included).
+    """
+
+    all_peers: bool = False
+    peer_sets: tuple[bytes, ...] = ()
+    blocks: tuple[IPBlock, ...] = ()
+    ports: tuple[PortRange, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DirectionPolicy:
+    """One direction of a subject policy.
+
+    Attributes:
+        isolated: False: everything is allowed and rules is empty.
+        rules: what is allowed.
+        policies: "namespace/name" of the policies that isolate the subject, ascending.
+    """
+
+    isolated: bool = False
+    rules: tuple[DirectionRule, ...] = ()
+    policies: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubjectPolicy:
+    """All that the policies say about one subject identity. There is one for every identity, isolated or not:
+    a subject without one is closed."""
+
+    kind: ClassVar[Kind] = Kind.SUBJECT_POLICY
+    identity: int
+    ingress: DirectionPolicy = DirectionPolicy()
+    egress: DirectionPolicy = DirectionPolicy()
+
+    @property
+    def key(self) -> bytes:
+        """4 bytes big endian."""
+        return self.identity.to_bytes(4)
+
+
+StreamObject = NodeObject | BlockObject | IdentityObject | EndpointObject | PeerSet | SubjectPolicy

@@ -1,0 +1,57 @@
+"""Transport protocols and ports."""
+
+import enum
+from dataclasses import dataclass
+
+MAX_PORT = 65535
+
+
+class Protocol(enum.IntEnum):
+    """IP protocol numbers that a policy or a container port can name."""
+
+    TCP = 6
+    UDP = 17
+    SCTP = 132
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class NamedPort:
+    """A container port with a name.
+
+    Attributes:
+        name: IANA service name form.
+        protocol: transport protocol.
+        number: 1..65535.
+    """
+
+    name: str
+    protocol: Protocol
+    number: int
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            message = "a named port needs a name"
+            raise ValueError(message)
+        if not 1 <= self.number <= MAX_PORT:
+            message = f"port {self.number} is outside 1..{MAX_PORT}"
+            raise ValueError(message)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class PortRange:
+    """A range of ports of one protocol, named ports resolved.
+
+    Attributes:
+        protocol: transport protocol.
+        first: first port, 0..65535; 0 with last 65535 means every port.
+        last: last port, first..65535.
+    """
+
+    protocol: Protocol
+    first: int = 0
+    last: int = MAX_PORT
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.first <= self.last <= MAX_PORT:
+            message = f"port range {self.first}..{self.last} is outside 0..{MAX_PORT} or empty"
+            raise ValueError(message)

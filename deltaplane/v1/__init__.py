@@ -1,0 +1,1 @@
+"""Generated from proto/deltaplane/v1 by make generate; do not edit."""

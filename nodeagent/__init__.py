@@ -1,0 +1,1 @@
+"""The node agent: makes this node's kernel agree with what the slicer streams, and serves the CNI plugin."""

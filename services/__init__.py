@@ -1,0 +1,1 @@
+"""The control-plane services, one package per process."""

@@ -1,0 +1,69 @@
+"""What every test run has: its markers, its seed, and a list of what it left out."""
+
+import random
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+
+MARKERS = (
+    "root: needs CAP_SYS_ADMIN and CAP_NET_ADMIN (network namespaces, BPF); else skipped",
+    "serial: runs alone, after the tests that share the machine (`make test` runs -n 2)",
+)
+
+# Every test in these folders of tests/ makes namespaces or loads BPF programs.
+ROOT_FOLDERS = frozenset({"bpf", "netns", "e2e", "chaos"})
+# Namespaces under load on two busy CPUs: two such tests at a time only measure each other.
+SERIAL_FOLDERS = frozenset({"netns", "e2e", "chaos"})
+
+# Bits of the capability mask, from linux/capability.h.
+CAP_NET_ADMIN = 12
+CAP_SYS_ADMIN = 21
+
+LEFT_OUT = "needs root (CAP_SYS_ADMIN and CAP_NET_ADMIN)"
+
+
+def has_capabilities() -> bool:
+    """Root in a container may lack what root means here, so the mask is asked, not the user id."""
+    status = Path("/proc/self/status").read_text()
+    mask = next(line for line in status.splitlines() if line.startswith("CapEff:")).split()[1]
+    return all(int(mask, 16) >> bit & 1 for bit in (CAP_NET_ADMIN, CAP_SYS_ADMIN))
+
+
+# First: Hypothesis and xdist read the seed when they configure themselves.
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    for marker in MARKERS:
+        config.addinivalue_line("markers", marker)
+    # One seed for the run, drawn here so that it can be printed; xdist hands it to its workers.
+    if config.option.hypothesis_seed is None:
+        config.option.hypothesis_seed = str(random.SystemRandom().randrange(2**32))
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"repeat with: --hypothesis-seed={config.option.hypothesis_seed}"
+
+
+# First: `-m "not serial"` must already see the markers.
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    allowed = has_capabilities()
+    for item in items:
+        folder = item.path.relative_to(TESTS).parts[0]
+        if folder in ROOT_FOLDERS:
+            item.add_marker("root")
+        if folder in SERIAL_FOLDERS:
+            item.add_marker("serial")
+        if not allowed and item.get_closest_marker("root"):
+            item.add_marker(pytest.mark.skip(reason=LEFT_OUT))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    skipped = terminalreporter.stats.get("skipped", [])
+    left_out = Counter(
+        str(Path(report.nodeid).parent) for report in skipped if LEFT_OUT in str(report.longrepr)
+    )
+    for folder, count in sorted(left_out.items()):
+        terminalreporter.write_line(f"left out: {count} in {folder}/: {LEFT_OUT}", yellow=True)

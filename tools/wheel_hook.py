@@ -1,0 +1,42 @@
+"""hatchling's build hook: puts the built BPF objects and the CNI binary into the wheel.
+
+They are optional: a wheel from a tree without `make build` is pure Python and says so in its tag.
+In the wheel they lie under nodeagent/prebuilt/, in the tree under bpf/build/ and build/bin/.
+"""
+
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+CNI_BINARY = Path("build/bin/deltaplane-cni")
+IN_WHEEL = Path("nodeagent/prebuilt")
+
+
+def built_files(root: Path) -> dict[str, str]:
+    """Maps each built file, an absolute path, to its path in the wheel.
+
+    An object whose source is gone is left out.
+    """
+    sources = sorted(root.glob("bpf/*.bpf.c"))
+    objects = [root / "bpf/build" / f"{source.name.removesuffix('.c')}.o" for source in sources]
+    built = [path for path in [*objects, root / CNI_BINARY] if path.exists()]
+    return {str(path): str(IN_WHEEL / path.name) for path in built}
+
+
+class WheelHook(BuildHookInterface[Any]):
+    """Found by hatchling through [tool.hatch.build.targets.wheel.hooks.custom]."""
+
+    PLUGIN_NAME = "custom"
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Adds the files and, for the CNI binary, the platform tag; an editable install has the tree."""
+        if version == "editable":
+            return
+        files = built_files(Path(self.root))
+        build_data["force_include"].update(files)
+        if (Path(self.root) / CNI_BINARY).exists():
+            platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
+            build_data["pure_python"] = False
+            build_data["tag"] = f"py3-none-{platform}"
