@@ -13,14 +13,18 @@ DeltaplaneError
 
 
 class DeltaplaneError(Exception):
-    """Base of all errors that Deltaplane raises on purpose. The message says what to do about it."""
+    """Base of all errors that Deltaplane raises on purpose.
+
+    The message says what to do about it.
+    """
 
 
 class Invalid(DeltaplaneError):
     """A value is wrong.
 
     Attributes:
-        field: path of the field, for example "spec.ingress[0].ports[1].port"; empty when there is none.
+        field: path of the field, for example "spec.ingress[0].ports[1].port"; empty when there is
+            none.
         reason: what is wrong and what would be right.
     """
 

@@ -1,1 +1,4 @@
-"""The node agent: makes this node's kernel agree with what the slicer streams, and serves the CNI plugin."""
+"""The node agent.
+
+Makes this node's kernel agree with what the slicer streams, and serves the CNI plugin.
+"""

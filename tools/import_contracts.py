@@ -158,7 +158,7 @@ def main() -> int:
         file.write(config)
         file.flush()
         linter = Path(sys.executable).with_name("lint-imports")
-        command = [linter, "--config", file.name, "--no-cache"]
+        command = [str(linter), "--config", file.name, "--no-cache", "--no-logo"]
         return subprocess.run(command, cwd=ROOT, check=False).returncode
 
 

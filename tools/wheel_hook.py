@@ -31,8 +31,8 @@ class WheelHook(BuildHookInterface[Any]):
     PLUGIN_NAME = "custom"
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Adds the files and, for the CNI binary, the platform tag; an editable install has the tree."""
-        if version == "editable":
+        """Adds the files and, for the CNI binary, the platform tag."""
+        if version == "editable":  # it runs from the tree
             return
         files = built_files(Path(self.root))
         build_data["force_include"].update(files)

@@ -1,6 +1,7 @@
 """Addresses and prefixes as bytes in network byte order.
 
-Bytes instead of `ipaddress` objects: they compare, hash and travel ten times faster, and maps want bytes.
+Bytes instead of `ipaddress` objects: they compare, hash and travel ten times faster, and maps want
+bytes.
 """
 
 import ipaddress

@@ -1,6 +1,7 @@
 """The objects that travel on the delta stream, one class per kind.
 
-Each knows its canonical key (see enum Kind in proto/deltaplane/v1/slicer.proto). A value holds neither its
+Each knows its canonical key (see enum Kind in proto/deltaplane/v1/slicer.proto). A value holds
+neither its
 generation nor, but for endpoints, a revision: those belong to the view that keeps it.
 """
 
@@ -28,8 +29,11 @@ class Kind(enum.IntEnum):
 
 
 DERIVED_KINDS = frozenset({Kind.PEER_SET, Kind.SUBJECT_POLICY})
-"""Kinds that the slicer computes from several stored objects. Their generation is the revision at which the
-value last changed as far as the replica knows, so digests leave it out."""
+"""Kinds that the slicer computes from several stored objects.
+
+Their generation is the revision at which the value last changed as far as the replica knows, so
+digests leave it out.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +82,10 @@ class IdentityObject:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointObject:
-    """An interface's addresses and identity. incarnation: revision at which it got its addresses."""
+    """An interface's addresses and identity. incarnation.
+
+    Revision at which it got its addresses.
+    """
 
     kind: ClassVar[Kind] = Kind.ENDPOINT
     node_index: int
@@ -95,7 +102,10 @@ class EndpointObject:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerSet:
-    """The identities that one canonical selector matches. set_key: 16 bytes; identities: ascending."""
+    """The identities that one canonical selector matches. set_key: 16 bytes; identities.
+
+    Ascending.
+    """
 
     kind: ClassVar[Kind] = Kind.PEER_SET
     set_key: bytes
@@ -141,8 +151,10 @@ class DirectionPolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubjectPolicy:
-    """All that the policies say about one subject identity. There is one for every identity, isolated or not:
-    a subject without one is closed."""
+    """All that the policies say about one subject identity.
+
+    There is one for every identity, isolated or not: a subject without one is closed.
+    """
 
     kind: ClassVar[Kind] = Kind.SUBJECT_POLICY
     identity: int

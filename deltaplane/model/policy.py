@@ -13,7 +13,10 @@ class IPBlock:
 
     Attributes:
         cidr: the prefix.
-        except_: prefixes inside cidr that are left out.
+        except_: prefixes that are left out; each lies inside cidr and is smaller.
+
+    Raises:
+        ValueError: an exception is not a strict part of cidr.
     """
 
     cidr: Prefix
@@ -21,8 +24,8 @@ class IPBlock:
 
     def __post_init__(self) -> None:
         for hole in self.except_:
-            if not self.cidr.contains(hole):
-                message = f"except {hole} is not inside {self.cidr}"
+            if not self.cidr.contains(hole) or hole.length == self.cidr.length:
+                message = f"except {hole} is not a strict part of {self.cidr}"
                 raise ValueError(message)
 
 

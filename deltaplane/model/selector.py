@@ -52,7 +52,8 @@ class LabelSelector:
     """A label selector; the empty one matches everything.
 
     Attributes:
-        requirements: all of them must hold; kept ascending and without repeats, matchLabels as IN of one value,
+        requirements: all of them must hold; kept ascending and without repeats, matchLabels as IN
+            of one value,
             so that equal selectors compare equal.
     """
 

@@ -1,1 +1,4 @@
-"""The port to etcd and its two adapters: etcd itself and an in-memory twin that passes the same suite."""
+"""The port to etcd and its two adapters.
+
+Etcd itself and an in-memory twin that passes the same suite.
+"""

@@ -1,6 +1,7 @@
 """The layout of etcd.
 
-Everything the slicer derives from lies below STATE, so that one watch sees it in revision order. What only
+Everything the slicer derives from lies below STATE, so that one watch sees it in revision order.
+What only
 the services need lies below REGISTRY.
 """
 

@@ -1,7 +1,11 @@
-"""What Deltaplane needs of etcd: linearisable reads, compare-and-swap transactions, watches, leases.
+"""What Deltaplane needs of etcd.
 
-Keys are text, values bytes. Every call has a deadline of its own; a failure to reach the store within it is
-`deltaplane.errors.Unavailable`. A transaction that ended with Unavailable may have been applied: callers
+Linearisable reads, compare-and-swap transactions, watches, leases.
+
+Keys are text, values bytes. Every call has a deadline of its own; a failure to reach the store
+within it is
+`deltaplane.errors.Unavailable`. A transaction that ended with Unavailable may have been applied:
+callers
 compare on an owner token so that repeating it is safe.
 """
 
@@ -78,7 +82,10 @@ Operation = Put | Delete | DeletePrefix
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Committed:
-    """Outcome of a transaction. revision: the store's after it; on failure the compares did not hold."""
+    """Outcome of a transaction. revision: the store's after it.
+
+    On failure the compares did not hold.
+    """
 
     succeeded: bool
     revision: int
@@ -103,8 +110,10 @@ class Page:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """A write. value None: the key was deleted. create_revision is that of the key written (for a
-    deletion, 0)."""
+    """A write. value None: the key was deleted.
+
+    Create_revision is that of the key written (for a deletion, 0).
+    """
 
     key: str
     value: bytes | None
@@ -114,8 +123,10 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatchBatch:
-    """Events in revision order, whole revisions only. Without events it is a progress mark: everything
-    through revision has been delivered."""
+    """Events in revision order, whole revisions only. Without events it is a progress mark.
+
+    Everything through revision has been delivered.
+    """
 
     revision: int
     events: tuple[Event, ...]
@@ -157,8 +168,9 @@ class Store(Protocol):
         ...
 
     def watch(self, prefix: str, *, after: int) -> AsyncIterator[WatchBatch]:
-        """Yields every write to keys of a prefix with mod revision > after, reconnecting by itself. Idle, it
-        yields a progress mark at least every second.
+        """Yields every write to keys of a prefix with mod revision > after.
+
+        It reconnects by itself. Idle, it yields a progress mark at least every second.
 
         Raises:
             Compacted: writes after `after` are gone; list again.

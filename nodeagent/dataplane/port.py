@@ -1,6 +1,7 @@
 """What the agent asks of the kernel.
 
-Values mirror the maps of bpf/include/abi.h. Addresses are 16 bytes, IPv4 as IPv4-mapped. All calls block
+Values mirror the maps of bpf/include/abi.h. Addresses are 16 bytes, IPv4 as IPv4-mapped. All calls
+block
 (microseconds to milliseconds): the agent makes them from one worker thread.
 """
 
@@ -115,7 +116,8 @@ class Subject:
         identity: number of the identity.
         ingress_set: set id, or 0: not isolated.
         egress_set: set id, or 0: not isolated.
-        epoch: changes whenever the meaning of the sets changes; conntrack re-evaluates on a difference.
+        epoch: changes whenever the meaning of the sets changes; conntrack re-evaluates on a
+            difference.
     """
 
     identity: int
@@ -202,7 +204,8 @@ class CapacityError(Exception):
 class DataPlane(Protocol):
     """The maps and programs of one node. tests/contract/dataplane is the contract.
 
-    Upserts replace; deleting what is absent does nothing. A batch that ends with CapacityError may have been
+    Upserts replace; deleting what is absent does nothing. A batch that ends with CapacityError may
+    have been
     applied in part.
     """
 

@@ -1,0 +1,117 @@
+# Everything a developer or CI runs. `make help` lists the targets; the work is done by tools/.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.SUFFIXES:
+MAKEFLAGS += --no-builtin-rules
+
+.DEFAULT_GOAL := help
+
+##@ Daily
+
+.PHONY: help
+help: ## List the targets
+	@awk 'BEGIN {FS = ":.*## "} \
+	  /^##@ / {printf "\n%s\n", substr($$0, 5)} \
+	  /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' Makefile
+
+.PHONY: setup
+setup: ## Install what is missing: Debian packages (as root), .venv with pinned packages
+	@tools/setup.sh
+
+.PHONY: build
+build: setup ## Compile the BPF programs and the CNI binary
+
+.PHONY: test
+test: setup build ## All that CI runs: setup, build, check, tests (as root: everything)
+	@status=0; tools/check.sh || status=1; tools/test.sh || status=1; exit $$status
+
+.PHONY: demo
+demo: setup build ## Show a cluster of network namespaces at work (as root)
+	@.venv/bin/deltaplane demo
+
+.PHONY: bench
+bench: setup build ## Measure: the load shapes of bench/
+	@.venv/bin/python -m bench
+
+##@ Before a commit
+
+.PHONY: check
+check: setup ## Static checks: format, lint, types, imports, protos, C, generated code
+	@tools/check.sh
+
+.PHONY: format
+format: setup ## Format Python and C in place
+	@.venv/bin/ruff format .
+	@.venv/bin/ruff check --fix-only --quiet --select I .
+	@find bpf nodeagent/cni/shim -name build -prune -o -name '*.[ch]' -print0 2>/dev/null | xargs -0r clang-format -i
+
+.PHONY: generate
+generate: setup ## Regenerate what is committed: protobuf code, the Python twin of bpf/include/abi.h
+	@tools/generate.sh
+
+.PHONY: generate-check
+generate-check: setup ## Fail if generated code differs from its source
+	@tools/generate.sh --check
+
+.PHONY: lock
+lock: setup ## Pin the newest versions that pyproject.toml allows in requirements/
+	@tools/lock.sh
+
+##@ Now and then
+
+.PHONY: preflight
+preflight: ## Say what this machine can do and what is left out
+	@tools/preflight.sh
+
+.PHONY: wheel
+wheel: setup build ## Build dist/deltaplane-*.whl with the BPF objects and the CNI binary in it
+	@.venv/bin/uv build --quiet --wheel --no-build-isolation --python .venv/bin/python --out-dir dist .
+	@ls dist/*.whl
+
+.PHONY: clean
+clean: ## Remove what was built, and caches; keep .venv
+	@rm -rf bpf/build build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .benchmarks
+	@find . -path ./.venv -prune -o -name __pycache__ -type d -print0 | xargs -0r rm -rf
+
+# --- C -------------------------------------------------------------------------------------------
+
+CLANG ?= clang
+LLVM_STRIP ?= llvm-strip
+CC := gcc
+SHIM_SOURCES := $(wildcard nodeagent/cni/shim/*.c)
+SHIM := $(if $(SHIM_SOURCES),build/bin/deltaplane-cni)
+BPF_SOURCES := $(wildcard bpf/*.bpf.c)
+BPF_OBJECTS := $(BPF_SOURCES:bpf/%.bpf.c=bpf/build/%.bpf.o)
+
+BPF_ARCH := $(patsubst aarch64,arm64,$(patsubst x86_64,x86,$(shell uname -m)))
+# Recursive: asked when used, because `make setup` may have to install gcc first. Debian keeps asm/types.h there, and
+# clang does not look for it when the target is bpf.
+MULTIARCH_INCLUDE = /usr/include/$(shell $(CC) -print-multiarch)
+# -g is for BTF; llvm-strip -g then drops the DWARF and keeps the BTF.
+BPF_CFLAGS = -O2 -g -Wall -Werror -target bpf -D__TARGET_ARCH_$(BPF_ARCH) -Ibpf/include -idirafter $(MULTIARCH_INCLUDE)
+SHIM_CFLAGS := -O2 -Wall -Wextra -Werror -static
+
+build: $(BPF_OBJECTS) $(SHIM)
+
+# Through a temporary name: an interrupted or a parallel build never leaves half an object.
+bpf/build/%.bpf.o: bpf/%.bpf.c Makefile | setup
+	@mkdir -p $(@D)
+	@echo "build: $@"
+	@$(CLANG) $(BPF_CFLAGS) -MMD -MP -MF bpf/build/$*.bpf.d -MT $@ -c $< -o $@.$$$$ && $(LLVM_STRIP) -g $@.$$$$ && mv $@.$$$$ $@
+
+build/bin/deltaplane-cni: $(SHIM_SOURCES) $(wildcard nodeagent/cni/shim/*.h) Makefile | setup
+	@mkdir -p $(@D)
+	@echo "build: $@"
+	@$(CC) $(SHIM_CFLAGS) $(SHIM_SOURCES) -o $@.$$$$ && mv $@.$$$$ $@
+
+-include $(BPF_OBJECTS:.o=.d)
+
+# More warnings than a build stops at; part of `make check`.
+.PHONY: warnings
+warnings:
+	@for file in $(BPF_SOURCES); do \
+	  $(CLANG) $(BPF_CFLAGS) -Wextra -Wshadow -Wno-unused-parameter -fsyntax-only $$file; done
+	@for file in $(SHIM_SOURCES); do \
+	  $(CC) $(SHIM_CFLAGS) -Wshadow -Wstrict-prototypes -fsyntax-only $$file; done

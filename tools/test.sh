@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# The tests: first those that can share the machine, two at a time, then the serial ones.
+# SEED=… repeats what Hypothesis drew. Arguments go to both pytest runs: tools/test.sh tests/unit -k slicing
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+NO_TESTS=5 # pytest's exit code
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+failed=0
+SEED=${SEED:-$((RANDOM * 32768 + RANDOM))}
+
+run_pytest() {
+  local status=0
+  .venv/bin/python -m pytest --hypothesis-seed="$SEED" "$@" </dev/null 2>&1 | tee -a "$log"
+  status=${PIPESTATUS[0]}
+  [ "$status" -eq 0 ] || [ "$status" -eq "$NO_TESTS" ] || failed=1
+}
+
+# Sums one outcome over the closing lines of both runs.
+count() { grep -E '^(=+ )?[0-9]+ [a-z]+.* in [0-9.]+s' "$log" | grep -oE "[0-9]+ $1" | awk '{n += $1} END {print n + 0}'; }
+
+tools/preflight.sh
+
+run_pytest -n 2 --dist worksteal -m "not serial" "$@"
+run_pytest -m serial --durations 5 "$@"
+
+echo "pytest: $(count passed) passed, $(($(count failed) + $(count 'errors?'))) failed, $(count skipped) skipped"
+exit "$failed"
