@@ -1,8 +1,8 @@
 """Syntax of Kubernetes names, labels and port names.
 
-Every function returns None when the text is fine, else what would be valid, as the end of a sentence that begins
-with the text in quotes. The rules are those of the Kubernetes documentation ("Object Names and IDs", "Labels and
-Selectors") and RFC 1123 and RFC 6335.
+Every function returns None when the text is fine, else what would be valid, as the end of a
+sentence that begins with the text in quotes. The rules are those of the Kubernetes documentation
+("Object Names and IDs", "Labels and Selectors"), of RFC 1123 and of RFC 6335.
 """
 
 import re
@@ -40,8 +40,8 @@ def label_key_mistake(text: str) -> str | None:
     prefix, slash, name = text.rpartition("/")
     if (slash and dns_subdomain_mistake(prefix)) or not _is_qualified(name):
         return (
-            f"is no label key: an optional DNS subdomain and '/', then 1 to {MAX_LABEL} letters, digits, "
-            "'-', '_' and '.', beginning and ending with a letter or digit"
+            f"is no label key: an optional DNS subdomain and '/', then 1 to {MAX_LABEL} letters, "
+            "digits, '-', '_' and '.', beginning and ending with a letter or digit"
         )
     return None
 

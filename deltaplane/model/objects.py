@@ -1,8 +1,7 @@
 """The objects that travel on the delta stream, one class per kind.
 
 Each knows its canonical key (see enum Kind in proto/deltaplane/v1/slicer.proto). A value holds
-neither its
-generation nor, but for endpoints, a revision: those belong to the view that keeps it.
+neither its generation nor, but for endpoints, a revision: those belong to the view that keeps it.
 """
 
 import enum
@@ -82,9 +81,14 @@ class IdentityObject:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointObject:
-    """An interface's addresses and identity. incarnation.
+    """An interface's addresses and identity.
 
-    Revision at which it got its addresses.
+    Attributes:
+        node_index: number of its node.
+        id: number that the node gave it.
+        identity: number of the identity.
+        addresses: IPv4, IPv6 or both.
+        incarnation: store revision at which it got its addresses.
     """
 
     kind: ClassVar[Kind] = Kind.ENDPOINT
@@ -102,9 +106,11 @@ class EndpointObject:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerSet:
-    """The identities that one canonical selector matches. set_key: 16 bytes; identities.
+    """The identities that one canonical selector matches.
 
-    Ascending.
+    Attributes:
+        set_key: 16 bytes.
+        identities: numbers, ascending.
     """
 
     kind: ClassVar[Kind] = Kind.PEER_SET

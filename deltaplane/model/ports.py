@@ -1,6 +1,7 @@
 """Transport protocols and ports."""
 
 import enum
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 MAX_PORT = 65535
@@ -55,3 +56,15 @@ class PortRange:
         if not 0 <= self.first <= self.last <= MAX_PORT:
             message = f"port range {self.first}..{self.last} is outside 0..{MAX_PORT} or empty"
             raise ValueError(message)
+
+
+def merge_ranges(ranges: Iterable[PortRange]) -> tuple[PortRange, ...]:
+    """Joins ranges of the same protocol that overlap or touch; ascending."""
+    merged: list[PortRange] = []
+    for item in sorted(ranges):
+        last = merged[-1] if merged else None
+        if last and last.protocol == item.protocol and item.first <= last.last + 1:
+            merged[-1] = PortRange(last.protocol, last.first, max(last.last, item.last))
+        else:
+            merged.append(item)
+    return tuple(merged)

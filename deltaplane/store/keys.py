@@ -1,8 +1,7 @@
 """The layout of etcd.
 
 Everything the slicer derives from lies below STATE, so that one watch sees it in revision order.
-What only
-the services need lies below REGISTRY.
+What only the services need lies below REGISTRY.
 """
 
 from deltaplane.model.addresses import Prefix, format_address
@@ -21,11 +20,16 @@ REGISTRY = ROOT + "registry/"
 NAMESPACES = REGISTRY + "namespaces/"
 PODS = REGISTRY + "pods/"
 POOLS = REGISTRY + "pools/"
+NODE_ENDPOINTS = REGISTRY + "node-endpoints/"
 ADDRESSES = REGISTRY + "addresses/"
 LABEL_SETS = REGISTRY + "label-sets/"
 BLOCK_REQUESTS = REGISTRY + "block-requests/"
 IDENTITY_COUNTER = REGISTRY + "counters/identity"
+"""Value: the highest identity number given so far (decimal); absent before the first."""
 NODE_COUNTER = REGISTRY + "counters/node"
+"""Value: the highest node index given so far (decimal); absent before the first."""
+POOL_COUNTER = REGISTRY + "counters/pools"
+"""Written with every new pool, so that two that overlap are never created side by side."""
 
 SLICERS = ROOT + "slicers/"
 """Lease keys of the slicer replicas."""
@@ -51,9 +55,29 @@ def endpoint(namespace: str, pod: str, node_name: str, number: int) -> str:
     return f"{ENDPOINTS}{namespace}/{pod}/{node_name}/{number}"
 
 
+def endpoints_of(namespace: str, pod: str = "") -> str:
+    """Prefix of the endpoint keys of a pod, or of a namespace."""
+    return f"{ENDPOINTS}{namespace}/{pod}/" if pod else f"{ENDPOINTS}{namespace}/"
+
+
+def node_endpoint(node_name: str, number: int) -> str:
+    """Value: the key of the node's endpoint with this number (UTF-8). It lives as long as that."""
+    return f"{NODE_ENDPOINTS}{node_name}/{number}"
+
+
+def endpoints_of_node(node_name: str) -> str:
+    """Prefix of the node_endpoint keys of a node."""
+    return f"{NODE_ENDPOINTS}{node_name}/"
+
+
 def policy(namespace: str, name: str) -> str:
     """Record: deltaplane.v1.NetworkPolicy."""
     return f"{POLICIES}{namespace}/{name}"
+
+
+def policies_of(namespace_name: str) -> str:
+    """Prefix of the policy keys of a namespace."""
+    return f"{POLICIES}{namespace_name}/"
 
 
 def namespace(name: str) -> str:
@@ -64,6 +88,11 @@ def namespace(name: str) -> str:
 def pod(namespace_name: str, name: str) -> str:
     """Record: deltaplane.v1.Pod."""
     return f"{PODS}{namespace_name}/{name}"
+
+
+def pods_of(namespace_name: str) -> str:
+    """Prefix of the pod keys of a namespace."""
+    return f"{PODS}{namespace_name}/"
 
 
 def pool(name: str) -> str:

@@ -3,10 +3,8 @@
 Linearisable reads, compare-and-swap transactions, watches, leases.
 
 Keys are text, values bytes. Every call has a deadline of its own; a failure to reach the store
-within it is
-`deltaplane.errors.Unavailable`. A transaction that ended with Unavailable may have been applied:
-callers
-compare on an owner token so that repeating it is safe.
+within it is `deltaplane.errors.Unavailable`. A transaction that ended with Unavailable may have
+been applied: callers compare on an owner token so that repeating it is safe.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -82,9 +80,11 @@ Operation = Put | Delete | DeletePrefix
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Committed:
-    """Outcome of a transaction. revision: the store's after it.
+    """Outcome of a transaction.
 
-    On failure the compares did not hold.
+    Attributes:
+        succeeded: False: the compares did not hold and nothing was written.
+        revision: the store's revision after it.
     """
 
     succeeded: bool
@@ -110,9 +110,13 @@ class Page:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """A write. value None: the key was deleted.
+    """A write to one key.
 
-    Create_revision is that of the key written (for a deletion, 0).
+    Attributes:
+        key: the key.
+        value: None: the key was deleted.
+        create_revision: of the key written; 0 for a deletion.
+        mod_revision: of the write.
     """
 
     key: str
@@ -123,9 +127,9 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatchBatch:
-    """Events in revision order, whole revisions only. Without events it is a progress mark.
+    """Events in revision order, whole revisions only.
 
-    Everything through revision has been delivered.
+    Without events it is a progress mark: everything through revision has been delivered.
     """
 
     revision: int

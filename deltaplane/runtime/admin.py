@@ -1,0 +1,89 @@
+"""The admin HTTP server: /healthz, /readyz and /metrics, in the event loop of the gRPC server."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from deltaplane.runtime import address, listen, log, metrics
+
+Ready = Callable[[], Awaitable[bool]]
+
+
+class _Server(uvicorn.Server):
+    """uvicorn that leaves signals alone: the process has one place that handles them."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = asyncio.Event()
+
+    capture_signals = contextlib.nullcontext  # type: ignore[assignment] # same use, no signals
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.listening.set()
+
+
+def application(ready: Ready) -> Starlette:
+    """The routes. ready: asked at every /readyz; an exception counts as no."""
+
+    async def healthz(_request: Request) -> Response:
+        return PlainTextResponse("ok\n")
+
+    async def readyz(_request: Request) -> Response:
+        try:
+            is_ready = await ready()
+        except Exception:  # noqa: BLE001 - whatever is wrong, the process is not ready
+            log.get().warning("ready_check_failed", exc_info=True)
+            is_ready = False
+        return PlainTextResponse(
+            "ready\n" if is_ready else "not ready\n", status_code=200 if is_ready else 503
+        )
+
+    async def expose(_request: Request) -> Response:
+        body, content_type = metrics.exposition()
+        return Response(body, headers={"content-type": content_type})
+
+    return Starlette(
+        routes=[
+            Route("/healthz", healthz),
+            Route("/readyz", readyz),
+            Route("/metrics", expose),
+        ]
+    )
+
+
+@contextlib.asynccontextmanager
+async def serving(where: address.Address, ready: Ready) -> AsyncIterator[address.Address]:
+    """Serves while the block runs; gives the address it really got.
+
+    Raises:
+        Refused: the address cannot be had.
+    """
+    listener, bound = listen.bind_socket(where)
+    server = _Server(
+        uvicorn.Config(
+            application(ready),
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=1,
+        )
+    )
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(server.serve(sockets=[listener]))
+            await server.listening.wait()
+            try:
+                yield bound
+            finally:
+                server.should_exit = True
+    finally:
+        listener.close()
+        listen.forget(bound)

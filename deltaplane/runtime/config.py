@@ -1,0 +1,211 @@
+"""One frozen configuration per process, read once: flags, environment, YAML file, defaults.
+
+All mistakes are reported together and end the process with code 2. A key that nobody knows is a
+mistake in a flag or in the file; in the environment it is not, because the variables of every
+process share one prefix.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, NoReturn, TypeVar, get_origin
+
+import yaml
+from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
+
+from deltaplane.errors import Invalid
+from deltaplane.runtime import address
+from deltaplane.runtime.log import Format, Level
+
+ENV_PREFIX = "DELTAPLANE_"
+EXIT_CODE = 2
+
+
+def _address(text: str) -> str:
+    try:
+        return str(address.parse(text))
+    except Invalid as error:
+        raise ValueError(error.reason) from None
+
+
+ListenAddress = Annotated[str, AfterValidator(_address)]
+"""`host:port`, `[v6]:port` or `unix:/path`, checked."""
+
+
+def _at_least_one(addresses: tuple[str, ...]) -> tuple[str, ...]:
+    if not addresses:
+        raise ValueError("at least one is needed")
+    return addresses
+
+
+# pydantic's own min_length would count what is left of wrong addresses, and report twice.
+ListenAddresses = Annotated[tuple[ListenAddress, ...], AfterValidator(_at_least_one)]
+"""At least one address."""
+
+
+class ProcessConfig(BaseSettings):
+    """Options of every process.
+
+    A field `node_name` is `--node-name`, DELTAPLANE_NODE_NAME and the key node_name of the file.
+    One of type tuple[str, ...] takes a repeated flag or one text with commas.
+
+    Attributes:
+        EXAMPLES: command lines for --help, one a line.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX,
+        env_ignore_empty=True,
+        enable_decoding=False,
+        extra="forbid",
+        frozen=True,
+    )
+    EXAMPLES: ClassVar[str] = ""
+
+    listen: ListenAddresses = Field(
+        default=("127.0.0.1:0",),
+        description="where the gRPC server listens: host:port or unix:/path; port 0: any free one",
+    )
+    admin: ListenAddress = Field(
+        default="127.0.0.1:0", description="where /healthz, /readyz and /metrics are served"
+    )
+    log_format: Format = Field(default="json", description="json for machines, console for people")
+    log_level: Level = Field(default="info", description="least level that is logged")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_commas(cls, values: dict[str, Any]) -> dict[str, Any]:
+        return {
+            key: _split(value) if _is_list(cls, key) else value for key, value in values.items()
+        }
+
+
+class ServiceConfig(ProcessConfig):
+    """Options of every process that talks to etcd."""
+
+    etcd: ListenAddresses = Field(
+        default=("127.0.0.1:2379",), description="etcd endpoints, host:port or unix:/path"
+    )
+
+
+Config = TypeVar("Config", bound=ProcessConfig)
+
+
+def load(cls: type[Config], argv: Sequence[str]) -> Config:
+    """Reads the configuration of this process. argv: without the program's name.
+
+    On mistakes all of them go to standard error and the process exits with code 2; `--help` prints
+    the options with examples and exits with 0.
+    """
+    mistakes: list[str] = []
+    flags = _flags(cls, argv, mistakes)
+    values = _file(flags.pop("config", None), mistakes)
+    values |= EnvSettingsSource(cls)()
+    values |= flags
+    try:
+        config = cls(**values)
+    except ValidationError as error:
+        mistakes += [_describe(cls, dict(detail)) for detail in error.errors()]
+    else:
+        if not mistakes:
+            return config
+    for mistake in mistakes:
+        print(f"config: {mistake}", file=sys.stderr)  # noqa: T201 - the log is not set up yet
+    sys.exit(EXIT_CODE)
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse exits at the first mistake; we want to tell all of them."""
+
+    def error(self, message: str) -> NoReturn:
+        raise argparse.ArgumentError(None, message)
+
+
+def _parser(cls: type[ProcessConfig]) -> _Parser:
+    parser = _Parser(
+        prog=f"python -m {cls.__module__.rpartition('.')[0] or cls.__module__}",
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,
+        epilog=f"Every option can also be set as {ENV_PREFIX}NAME in the environment or as name in "
+        "the file; a flag wins over the environment, the environment over the file."
+        + (f"\n\nexamples:\n{cls.EXAMPLES}" if cls.EXAMPLES else ""),
+    )
+    parser.add_argument("--config", metavar="FILE", help="YAML file with options")
+    for name, field in cls.model_fields.items():
+        default = "" if field.is_required() else f" (default: {_show(field.default)})"
+        parser.add_argument(
+            _flag(name),
+            dest=name,
+            metavar=name.upper(),
+            action="append" if _is_list(cls, name) else "store",
+            help=f"{field.description or ''}{default}".replace("%", "%%"),
+        )
+    return parser
+
+
+def _flags(cls: type[ProcessConfig], argv: Sequence[str], mistakes: list[str]) -> dict[str, Any]:
+    try:
+        parsed, unknown = _parser(cls).parse_known_args(list(argv))
+    except argparse.ArgumentError as error:
+        mistakes.append(str(error))
+        return {}
+    mistakes += [f"unknown argument {argument!r}; --help lists them" for argument in unknown]
+    return vars(parsed)
+
+
+def _file(path: str | None, mistakes: list[str]) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        mistakes.append(f"--config {path}: {error}")
+        return {}
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        mistakes.append(f"--config {path}: a mapping of options is needed, not {content!r}")
+        return {}
+    return {str(key).replace("-", "_"): value for key, value in content.items()}
+
+
+def _describe(cls: type[ProcessConfig], detail: dict[str, Any]) -> str:
+    name = str(detail["loc"][0]) if detail["loc"] else ""
+    if detail["type"] == "extra_forbidden":
+        return f"unknown option {name!r} in the file; --help lists them"
+    message = detail["msg"].removeprefix("Value error, ")
+    if name not in cls.model_fields:
+        return str(message)
+    where = f"{_flag(name)} ({ENV_PREFIX}{name.upper()})"
+    if detail["type"] == "missing":
+        return f"{where}: is needed"
+    return f"{where}: {message}"
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _is_list(cls: type[BaseSettings], name: str) -> bool:
+    field = cls.model_fields.get(name)
+    return field is not None and get_origin(field.annotation) is tuple
+
+
+def _split(value: Any) -> Any:  # noqa: ANN401 - checked by pydantic afterwards
+    if isinstance(value, str):
+        value = [value]
+    if not isinstance(value, (list, tuple)):
+        return value
+    return tuple(
+        part.strip() if isinstance(part, str) else part
+        for item in value
+        for part in (item.split(",") if isinstance(item, str) else [item])
+        if part != ""
+    )
+
+
+def _show(default: Any) -> str:  # noqa: ANN401 - any option's default
+    return ",".join(default) if isinstance(default, tuple) else str(default)

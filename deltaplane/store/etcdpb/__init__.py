@@ -1,0 +1,1 @@
+"""Generated from proto/deltaplane/store/etcdpb by make generate; do not edit."""
