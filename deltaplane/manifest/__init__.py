@@ -1,0 +1,33 @@
+"""Reads Kubernetes YAML strictly and writes it back.
+
+Pure: text in, values or mistakes out. It opens no file, applies nothing, and knows only the kinds
+and fields that it names; everything else is a mistake rather than ignored.
+"""
+
+from deltaplane.manifest.mistakes import ManifestError, Mistake
+from deltaplane.manifest.objects import (
+    ContainerPort,
+    DeploymentManifest,
+    Manifest,
+    NamespaceManifest,
+    PodManifest,
+    PodTemplate,
+    PolicyManifest,
+)
+from deltaplane.manifest.parsing import parse
+from deltaplane.manifest.rendering import policy_to_object, policy_to_yaml
+
+__all__ = [
+    "ContainerPort",
+    "DeploymentManifest",
+    "Manifest",
+    "ManifestError",
+    "Mistake",
+    "NamespaceManifest",
+    "PodManifest",
+    "PodTemplate",
+    "PolicyManifest",
+    "parse",
+    "policy_to_object",
+    "policy_to_yaml",
+]

@@ -1,0 +1,35 @@
+"""Names of the fields of the kinds that we read, as the Kubernetes API reference documents them.
+
+A field that is named here and read nowhere does not concern the network.
+"""
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+METADATA = _words(
+    "annotations creationTimestamp deletionGracePeriodSeconds deletionTimestamp finalizers "
+    "generateName generation labels managedFields name namespace ownerReferences resourceVersion "
+    "selfLink uid"
+)
+POD_SPEC = _words(
+    "activeDeadlineSeconds affinity automountServiceAccountToken containers dnsConfig dnsPolicy "
+    "enableServiceLinks ephemeralContainers hostAliases hostIPC hostNetwork hostPID hostUsers "
+    "hostname hostnameOverride imagePullSecrets initContainers nodeName nodeSelector os overhead "
+    "preemptionPolicy priority priorityClassName readinessGates resourceClaims resources "
+    "restartPolicy runtimeClassName schedulerName schedulingGates securityContext serviceAccount "
+    "serviceAccountName setHostnameAsFQDN shareProcessNamespace subdomain "
+    "terminationGracePeriodSeconds tolerations topologySpreadConstraints volumes"
+)
+CONTAINER = _words(
+    "args command env envFrom image imagePullPolicy lifecycle livenessProbe name ports "
+    "readinessProbe resizePolicy resources restartPolicy restartPolicyRules securityContext "
+    "startupProbe stdin stdinOnce terminationMessagePath terminationMessagePolicy tty "
+    "volumeDevices volumeMounts workingDir"
+)
+CONTAINER_PORT = _words("containerPort hostIP hostPort name protocol")
+DEPLOYMENT_SPEC = _words(
+    "minReadySeconds paused progressDeadlineSeconds replicas revisionHistoryLimit selector "
+    "strategy template"
+)

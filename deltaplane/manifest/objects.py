@@ -1,0 +1,92 @@
+"""What a manifest says, as far as the network is concerned."""
+
+from dataclasses import dataclass, field
+
+from deltaplane.model.policy import NetworkPolicy
+from deltaplane.model.ports import NamedPort, Protocol
+
+Pairs = tuple[tuple[str, str], ...]
+"""Labels or annotations: ascending (key, value)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamespaceManifest:
+    """A Namespace, with the labels that the manifest gives it."""
+
+    name: str
+    labels: Pairs = ()
+    annotations: Pairs = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerPort:
+    """A port that a container serves. name: None when it has none; number: 1..65535."""
+
+    number: int
+    protocol: Protocol = Protocol.TCP
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodTemplate:
+    """What the pods of a deployment have in common.
+
+    Attributes:
+        labels: of each pod.
+        annotations: of each pod.
+        node_name: node that the pods are bound to; None: any.
+        host_network: the pods share their node's network: no address, no policy.
+        ports: of all containers that stay, in the order of the manifest.
+    """
+
+    labels: Pairs = ()
+    annotations: Pairs = ()
+    node_name: str | None = None
+    host_network: bool = False
+    ports: tuple[ContainerPort, ...] = field(default=())
+
+    @property
+    def named_ports(self) -> tuple[NamedPort, ...]:
+        """The ports that have a name, ascending, each once."""
+        named = {
+            NamedPort(port.name, port.protocol, port.number) for port in self.ports if port.name
+        }
+        return tuple(sorted(named))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodManifest(PodTemplate):
+    """A Pod."""
+
+    namespace: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeploymentManifest:
+    """A Deployment. replicas: 0 or more."""
+
+    namespace: str
+    name: str
+    replicas: int
+    template: PodTemplate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyManifest:
+    """A NetworkPolicy, policyTypes defaulted."""
+
+    policy: NetworkPolicy
+
+    @property
+    def namespace(self) -> str:
+        """Where the policy lives."""
+        return self.policy.namespace
+
+    @property
+    def name(self) -> str:
+        """The policy's name."""
+        return self.policy.name
+
+
+Manifest = NamespaceManifest | PodManifest | DeploymentManifest | PolicyManifest

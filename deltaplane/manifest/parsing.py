@@ -1,0 +1,178 @@
+"""Kubernetes YAML to manifests, or all mistakes in it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from deltaplane.manifest.document import Document, load
+from deltaplane.manifest.fields import METADATA
+from deltaplane.manifest.mistakes import ManifestError, Mistake
+from deltaplane.manifest.networkpolicy import read_policy
+from deltaplane.manifest.objects import Manifest, NamespaceManifest, PolicyManifest
+from deltaplane.manifest.reading import Reader
+from deltaplane.manifest.workloads import (
+    read_deployment,
+    read_labels,
+    read_namespace,
+    read_pod,
+)
+from deltaplane.model import names
+
+DEFAULT_NAMESPACE = "default"
+
+
+def parse(text: str, source: str) -> tuple[Manifest, ...]:
+    """Reads manifests.
+
+    Args:
+        text: YAML, any number of documents; JSON is YAML, too.
+        source: name of the file, for mistakes.
+
+    Returns:
+        The objects in the order of the text; those of a List stand in its place.
+
+    Raises:
+        ManifestError: there are mistakes; it holds all of them.
+    """
+    parsing = _Parsing(source)
+    for document in load(text, parsing.report):
+        parsing.read(document)
+    if parsing.mistakes:
+        raise ManifestError(sorted(parsing.mistakes, key=lambda item: (item.document, item.line)))
+    return tuple(parsing.manifests)
+
+
+@dataclass(slots=True)
+class _Parsing:
+    source: str
+    manifests: list[Manifest] = field(default_factory=list)
+    mistakes: list[Mistake] = field(default_factory=list)
+    # Kind, namespace and name → where it was seen first.
+    _seen: dict[tuple[str, str, str], str] = field(default_factory=dict)
+
+    def report(self, document: int, line: int, path: str, reason: str) -> None:
+        """Adds a mistake."""
+        self.mistakes.append(
+            Mistake(source=self.source, document=document, line=line, path=path, reason=reason)
+        )
+
+    def read(self, document: Document) -> None:
+        """Reads the object or list of objects in a document."""
+
+        def report(path: str, reason: str) -> None:
+            self.report(document.number, document.line(path), path, reason)
+
+        reader = Reader(document.value, "", report)
+        if isinstance(document.value, dict) and document.value.get("kind") == "List":
+            reader.has_fields(("apiVersion", "kind", "metadata", "items"))
+            _check_version(reader, "v1")
+            items = reader.require("items")
+            for item in items.items() if items else []:
+                self._object(item, document)
+        else:
+            self._object(reader, document)
+
+    def _object(self, reader: Reader, document: Document) -> None:
+        if not isinstance(reader.value, dict):
+            reader.mistake("must be a Kubernetes object, a mapping with apiVersion and kind")
+            return
+        kind = reader.require("kind")
+        word = kind.choice(tuple(_KINDS)) if kind else None
+        if word is None:
+            return
+        rules = _KINDS[word]
+        reader.has_fields(("apiVersion", "kind", "metadata", *rules.fields))
+        _check_version(reader, rules.version)
+        metadata = reader.require("metadata")
+        if metadata is None or not metadata.has_fields(METADATA):
+            return
+        name, namespace = _name(metadata, rules), _namespace(metadata, rules)
+        manifest = rules.read(reader, namespace, name)
+        self.manifests.append(manifest)
+        if name:
+            where = f"document {document.number}, line {document.line(reader.path)}"
+            first = self._seen.setdefault((word, namespace, name), where)
+            if first is not where:
+                shown = f"{namespace}/{name}" if namespace else name
+                metadata.mistake(f"{word} {shown} is given twice; first in {first}", field="name")
+
+
+@dataclass(frozen=True, slots=True)
+class _KindRules:
+    """How to read a kind.
+
+    Attributes:
+        version: its apiVersion.
+        namespace: where it lives unless it says so; None: in no namespace.
+        name_mistake: check of its name.
+        fields: names at the top besides apiVersion, kind and metadata.
+        read: makes the manifest out of the object, its namespace and name ("" when it has none).
+    """
+
+    version: str
+    namespace: str | None
+    name_mistake: Callable[[str], str | None]
+    fields: tuple[str, ...]
+    read: Callable[[Reader, str, str], Manifest]
+
+
+def _read_namespace(reader: Reader, _: str, name: str) -> NamespaceManifest:
+    return read_namespace(reader, name)
+
+
+def _read_policy(reader: Reader, namespace: str, name: str) -> PolicyManifest:
+    # An absent spec is an empty one: it selects every pod and allows nothing in.
+    spec = reader.get("spec") or Reader({}, "spec", reader.report)
+    # Checked, then dropped: nothing selects policies.
+    read_labels(reader.get("metadata"))
+    return PolicyManifest(policy=read_policy(spec, namespace, name))
+
+
+_KINDS = {
+    "Namespace": _KindRules(
+        "v1", None, names.dns_label_mistake, ("spec", "status"), _read_namespace
+    ),
+    "Pod": _KindRules(
+        "v1", DEFAULT_NAMESPACE, names.dns_subdomain_mistake, ("spec", "status"), read_pod
+    ),
+    "Deployment": _KindRules(
+        "apps/v1",
+        DEFAULT_NAMESPACE,
+        names.dns_subdomain_mistake,
+        ("spec", "status"),
+        read_deployment,
+    ),
+    "NetworkPolicy": _KindRules(
+        "networking.k8s.io/v1",
+        DEFAULT_NAMESPACE,
+        names.dns_subdomain_mistake,
+        ("spec",),
+        _read_policy,
+    ),
+}
+
+
+def _check_version(reader: Reader, version: str) -> None:
+    given = reader.require("apiVersion")
+    if given is not None:
+        given.choice((version,))
+
+
+def _name(metadata: Reader, rules: _KindRules) -> str:
+    given = metadata.get("name")
+    if given is None:
+        generated = metadata.get("generateName") is not None
+        advice = "; generateName is not supported" if generated else ""
+        metadata.mistake(f"is required{advice}", field="name")
+        return ""
+    return given.text(rules.name_mistake) or ""
+
+
+def _namespace(metadata: Reader, rules: _KindRules) -> str:
+    given = metadata.get("namespace")
+    if rules.namespace is None:
+        if given is not None:
+            given.mistake("must be absent: this kind does not live in a namespace")
+        return ""
+    if given is None:
+        return rules.namespace
+    return given.text(names.dns_label_mistake) or ""

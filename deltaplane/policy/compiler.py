@@ -1,0 +1,333 @@
+"""The incremental policy compiler.
+
+Changes mark dirt, `flush` recomputes what is dirty and returns what became different. The outcome
+is a function of the policies and identities alone, whatever the order in which they were learnt.
+
+    policy ──► templates ──► terms ──┐
+                                     ├──► SubjectPolicy of each identity ──► the PeerSets it names
+    identity ──► matching terms ─────┘
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from deltaplane.model.identity import Identity
+from deltaplane.model.objects import (
+    DirectionPolicy,
+    DirectionRule,
+    Kind,
+    PeerSet,
+    SubjectPolicy,
+)
+from deltaplane.model.policy import NetworkPolicy
+from deltaplane.model.ports import NamedPort
+from deltaplane.policy import rules
+from deltaplane.policy.index import MatchIndex
+from deltaplane.policy.rules import PortName, Template
+from deltaplane.policy.terms import Term
+
+_K = TypeVar("_K")
+
+Reference = tuple[str, str]
+"""Namespace and name of a policy."""
+
+Output = PeerSet | SubjectPolicy
+OutputKey = tuple[Kind, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """What changed.
+
+    Attributes:
+        upserts: new or different objects: peer sets before subject policies, each ascending by key.
+        removals: objects that are gone, ascending.
+    """
+
+    upserts: tuple[Output, ...]
+    removals: tuple[OutputKey, ...]
+
+
+@dataclass(slots=True)
+class _Installed:
+    """A policy, what it was turned into, and which terms it holds in the index."""
+
+    policy: NetworkPolicy
+    subject: Term
+    ingress: tuple[Template, ...]
+    egress: tuple[Template, ...]
+    terms: tuple[Term, ...]
+    # None until a subject asks, and again when a division of a named port appears or disappears.
+    egress_rules: tuple[DirectionRule, ...] | None = None
+    ingress_rules: dict[tuple[NamedPort, ...], tuple[DirectionRule, ...]] = field(
+        default_factory=dict
+    )
+
+    @property
+    def port_names(self) -> set[PortName]:
+        """Names whose meaning depends on the destination."""
+        return {name for template in self.egress for name in template.port_names}
+
+
+class Compiler:
+    """Policies and identities in, peer sets and subject policies out."""
+
+    def __init__(self) -> None:
+        self._index = MatchIndex()
+        self._identities: dict[int, Identity] = {}
+        self._policies: dict[Reference, _Installed] = {}
+        # Who uses a term: as its subject, and at all (an index entry lives while anyone does).
+        self._selecting: defaultdict[Term, set[Reference]] = defaultdict(set)
+        self._term_users: defaultdict[Term, set[Reference]] = defaultdict(set)
+        # Numbers that a port name has anywhere, and the policies whose egress rules use the name.
+        self._numbers: defaultdict[PortName, Counter[int]] = defaultdict(Counter)
+        self._name_users: defaultdict[PortName, set[Reference]] = defaultdict(set)
+        self._terms_by_key: dict[bytes, Term] = {}
+        # How many subject policies name a peer set; only those that one names exist.
+        self._named_by: Counter[bytes] = Counter()
+        self._dirty_subjects: set[int] = set()
+        self._dirty_sets: set[bytes] = set()
+        self._now: dict[OutputKey, Output] = {}
+        # What was there at the last flush, for everything that was touched since; None: nothing.
+        self._before: dict[OutputKey, Output | None] = {}
+
+    def set_policy(self, policy: NetworkPolicy) -> None:
+        """Adds or replaces a policy."""
+        reference = (policy.namespace, policy.name)
+        installed = self._policies.get(reference)
+        if installed is None:
+            self._install(policy)
+        elif installed.policy != policy:
+            self._uninstall(reference)
+            self._install(policy)
+
+    def delete_policy(self, namespace: str, name: str) -> None:
+        """Removes a policy; nothing happens if there is none."""
+        if (namespace, name) in self._policies:
+            self._uninstall((namespace, name))
+
+    def set_identity(self, identity: Identity) -> None:
+        """Adds an identity, or replaces what its number stands for."""
+        if self._identities.get(identity.id) == identity:
+            return
+        self.delete_identity(identity.id)
+        self._identities[identity.id] = identity
+        self._dirty_subjects.add(identity.id)
+        for term in self._index.add_identity(identity):
+            self._membership_changed(term, became=1)
+        for port in identity.label_set.named_ports:
+            numbers = self._numbers[port.name, port.protocol]
+            numbers[port.number] += 1
+            if numbers[port.number] == 1:
+                self._reinstall_users((port.name, port.protocol))
+
+    def delete_identity(self, number: int) -> None:
+        """Removes an identity; nothing happens if there is none."""
+        identity = self._identities.pop(number, None)
+        if identity is None:
+            return
+        self._dirty_subjects.add(number)
+        for term in self._index.remove_identity(number):
+            self._membership_changed(term, became=0)
+        for port in identity.label_set.named_ports:
+            name = (port.name, port.protocol)
+            self._numbers[name][port.number] -= 1
+            # Policies keep the empty division of a number that is gone until they are reinstalled:
+            # it has no members, so no rule names it.
+            if not self._numbers[name][port.number]:
+                del self._numbers[name][port.number]
+            if not self._numbers[name]:
+                del self._numbers[name]
+
+    def flush(self) -> Compiled:
+        """What changed since the last flush."""
+        self._refresh()
+        upserts: list[Output] = []
+        removals: list[OutputKey] = []
+        for key, before in sorted(self._before.items(), key=lambda item: item[0]):
+            now = self._now.get(key)
+            if now is None:
+                if before is not None:
+                    removals.append(key)
+            elif now != before:
+                upserts.append(now)
+        self._before.clear()
+        return Compiled(tuple(upserts), tuple(removals))
+
+    def all(self) -> tuple[Output, ...]:
+        """Everything now, ascending by kind and key; the next flush is not affected."""
+        self._refresh()
+        return tuple(value for _, value in sorted(self._now.items(), key=lambda item: item[0]))
+
+    # --- policies in and out of the index ---------------------------------------------------------
+
+    def _install(self, policy: NetworkPolicy) -> None:
+        reference = (policy.namespace, policy.name)
+        subject = rules.subject_term(policy)
+        ingress = rules.templates(policy.namespace, policy.ingress)
+        egress = rules.templates(policy.namespace, policy.egress)
+        if not policy.applies_to_ingress:
+            ingress = ()
+        if not policy.applies_to_egress:
+            egress = ()
+        terms = {subject}
+        for template in (*ingress, *egress):
+            terms.update(template.terms)
+        for template in egress:
+            for term in template.named_terms:
+                for name in template.port_names:
+                    terms.update(self._divisions(term, name))
+        installed = _Installed(policy, subject, ingress, egress, tuple(terms))
+        self._policies[reference] = installed
+        for term in terms:
+            self._use(term, reference)
+        for name in installed.port_names:
+            self._name_users[name].add(reference)
+        self._selecting[subject].add(reference)
+        self._dirty_subjects.update(self._index.members(subject))
+
+    def _uninstall(self, reference: Reference) -> None:
+        installed = self._policies.pop(reference)
+        self._dirty_subjects.update(self._index.members(installed.subject))
+        _drop(self._selecting, installed.subject, reference)
+        for name in installed.port_names:
+            _drop(self._name_users, name, reference)
+        for term in installed.terms:
+            _drop(self._term_users, term, reference)
+            if term not in self._term_users:
+                self._index.remove_term(term)
+                del self._terms_by_key[term.key]
+                self._dirty_sets.add(term.key)
+
+    def _use(self, term: Term, reference: Reference) -> None:
+        if term not in self._term_users:
+            self._index.add_term(term)
+            self._terms_by_key[term.key] = term
+            self._dirty_sets.add(term.key)
+        self._term_users[term].add(reference)
+
+    def _reinstall_users(self, name: PortName) -> None:
+        """A port name got a number that it had nowhere: there is one more division of each term."""
+        for reference in tuple(self._name_users.get(name, ())):
+            policy = self._policies[reference].policy
+            self._uninstall(reference)
+            self._install(policy)
+
+    def _divisions(self, term: Term, name: PortName) -> Iterator[Term]:
+        for number in self._numbers.get(name, ()):
+            yield term.with_port(NamedPort(name[0], name[1], number))
+
+    def _membership_changed(self, term: Term, *, became: int) -> None:
+        """An identity joined (became=1) or left (became=0) a term."""
+        self._dirty_sets.add(term.key)
+        if term.named_port is None or len(self._index.members(term)) != became:
+            return
+        # A division is named by rules only while it has members.
+        for reference in self._term_users[term]:
+            installed = self._policies[reference]
+            installed.egress_rules = None
+            self._dirty_subjects.update(self._index.members(installed.subject))
+
+    # --- dirt to output ---------------------------------------------------------------------------
+
+    def _refresh(self) -> None:
+        cache: dict[tuple[object, ...], DirectionPolicy] = {}
+        for number in self._dirty_subjects:
+            identity = self._identities.get(number)
+            value = None if identity is None else self._subject_policy(identity, cache)
+            self._put((Kind.SUBJECT_POLICY, number.to_bytes(4)), value)
+        self._dirty_subjects.clear()
+        for key in self._dirty_sets:
+            term = self._terms_by_key.get(key) if self._named_by[key] else None
+            members = None if term is None else tuple(sorted(self._index.members(term)))
+            value_of_set = None if members is None else PeerSet(set_key=key, identities=members)
+            self._put((Kind.PEER_SET, key), value_of_set)
+        self._dirty_sets.clear()
+
+    def _put(self, key: OutputKey, value: Output | None) -> None:
+        old = self._now.get(key)
+        if old == value:
+            return
+        self._before.setdefault(key, old)
+        if value is None:
+            del self._now[key]
+        else:
+            self._now[key] = value
+        if isinstance(old, SubjectPolicy):
+            self._count_names(old, -1)
+        if isinstance(value, SubjectPolicy):
+            self._count_names(value, 1)
+
+    def _count_names(self, policy: SubjectPolicy, step: int) -> None:
+        for key in _peer_sets_of(policy):
+            self._named_by[key] += step
+            self._dirty_sets.add(key)
+            if not self._named_by[key]:
+                del self._named_by[key]
+
+    def _subject_policy(
+        self, identity: Identity, cache: dict[tuple[object, ...], DirectionPolicy]
+    ) -> SubjectPolicy:
+        references = sorted(
+            reference
+            for term in self._index.terms(identity.id)
+            for reference in self._selecting.get(term, ())
+        )
+        ports = identity.label_set.named_ports
+        ingress = tuple(r for r in references if self._policies[r].policy.applies_to_ingress)
+        egress = tuple(r for r in references if self._policies[r].policy.applies_to_egress)
+        # Most subjects share their policies with others of the same flush.
+        if (into := ("ingress", ingress, ports)) not in cache:
+            cache[into] = _direction(ingress, (self._ingress_rules(r, ports) for r in ingress))
+        if (out := ("egress", egress)) not in cache:
+            cache[out] = _direction(egress, (self._egress_rules(r) for r in egress))
+        return SubjectPolicy(identity=identity.id, ingress=cache[into], egress=cache[out])
+
+    def _ingress_rules(
+        self, reference: Reference, ports: tuple[NamedPort, ...]
+    ) -> tuple[DirectionRule, ...]:
+        installed = self._policies[reference]
+        names = {name for template in installed.ingress for name in template.port_names}
+        relevant = tuple(port for port in ports if (port.name, port.protocol) in names)
+        if relevant not in installed.ingress_rules:
+            found = (rules.ingress_rule(template, relevant) for template in installed.ingress)
+            installed.ingress_rules[relevant] = tuple(rule for rule in found if rule is not None)
+        return installed.ingress_rules[relevant]
+
+    def _egress_rules(self, reference: Reference) -> tuple[DirectionRule, ...]:
+        installed = self._policies[reference]
+        if installed.egress_rules is None:
+            installed.egress_rules = tuple(
+                rule
+                for template in installed.egress
+                for rule in rules.egress_rules(template, self._inhabited_divisions)
+            )
+        return installed.egress_rules
+
+    def _inhabited_divisions(self, term: Term, name: PortName) -> Iterator[Term]:
+        return (part for part in self._divisions(term, name) if self._index.members(part))
+
+
+def _direction(
+    references: Iterable[Reference], allowed: Iterable[tuple[DirectionRule, ...]]
+) -> DirectionPolicy:
+    names = tuple(sorted(f"{namespace}/{name}" for namespace, name in references))
+    if not names:
+        return DirectionPolicy()
+    distinct = {rule for some in allowed for rule in some}
+    return DirectionPolicy(
+        isolated=True, rules=tuple(sorted(distinct, key=rules.sort_key)), policies=names
+    )
+
+
+def _peer_sets_of(policy: SubjectPolicy) -> set[bytes]:
+    directions = (policy.ingress, policy.egress)
+    return {key for direction in directions for rule in direction.rules for key in rule.peer_sets}
+
+
+def _drop(table: defaultdict[_K, set[Reference]], key: _K, reference: Reference) -> None:
+    table[key].discard(reference)
+    if not table[key]:
+        del table[key]
