@@ -1,0 +1,52 @@
+"""The registry in etcd. Every write is one transaction whose compares make it safe to repeat.
+
+nodes          registration by compare-and-swap, removal cleaning       what a removed node leaves
+behind namespaces and pods in `objects`; `following` rewrites the endpoints whose identity follows
+from them identities     numbers for label sets registering    endpoints in; `coalescing` puts
+concurrent registrations into one transaction endpoints      endpoints out, and listings policies
+network policies repairing      finds and finishes what a killed replica began
+"""
+
+from dataclasses import dataclass
+
+from deltaplane.store.port import Store
+from services.endpoints.identity import LabelFilter
+from services.endpoints.repository.cleaning import Cleaner
+from services.endpoints.repository.coalescing import Coalescer
+from services.endpoints.repository.endpoints import Endpoints
+from services.endpoints.repository.following import Follower
+from services.endpoints.repository.identities import Identities
+from services.endpoints.repository.nodes import Nodes
+from services.endpoints.repository.objects import Objects
+from services.endpoints.repository.policies import Policies
+from services.endpoints.repository.registering import Registrar
+from services.endpoints.repository.repairing import Repairer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repositories:
+    """All of them, over one store. `coalescer.run` and `repairer.run` are to be kept running."""
+
+    nodes: Nodes
+    objects: Objects
+    coalescer: Coalescer
+    endpoints: Endpoints
+    identities: Identities
+    policies: Policies
+    repairer: Repairer
+
+    @classmethod
+    def over(cls, store: Store, labels: LabelFilter) -> "Repositories":
+        """Builds them; labels: which pod labels make no identity."""
+        identities = Identities(store)
+        cleaner = Cleaner(store)
+        follower = Follower(store, identities, labels)
+        return cls(
+            nodes=Nodes(store, cleaner),
+            objects=Objects(store, follower),
+            coalescer=Coalescer(Registrar(store, identities, follower, labels)),
+            endpoints=Endpoints(store),
+            identities=identities,
+            policies=Policies(store),
+            repairer=Repairer(store, follower, cleaner),
+        )

@@ -1,0 +1,77 @@
+"""Puts concurrent registrations into common transactions.
+
+While one transaction is under way, the requests that arrive queue; together they are the next one.
+A lone request waits for nothing, a thousand share a few dozen transactions, and the requests of one
+call are judged in their order.
+
+    requests       a  b c d   e f g h
+    transactions   [a   ][b c d   ][e f g h   ]
+
+One at a time: two would only halve the batches, and cost the order.
+"""
+
+import asyncio
+import copy
+from collections import deque
+from typing import NoReturn
+
+from deltaplane.errors import DeltaplaneError, Internal
+from deltaplane.runtime import log
+from deltaplane.store.port import KeyValue
+from services.endpoints.records import Request
+from services.endpoints.repository.registering import Outcome, Registrar
+
+_Waiting = tuple[Request, "asyncio.Future[KeyValue]"]
+
+
+class Coalescer:
+    """A queue in front of the registrar. `run` must be running for `register` to be answered."""
+
+    def __init__(self, registrar: Registrar) -> None:
+        self._registrar = registrar
+        self._queue: deque[_Waiting] = deque()
+        self._arrived = asyncio.Event()
+
+    async def register(self, request: Request) -> KeyValue:
+        """Registers one endpoint; returns the stored record.
+
+        Raises:
+            DeltaplaneError: whatever `registration.judge` says; Unavailable when the store is away.
+        """
+        future: asyncio.Future[KeyValue] = asyncio.get_running_loop().create_future()
+        self._queue.append((request, future))
+        self._arrived.set()
+        return await future
+
+    async def run(self) -> NoReturn:
+        """Serves the queue until it is cancelled."""
+        while True:
+            while not self._queue:
+                self._arrived.clear()
+                await self._arrived.wait()
+            batch = self._take()
+            if batch:
+                await self._register(batch)
+
+    def _take(self) -> list[_Waiting]:
+        # A caller that has given up cancels its future; its request is not sent any more.
+        self._queue = deque(item for item in self._queue if not item[1].done())
+        count = self._registrar.leading(request for request, _ in self._queue)
+        return [self._queue.popleft() for _ in range(count)]
+
+    async def _register(self, batch: list[_Waiting]) -> None:
+        outcomes: list[Outcome]
+        try:
+            outcomes = list(await self._registrar.register([request for request, _ in batch]))
+        except DeltaplaneError as error:
+            outcomes = [copy.copy(error) for _ in batch]
+        except Exception:  # noqa: BLE001 - a bug must cost one batch, not the queue
+            log.get().exception("registration_failed", endpoints=len(batch))
+            outcomes = [Internal("registration failed; the log has the details") for _ in batch]
+        for (_, future), outcome in zip(batch, outcomes, strict=True):
+            if future.done():
+                continue
+            if isinstance(outcome, DeltaplaneError):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)

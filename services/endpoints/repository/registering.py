@@ -1,0 +1,228 @@
+"""Registers endpoints: reads, the rules, a transaction that compares all that was read."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from deltaplane.errors import DeltaplaneError
+from deltaplane.model.addresses import Prefix
+from deltaplane.model.identity import LabelSet, Reserved
+from deltaplane.store import keys
+from deltaplane.store.port import Compare, CreatedAt, KeyValue, Operation, Put, Store
+from deltaplane.store.retry import compare_and_swap
+from services.endpoints.identity import LabelFilter
+from services.endpoints.records import Endpoint, Node, Pod, Request, State
+from services.endpoints.registration import Accepted, Known, PoolRange, block_of, judge, leading
+from services.endpoints.repository.following import Follower
+from services.endpoints.repository.identities import Identities
+from services.endpoints.repository.transactions import as_read
+from services.endpoints.wire import records
+
+Outcome = KeyValue | DeltaplaneError
+"""The stored record, or why there is none."""
+
+
+@dataclass(slots=True)
+class _Write:
+    """A transaction in the making. accepted: index of the request, its key and its bytes."""
+
+    compares: dict[str, Compare] = field(default_factory=dict)
+    operations: list[Operation] = field(default_factory=list)
+    accepted: list[tuple[int, str, bytes]] = field(default_factory=list)
+    label_sets: list[LabelSet] = field(default_factory=list)
+
+
+class Registrar:
+    """Registers endpoints. Pools never change, so they are remembered; blocks do, and are not."""
+
+    def __init__(
+        self, store: Store, identities: Identities, follower: Follower, labels: LabelFilter
+    ) -> None:
+        self._store = store
+        self._identities = identities
+        self._follower = follower
+        self._labels = labels
+        self._pools: tuple[PoolRange, ...] = ()
+
+    def leading(self, requests: Iterable[Request]) -> int:
+        """How many of the first requests `register` takes at once."""
+        return leading(requests, self._pools)
+
+    async def register(self, requests: Sequence[Request]) -> Sequence[Outcome]:
+        """Registers as many requests as `leading` said; one outcome for each, in order.
+
+        Raises:
+            Unavailable: the store is away; what was written, if anything, a repeated call finds.
+        """
+        await self._learn_pools(requests)
+        outcomes = list(await compare_and_swap(lambda: self._try(requests)))
+        for index, outcome in enumerate(outcomes):
+            if isinstance(outcome, KeyValue):
+                outcomes[index] = await self._caught_up(outcome, requests[index].traceparent)
+        return outcomes
+
+    async def _try(self, requests: Sequence[Request]) -> Sequence[Outcome] | None:
+        found = await self._read(requests)
+        if found is None:
+            return None
+        known = self._known(requests, found)
+        outcomes: list[Outcome | Accepted] = []
+        for request in requests:
+            try:
+                verdict = judge(request, known, self._labels)
+            except DeltaplaneError as error:
+                outcomes.append(error)
+            else:
+                stored = found[_key(request)] if isinstance(verdict, Endpoint) else None
+                outcomes.append(stored or _as_accepted(verdict))
+        write = await self._compose(requests, outcomes, found)
+        if write.operations:
+            committed = await self._store.transact(list(write.compares.values()), write.operations)
+            if not committed.succeeded:
+                self._identities.forget(write.label_sets)
+                return None
+            for index, key, value in write.accepted:
+                outcomes[index] = records.written(key, value, committed.revision)
+        return [outcome for outcome in outcomes if not isinstance(outcome, Accepted)]
+
+    async def _compose(
+        self,
+        requests: Sequence[Request],
+        outcomes: Sequence[Outcome | Accepted],
+        found: Mapping[str, KeyValue | None],
+    ) -> _Write:
+        write = _Write()
+        accepted = [
+            (index, requests[index], outcome)
+            for index, outcome in enumerate(outcomes)
+            if isinstance(outcome, Accepted)
+        ]
+        write.label_sets = [item.label_set for _, _, item in accepted if item.label_set is not None]
+        numbers = await self._identities.numbers(write.label_sets)
+        for index, request, verdict in accepted:
+            if verdict.label_set is None:
+                identity, state = int(Reserved.INIT), State.WAITING_FOR_POD
+            else:
+                numbered = numbers[verdict.label_set]
+                write.compares[numbered.compare.key] = numbered.compare
+                identity, state = numbered.number, State.READY
+            key = _key(request)
+            value = records.endpoint_to_record(
+                Endpoint(
+                    request=request,
+                    node_index=verdict.node_index,
+                    identity=identity,
+                    state=state,
+                )
+            )
+            write.accepted.append((index, key, value))
+            write.operations += [
+                Put(key, value),
+                Put(keys.node_endpoint(request.node, request.id), key.encode()),
+                *(Put(keys.address(address), key.encode()) for address in request.addresses),
+            ]
+            for name in self._read_for(request):
+                write.compares[name] = as_read(name, found[name])
+            # The node's registration, not its last refresh: a node may refresh while it registers.
+            node = found[keys.node(request.node)]
+            assert node is not None
+            write.compares[node.key] = CreatedAt(node.key, node.create_revision)
+        return write
+
+    async def _read(self, requests: Sequence[Request]) -> dict[str, KeyValue | None] | None:
+        """All that decides about the requests; None when it changed while it was read."""
+        names = list(dict.fromkeys(name for it in requests for name in self._read_for(it)))
+        values, _ = await self._store.get_many(names)
+        found = dict(zip(names, values, strict=True))
+        # Most requests are new. Only for the others the endpoint itself is worth a second read.
+        repeated = [
+            _key(request)
+            for request in requests
+            if (holder := found[keys.node_endpoint(request.node, request.id)])
+            and holder.value.decode() == _key(request)
+        ]
+        if repeated:
+            again, _ = await self._store.get_many(repeated)
+            if None in again:
+                return None
+            found.update(zip(repeated, again, strict=True))
+        return found
+
+    def _read_for(self, request: Request) -> Iterable[str]:
+        yield keys.node(request.node)
+        yield keys.node_endpoint(request.node, request.id)
+        yield keys.pod(request.namespace, request.pod)
+        yield keys.namespace(request.namespace)
+        for address in request.addresses:
+            yield keys.address(address)
+            if block := self._block_of(address):
+                yield keys.block(block)
+
+    def _known(self, requests: Sequence[Request], found: Mapping[str, KeyValue | None]) -> Known:
+        nodes: dict[str, Node] = {}
+        owners: dict[bytes, int] = {}
+        holders: dict[bytes, str] = {}
+        names: dict[tuple[str, int], str] = {}
+        endpoints: dict[tuple[str, int], Endpoint] = {}
+        pods: dict[tuple[str, str], Pod] = {}
+        labels: dict[str, Mapping[str, str]] = {}
+        for request in requests:
+            if node := found[keys.node(request.node)]:
+                nodes[request.node] = records.node_from_record(node)
+            name = (request.node, request.id)
+            if holder := found[keys.node_endpoint(*name)]:
+                if stored := found.get(_key(request)):
+                    endpoints[name] = records.endpoint_from_record(stored)
+                else:
+                    names[name] = _describe(holder)
+            for address in request.addresses:
+                if holder := found[keys.address(address)]:
+                    holders[address] = _describe(holder)
+                block = self._block_of(address)
+                if block and (owner := found[keys.block(block)]):
+                    owners[address] = records.block_from_record(owner).node_index
+            scope = (request.namespace, request.pod)
+            if pod := found[keys.pod(*scope)]:
+                pods[scope] = records.pod_from_record(pod)
+            namespace = found[keys.namespace(request.namespace)]
+            labels[request.namespace] = records.namespace_labels(namespace)
+        return Known(
+            nodes=nodes,
+            block_owners=owners,
+            holders=holders,
+            names=names,
+            endpoints=endpoints,
+            pods=pods,
+            namespace_labels=labels,
+        )
+
+    async def _caught_up(self, stored: KeyValue, traceparent: str) -> KeyValue:
+        """An endpoint that waited and whose pod record has come gets its identity on the spot."""
+        if records.endpoint_from_record(stored).state is State.READY:
+            return stored
+        await self._follower.follow([stored.key], traceparent)
+        return await self._store.get(stored.key) or stored
+
+    async def _learn_pools(self, requests: Sequence[Request]) -> None:
+        addresses = (address for request in requests for address in request.addresses)
+        if any(self._block_of(address) is None for address in addresses):
+            listing = await self._store.list(keys.POOLS)
+            self._pools = tuple(map(records.pool_range, listing.items))
+
+    def _block_of(self, address: bytes) -> Prefix | None:
+        return block_of(address, self._pools)
+
+
+def _key(request: Request) -> str:
+    return keys.endpoint(request.namespace, request.pod, request.node, request.id)
+
+
+def _as_accepted(verdict: Accepted | Endpoint) -> Accepted:
+    assert isinstance(verdict, Accepted)
+    return verdict
+
+
+def _describe(holder: KeyValue) -> str:
+    """The holder of an address or a number in words; the value is an endpoint's key."""
+    key = holder.value.decode().removeprefix(keys.ENDPOINTS)
+    namespace, pod, node, number = key.split("/")
+    return f"endpoint {number} of node {node}, pod {namespace}/{pod}"

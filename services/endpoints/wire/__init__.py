@@ -1,0 +1,1 @@
+"""The registry's messages: what clients send (`requests`), what etcd keeps (`records`)."""

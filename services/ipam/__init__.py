@@ -1,0 +1,1 @@
+"""Pools and the blocks that nodes own; see README.md."""

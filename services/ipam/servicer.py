@@ -1,0 +1,63 @@
+"""deltaplane.v1.Ipam: checks requests, asks the repository, answers."""
+
+from typing import Any
+
+import grpc.aio
+
+from deltaplane import wire as values
+from deltaplane.model import names
+from deltaplane.v1 import ipam_pb2, ipam_pb2_grpc
+from services.ipam import wire
+from services.ipam.repository import Repository
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class IpamServicer(ipam_pb2_grpc.IpamServicer):
+    """The calls are described in ipam.proto; errors are those of `deltaplane.errors`."""
+
+    def __init__(self, repository: Repository) -> None:
+        self._repository = repository
+
+    async def CreatePool(
+        self, request: ipam_pb2.CreatePoolRequest, context: Context
+    ) -> ipam_pb2.CreatePoolResponse:
+        """Creates a pool, or finds the same one."""
+        pool = await self._repository.create_pool(wire.pool_from_proto(request.pool))
+        return ipam_pb2.CreatePoolResponse(pool=wire.stored_pool_to_proto(pool))
+
+    async def ListPools(
+        self, request: ipam_pb2.ListPoolsRequest, context: Context
+    ) -> ipam_pb2.ListPoolsResponse:
+        """Lists pools by name."""
+        pools, revision = await self._repository.list_pools()
+        return ipam_pb2.ListPoolsResponse(
+            pools=[wire.pool_status(pool, claimed) for pool, claimed in pools], revision=revision
+        )
+
+    async def ClaimBlock(
+        self, request: ipam_pb2.ClaimBlockRequest, context: Context
+    ) -> ipam_pb2.ClaimBlockResponse:
+        """Claims a block for a node."""
+        block = await self._repository.claim_block(wire.claim_from_proto(request))
+        return ipam_pb2.ClaimBlockResponse(block=block)
+
+    async def ReleaseBlock(
+        self, request: ipam_pb2.ReleaseBlockRequest, context: Context
+    ) -> ipam_pb2.ReleaseBlockResponse:
+        """Gives a block back."""
+        prefix = values.prefix_from_proto(request.prefix, "prefix")
+        node_uid = wire.check_token(request.node_uid, "node_uid")
+        revision = await self._repository.release_block(prefix, node_uid)
+        return ipam_pb2.ReleaseBlockResponse(revision=revision)
+
+    async def ListBlocks(
+        self, request: ipam_pb2.ListBlocksRequest, context: Context
+    ) -> ipam_pb2.ListBlocksResponse:
+        """Lists blocks by prefix."""
+        if request.node:
+            wire.check_name(request.node, "node", names.dns_subdomain_mistake(request.node))
+        if request.pool:
+            wire.check_name(request.pool, "pool", names.dns_label_mistake(request.pool))
+        blocks, revision = await self._repository.list_blocks(node=request.node, pool=request.pool)
+        return ipam_pb2.ListBlocksResponse(blocks=blocks, revision=revision)
