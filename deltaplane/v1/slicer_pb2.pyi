@@ -154,7 +154,7 @@ class Hello(_message.Message):
     protocol_max: _builtins.int
     """Highest protocol version understood, inclusive."""
     lineage: _builtins.bytes
-    """Lineage of the view the agent holds; empty when it holds none."""
+    """Lineage of the view the agent holds or, without a view, of its kernel state; empty for neither."""
     applied_revision: _builtins.int
     """Revision applied to the kernel; 0 when the agent holds no view."""
     interest_number: _builtins.int
@@ -162,7 +162,9 @@ class Hello(_message.Message):
     root_digest: _builtins.bytes
     """Root digest of the view held: 16 bytes little endian, or empty."""
     credit_bytes: _builtins.int
-    """How many bytes of frames and chunks the server may send before the next Ack adds credit."""
+    """How many bytes of frames and snapshots the server may send before the next Ack adds credit; the last
+    message may exceed it.
+    """
     floor_revision: _builtins.int
     """Smallest revision that the kernel state may stem from: a snapshot below it is refused."""
     @_builtins.property
@@ -278,7 +280,7 @@ class Nack(_message.Message):
     key: _builtins.bytes
     """Canonical key of the object."""
     reason: _builtins.str
-    """Why, for people."""
+    """Why, for people; empty: the object, refused before, is applied now."""
     retryable: _builtins.bool
     """True when a later attempt may succeed without a change of the object."""
     def __init__(
@@ -983,7 +985,7 @@ class Frame(_message.Message):
     OLDEST_CHANGE_UNIX_NS_FIELD_NUMBER: _builtins.int
     PIECES_FIELD_NUMBER: _builtins.int
     previous_revision: _builtins.int
-    """Revision of the frame before."""
+    """Revision of the frame before or, in the first one, a revision that the agent has."""
     revision: _builtins.int
     """Revision that the changes lead to."""
     oldest_change_unix_ns: _builtins.int

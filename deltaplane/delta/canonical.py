@@ -1,0 +1,82 @@
+"""One byte string for one value, the same in every process and version: what digests are made of.
+
+Not the wire format: protobuf does not promise stable bytes. Numbers are big endian, lists and texts
+carry their length in front, so that different values never have the same bytes.
+"""
+
+import struct
+from collections.abc import Iterable
+from typing import assert_never
+
+from deltaplane.model.addresses import AddressPair, Prefix
+from deltaplane.model.objects import (
+    BlockObject,
+    DirectionPolicy,
+    DirectionRule,
+    EndpointObject,
+    IdentityObject,
+    NodeObject,
+    PeerSet,
+    StreamObject,
+    SubjectPolicy,
+)
+
+
+def canonical(value: StreamObject) -> bytes:
+    """The bytes of a value, its key not included."""
+    match value:
+        case EndpointObject():
+            return struct.pack(">IQ", value.identity, value.incarnation) + _pair(value.addresses)
+        case NodeObject():
+            return _text(value.name) + _pair(value.addresses)
+        case BlockObject():
+            return struct.pack(">I", value.node_index)
+        case IdentityObject():
+            return _text(value.namespace) + _list(map(_text, value.labels))
+        case PeerSet():
+            return struct.pack(f">{len(value.identities)}I", *value.identities)
+        case SubjectPolicy():
+            return _direction(value.ingress) + _direction(value.egress)
+        case _:
+            assert_never(value)
+
+
+def _list(items: Iterable[bytes]) -> bytes:
+    parts = list(items)
+    return struct.pack(">I", len(parts)) + b"".join(parts)
+
+
+def _blob(data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + data
+
+
+def _text(text: str) -> bytes:
+    return _blob(text.encode())
+
+
+def _pair(pair: AddressPair) -> bytes:
+    return _blob(pair.ipv4 or b"") + _blob(pair.ipv6 or b"")
+
+
+def _prefix(prefix: Prefix) -> bytes:
+    return _blob(prefix.address) + bytes((prefix.length,))
+
+
+def _direction(direction: DirectionPolicy) -> bytes:
+    return (
+        bytes((direction.isolated,))
+        + _list(map(_rule, direction.rules))
+        + _list(map(_text, direction.policies))
+    )
+
+
+def _rule(rule: DirectionRule) -> bytes:
+    return (
+        bytes((rule.all_peers,))
+        + _list(map(_blob, rule.peer_sets))
+        + _list(
+            _prefix(block.cidr) + _list(_prefix(hole) for hole in block.except_)
+            for block in rule.blocks
+        )
+        + _list(struct.pack(">BHH", port.protocol, port.first, port.last) for port in rule.ports)
+    )

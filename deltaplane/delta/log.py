@@ -1,0 +1,190 @@
+"""The log of frames that all agents read with a cursor of their own, and what can be told from it.
+
+    start        cut           cut                cut      head
+      |-----------|-------------|------------------|--------|
+      (nothing before            segment (cut, cut]          scanned, nothing happened
+       is known)
+
+A cut is a revision at which the view is known exactly: the slicer folds many revisions into one
+tick and computes derived objects once for it, so between two cuts only those revisions are known at
+which nothing had happened yet, or nothing happened any more.
+"""
+
+import bisect
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from deltaplane.delta.changes import ObjectKey, Recorded, merge
+from deltaplane.delta.encoder import Encoder
+
+CHUNK_BYTES = 256 * 1024
+"""Merged frames and snapshot chunks are split above this size; a single change may exceed it."""
+
+_CHANGE_BYTES = 400
+"""About what a recorded change takes in memory besides its bytes (measured: 380)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """What happened in (previous, revision].
+
+    Attributes:
+        previous: the cut before.
+        revision: the cut at the end.
+        events: revisions in it at which the store was written to, ascending; None when they are not
+            known.
+        oldest_change_unix_ns: when the first of them was seen.
+        closed_at: when it was closed, seconds of the caller's clock.
+        changes: merged; empty when the writes changed nothing on the stream.
+        data: the frame message; empty without changes.
+    """
+
+    previous: int
+    revision: int
+    events: tuple[int, ...] | None
+    oldest_change_unix_ns: int
+    closed_at: float
+    changes: tuple[Recorded, ...] = ()
+    data: bytes = b""
+
+    @property
+    def cost(self) -> int:
+        """About how many bytes it takes in memory."""
+        return 2 * len(self.data) + _CHANGE_BYTES * (1 + len(self.changes))
+
+    @property
+    def unchanged_until(self) -> int:
+        """The last revision at which the view is still as it was at the cut before."""
+        return self.events[0] - 1 if self.events else self.previous
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How much history is kept. max_bytes: of memory, about; max_seconds: age."""
+
+    max_bytes: int = 256 << 20
+    max_seconds: float = 900.0
+
+
+@dataclass(slots=True)
+class Log:
+    """Segments without gaps from `start` to `cut`; `head` is at or after `cut`."""
+
+    encoder: Encoder
+    start: int
+    limits: Limits = field(default_factory=Limits)
+    head: int = 0
+    _segments: list[Segment] = field(default_factory=list)
+    _bytes: int = 0
+    _merges: dict[tuple[int, int], tuple[bytes, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.head = max(self.head, self.start)
+
+    @property
+    def cut(self) -> int:
+        """The last revision at which the view is known exactly."""
+        return self._segments[-1].revision if self._segments else self.start
+
+    def append(self, segment: Segment) -> None:
+        """Adds what happened after the last cut and forgets what is beyond the limits."""
+        assert segment.previous == self.cut <= self.head < segment.revision, (segment, self.head)
+        self._segments.append(segment)
+        self._bytes += segment.cost
+        self.head = max(self.head, segment.revision)
+        self._merges.clear()
+        self._trim(segment.closed_at)
+
+    def _trim(self, now: float) -> None:
+        surplus = 0
+        while surplus < len(self._segments) - 1 and (
+            self._bytes > self.limits.max_bytes
+            or self._segments[surplus].closed_at < now - self.limits.max_seconds
+        ):
+            self._bytes -= self._segments[surplus].cost
+            surplus += 1
+        if surplus:
+            self.start = self._segments[surplus - 1].revision
+            del self._segments[:surplus]
+
+    def cut_for(self, revision: int) -> int | None:
+        """A cut at which the view is the same as at a revision; None when the log has none."""
+        if not self.start <= revision <= self.head:
+            return None
+        if revision == self.start:
+            return revision
+        index = self._first_at_or_after(revision)
+        if index == len(self._segments):
+            return self.cut
+        segment = self._segments[index]
+        if revision == segment.revision or (segment.events and revision >= segment.events[-1]):
+            return segment.revision
+        return segment.previous if revision <= segment.unchanged_until else None
+
+    def effective(self, applied: int) -> int:
+        """The newest revision at which the store differs in nothing from what `applied` shows.
+
+        That is head if no change came after; a history that is gone proves nothing.
+        """
+        if not self.start <= applied <= self.head:
+            return applied
+        for segment in self._segments[self._first_after(applied) :]:
+            if segment.changes:
+                return max(applied, segment.unchanged_until)
+        return self.head
+
+    def oldest_change_between(self, after: int, through: int) -> int | None:
+        """When the first change of (after, through] was seen, Unix nanoseconds; None: no change."""
+        for segment in self._segments[self._first_after(after) :]:
+            if segment.revision > through:
+                break
+            if segment.changes:
+                return segment.oldest_change_unix_ns
+        return None
+
+    def read(self, cursor: int) -> tuple[bytes, ...] | None:
+        """Frame messages that lead from a cut to the last one; None when the log starts later.
+
+        A reader that is one frame behind gets that frame; one further behind gets all of the range
+        merged, once for everybody at the same cursor.
+        """
+        if not self.start <= cursor <= self.cut:
+            return None
+        behind = [s for s in self._segments[self._first_after(cursor) :] if s.changes]
+        if len(behind) <= 1:
+            return tuple(segment.data for segment in behind)
+        key = (cursor, self.cut)
+        if key not in self._merges:
+            self._merges[key] = self._merge(cursor, behind)
+        return self._merges[key]
+
+    def _merge(self, cursor: int, segments: Sequence[Segment]) -> tuple[bytes, ...]:
+        segment_of: dict[ObjectKey, Segment] = {}
+        history: list[Recorded] = []
+        for segment in segments:
+            for recorded in segment.changes:
+                segment_of[recorded.change.object_key] = segment
+                history.append(recorded)
+        survivors: dict[int, list[bytes]] = {segment.revision: [] for segment in segments}
+        for recorded in merge(history):
+            base = segment_of[recorded.change.object_key].revision
+            fragment = recorded.fragment or self.encoder.change(recorded.change, base)
+            survivors[base].append(fragment)
+
+        frames: list[bytes] = []
+        pieces: list[bytes] = []
+        size, previous, oldest = 0, cursor, segments[0].oldest_change_unix_ns
+        for segment in segments:
+            if fragments := survivors[segment.revision]:
+                pieces.append(self.encoder.piece(segment.revision, fragments))
+                size += len(pieces[-1])
+            if pieces and (size >= CHUNK_BYTES or segment is segments[-1]):
+                frames.append(self.encoder.frame(previous, segment.revision, oldest, pieces))
+                previous, size, pieces = segment.revision, 0, []
+        return tuple(frames)
+
+    def _first_at_or_after(self, revision: int) -> int:
+        return bisect.bisect_left(self._segments, revision, key=lambda s: s.revision)
+
+    def _first_after(self, revision: int) -> int:
+        return bisect.bisect_right(self._segments, revision, key=lambda s: s.revision)

@@ -1,0 +1,353 @@
+"""The agent's side of the stream: makes a view out of messages and says what has been applied.
+
+Changes wait until the barrier that completes them, so that the view always shows one revision. A
+stream that ends takes nothing with it: the view stays, the next Hello names it, and what came after
+the last barrier is sent again.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from deltaplane.delta.changes import Change, ObjectKey, Upsert
+from deltaplane.delta.messages import (
+    Ack,
+    Barrier,
+    ClientMessage,
+    Drain,
+    Drift,
+    Frame,
+    Hello,
+    Mode,
+    Nack,
+    Reset,
+    ServerMessage,
+    SnapshotBegin,
+    SnapshotChunk,
+    SnapshotEnd,
+    StreamBroken,
+    Welcome,
+)
+from deltaplane.delta.view import Outcome, View
+from deltaplane.model.objects import Kind
+
+DEFAULT_CREDIT_BYTES = 4 << 20
+"""What may be on its way to us: 4 MiB for each 100 ms between two Acks are 40 MiB/s."""
+
+CREDIT_RETURN = 4
+"""An Ack goes out for credit alone once one part in so many has been used."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Floor:
+    """What the kernel state of a restarted agent stems from; no lineage and 0: from nothing."""
+
+    lineage: bytes = b""
+    revision: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """An object that could not be applied and is held closed.
+
+    Attributes:
+        kind: its kind.
+        key: its canonical key.
+        reason: why, for people; not empty.
+        retryable: a later attempt may succeed without a change of the object.
+    """
+
+    kind: Kind
+    key: bytes
+    reason: str
+    retryable: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BarrierReached:
+    """The view is complete at a revision.
+
+    Attributes:
+        revision: the store revision it shows.
+        lineage: lineage of that revision.
+        view: everything; valid until the receiver takes the next message.
+        changed: objects whose value or existence changed since the last event, those that changed
+            back in between included; empty for a mere bookmark.
+        complete: a verified snapshot is the base of the view: what it does not hold may be removed.
+        head_revision: newest revision the server had scanned.
+        head_unix_ns: when that was, by the server's clock.
+    """
+
+    revision: int
+    lineage: bytes
+    view: View
+    changed: frozenset[ObjectKey]
+    complete: bool
+    head_revision: int
+    head_unix_ns: int
+
+
+@dataclass(slots=True)
+class _Snapshot:
+    """A snapshot on its way in."""
+
+    id: int
+    revision: int
+    view: View = field(default_factory=View)
+    chunks: int = 0
+    verified: bool = False
+
+
+class Receiver:
+    """State across streams: the view, its lineage and revision. A stream starts with `hello`."""
+
+    def __init__(
+        self,
+        *,
+        node: str,
+        node_uid: str,
+        boot_id: str = "",
+        floor: Floor | None = None,
+        credit_bytes: int = DEFAULT_CREDIT_BYTES,
+    ) -> None:
+        self.view = View()
+        self.lineage = b""
+        self.revision = 0
+        self._node, self._node_uid, self._boot_id = node, node_uid, boot_id
+        self._floor = floor or Floor()
+        self._credit_bytes = credit_bytes
+        self._trusted = False
+        self._refused: dict[ObjectKey, Refusal] = {}
+        self._changed: set[ObjectKey] = set()
+        self._barrier: Barrier | None = None  # the last one that nobody has taken yet
+        self._reset_stream()
+
+    def _reset_stream(self) -> None:
+        """Forgets what belonged to the stream before."""
+        self.welcome: Welcome | None = None
+        self.drain: Drain | None = None
+        self._position = self.revision  # everything through here has been received
+        self._pending: list[Change] = []
+        self._snapshot: _Snapshot | None = None
+        self._applied = 0
+        self._consumed = 0  # bytes to be given back as credit
+        self._worst_apply = 0.0
+        self._acked = Ack(applied_revision=0, received_revision=0)
+        self._acked_at = float("-inf")
+        self._nacks = list(self._refused.values())
+
+    # --- a new stream ----------------------------------------------------------------------------
+
+    def hello(self) -> Hello:
+        """Starts a stream; what was received after the last barrier of the old one is dropped.
+
+        The last barrier must have been taken and applied: the Hello says that it is.
+        """
+        assert self._barrier is None, "the last barrier has not been applied"
+        self._reset_stream()
+        held = self._trusted
+        return Hello(
+            node=self._node,
+            node_uid=self._node_uid,
+            boot_id=self._boot_id,
+            lineage=self.lineage or self._floor.lineage,
+            applied_revision=self.revision if held else 0,
+            root_digest=self.view.digest.root if held else b"",
+            credit_bytes=self._credit_bytes,
+            floor_revision=self._floor_in(self.lineage or self._floor.lineage),
+        )
+
+    def _floor_in(self, lineage: bytes) -> int:
+        """The smallest revision that we may be shown in a lineage."""
+        seen = self.revision if lineage == self.lineage else 0
+        return max(seen, self._floor.revision if lineage == self._floor.lineage else 0)
+
+    # --- messages in -----------------------------------------------------------------------------
+
+    def receive(self, message: ServerMessage, size: int) -> None:
+        """Takes the next message of the stream. size: its bytes on the wire.
+
+        Raises:
+            Drift: the view is not what the server has: the next Hello asks for a snapshot.
+            StreamBroken: the message is not allowed here.
+        """
+        if self.welcome is None and not isinstance(message, Welcome | Reset):
+            raise StreamBroken(f"{type(message).__name__} before Welcome")
+        match message:
+            case Welcome():
+                self._welcomed(message)
+            case Frame():
+                self._consumed += size
+                self._frame(message)
+            case Barrier():
+                self._barrier_received(message)
+            case SnapshotBegin():
+                self._consumed += size
+                self._snapshot_begins(message)
+            case SnapshotChunk():
+                self._consumed += size
+                self._chunk(message)
+            case SnapshotEnd():
+                self._consumed += size
+                self._snapshot_ends(message)
+            case Drain():
+                self.drain = message
+            case Reset():
+                raise StreamBroken(f"reset by the server: {message.reason}")
+
+    def _welcomed(self, message: Welcome) -> None:
+        if self.welcome is not None:
+            raise StreamBroken("a second Welcome")
+        if message.mode not in (Mode.RESUME, Mode.SNAPSHOT):
+            raise StreamBroken(f"mode {message.mode.name} was not offered")
+        if message.mode is Mode.RESUME:
+            if not self._trusted or message.lineage != self.lineage:
+                raise self._drift("resumed, though we hold no view of this lineage")
+            self._applied = self.revision
+        self.welcome = message
+
+    def _frame(self, message: Frame) -> None:
+        if message.revision <= self._position:
+            return  # repeated
+        if self._snapshot is not None and not self._snapshot.verified:
+            raise StreamBroken("a frame inside a snapshot")
+        if not self._trusted and self._snapshot is None:
+            raise StreamBroken("a frame before the snapshot")
+        if message.previous_revision > self._position:
+            raise self._drift(f"frames between {self._position} and {message.previous_revision}")
+        self._pending.extend(message.changes)
+        self._position = message.revision
+
+    def _snapshot_begins(self, message: SnapshotBegin) -> None:
+        assert self.welcome is not None
+        floor = self._floor_in(self.welcome.lineage)
+        if message.revision < floor:
+            raise StreamBroken(f"snapshot of {message.revision}, below {floor}, which we have seen")
+        self._pending.clear()
+        self._snapshot = _Snapshot(message.id, message.revision)
+
+    def _chunk(self, message: SnapshotChunk) -> None:
+        snapshot = self._open_snapshot(message.id)
+        if message.sequence < snapshot.chunks:
+            return  # repeated
+        if message.sequence > snapshot.chunks:
+            raise StreamBroken(f"chunk {message.sequence} where {snapshot.chunks} is next")
+        for change in message.changes:
+            if not isinstance(change, Upsert):
+                raise StreamBroken("a removal inside a snapshot")
+            snapshot.view.apply(change)
+        snapshot.chunks += 1
+
+    def _snapshot_ends(self, message: SnapshotEnd) -> None:
+        snapshot = self._open_snapshot(message.id)
+        found = (snapshot.chunks, len(snapshot.view), snapshot.view.digest.root)
+        if found != (message.chunks, message.objects, message.root_digest):
+            raise self._drift("a snapshot whose count or digest does not match")
+        snapshot.verified = True
+        self._position = snapshot.revision
+
+    def _open_snapshot(self, snapshot_id: int) -> _Snapshot:
+        snapshot = self._snapshot
+        if snapshot is None or snapshot.id != snapshot_id or snapshot.verified:
+            raise StreamBroken(f"part of snapshot {snapshot_id}, which has not begun")
+        return snapshot
+
+    def _barrier_received(self, message: Barrier) -> None:
+        unfinished = self._snapshot is not None and not self._snapshot.verified
+        absent = not self._trusted and self._snapshot is None
+        if unfinished or absent or message.revision < self._position:
+            return  # a sign of life in the middle of a snapshot or merge
+        assert self.welcome is not None
+        if self._snapshot is not None:
+            self._changed |= self._snapshot.view.differences(self.view)
+            self.view, self.lineage = self._snapshot.view, self.welcome.lineage
+            self._snapshot, self._trusted = None, True
+        for change in self._pending:
+            if self.view.apply(change) is Outcome.CHANGED:
+                self._changed.add(change.object_key)
+        self._pending.clear()
+        self.revision = self._position = message.revision
+        if message.root_digest not in (b"", self.view.digest.root):
+            raise self._drift(f"another digest at revision {message.revision}")
+        self._barrier = message
+
+    def _drift(self, reason: str) -> Drift:
+        self._trusted, self._barrier = False, None
+        return Drift(reason)
+
+    # --- barriers --------------------------------------------------------------------------------
+
+    def take_barrier(self) -> BarrierReached | None:
+        """The last barrier, with all that changed since the one taken before; None: nothing new."""
+        if (barrier := self._barrier) is None:
+            return None
+        self._barrier = None
+        changed, self._changed = frozenset(self._changed), set()
+        return BarrierReached(
+            revision=barrier.revision,
+            lineage=self.lineage,
+            view=self.view,
+            changed=changed,
+            complete=self._trusted,
+            head_revision=barrier.head_revision,
+            head_unix_ns=barrier.head_unix_ns,
+        )
+
+    def applied(
+        self, revision: int, *, refused: Iterable[Refusal] = (), took_seconds: float = 0.0
+    ) -> None:
+        """Notes that the kernel agrees with the view at the revision of a barrier taken before.
+
+        Args:
+            revision: of that barrier.
+            refused: all objects that are held closed now, also those of earlier barriers.
+            took_seconds: from the barrier's arrival to here.
+        """
+        now_refused = {(refusal.kind, refusal.key): refusal for refusal in refused}
+        for key, refusal in now_refused.items():
+            if self._refused.get(key) != refusal:
+                self._nacks.append(refusal)
+        for key in self._refused.keys() - now_refused.keys():
+            self._nacks.append(Refusal(kind=key[0], key=key[1], reason=""))
+        self._refused = now_refused
+        self._applied = max(self._applied, revision)
+        self._worst_apply = max(self._worst_apply, took_seconds)
+
+    # --- messages out ----------------------------------------------------------------------------
+
+    def ack_due_at(self) -> float | None:
+        """When `poll` will have something to say, seconds; None: not before something happens."""
+        if self.welcome is None or not self._has_news():
+            return None
+        return self._acked_at + self.welcome.ack_interval_ms / 1000
+
+    def _has_news(self) -> bool:
+        # Credit alone waits for the next barrier, so that it does not use up the interval of its
+        # Ack.
+        starving = self._consumed >= self._credit_bytes / CREDIT_RETURN
+        return bool(self._nacks or starving or self._applied > self._acked.applied_revision)
+
+    def poll(self, now: float) -> tuple[ClientMessage, ...]:
+        """Nacks and an Ack, if there is something new and the last one is an ack interval ago."""
+        due = self.ack_due_at()
+        if due is None or now < due:
+            return ()
+        self._acked_at = now
+        nacks = tuple(
+            Nack(
+                revision=self._applied,
+                kind=refusal.kind,
+                key=refusal.key,
+                reason=refusal.reason,
+                retryable=refusal.retryable,
+            )
+            for refusal in self._nacks
+        )
+        self._nacks.clear()
+        self._acked = Ack(
+            applied_revision=self._applied,
+            received_revision=self.revision,
+            added_credit_bytes=self._consumed,
+            worst_apply_us=round(self._worst_apply * 1e6),
+        )
+        self._consumed, self._worst_apply = 0, 0.0
+        return (*nacks, self._acked)

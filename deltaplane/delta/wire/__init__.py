@@ -1,0 +1,236 @@
+"""The messages of the stream ↔ deltaplane.v1 protobuf bytes.
+
+Fragments, pieces and frames are put together by hand: a protobuf message is the concatenation of
+its fields, so bytes that were encoded once can become part of any number of messages.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar, assert_never
+
+from google.protobuf.message import DecodeError, Message
+
+from deltaplane.delta import messages as m
+from deltaplane.delta.changes import Change, Removal, Upsert
+from deltaplane.delta.wire.objects import object_from_proto, object_to_proto
+from deltaplane.errors import Invalid
+from deltaplane.model.objects import EndpointObject, Kind
+from deltaplane.v1 import slicer_pb2 as pb
+
+T = TypeVar("T")
+
+_LENGTH_DELIMITED = 2
+
+_FIELD_OF = {
+    Kind.NODE: "nodes",
+    Kind.BLOCK: "blocks",
+    Kind.IDENTITY: "identities",
+    Kind.ENDPOINT: "endpoints",
+    Kind.PEER_SET: "peer_sets",
+    Kind.SUBJECT_POLICY: "subject_policies",
+}
+
+
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+def _tag(message: type[Message], field: str) -> bytes:
+    number = message.DESCRIPTOR.fields_by_name[field].number
+    return _varint(number << 3 | _LENGTH_DELIMITED)
+
+
+def _field(tag: bytes, data: bytes) -> bytes:
+    return tag + _varint(len(data)) + data
+
+
+_CHANGE_TAGS = {kind: _tag(pb.Piece, field) for kind, field in _FIELD_OF.items()}
+_REMOVAL_TAG = _tag(pb.Piece, "removals")
+_FRAME_TAG = _tag(pb.StreamResponse, "frame")
+_FRAME_PIECES_TAG = _tag(pb.Frame, "pieces")
+_CHUNK_TAG = _tag(pb.StreamResponse, "snapshot_chunk")
+_CHUNK_PIECES_TAG = _tag(pb.SnapshotChunk, "pieces")
+
+
+class ProtobufEncoder:
+    """The encoding of the real stream."""
+
+    def change(self, change: Change, base_revision: int) -> bytes:
+        """A field of a Piece."""
+        lag = base_revision - change.generation
+        assert lag >= 0, (change, base_revision)
+        if isinstance(change, Removal):
+            removal = pb.Removal(
+                kind=pb.Kind.ValueType(change.kind),
+                key=change.key,
+                incarnation_lag=base_revision - change.incarnation if change.incarnation else 0,
+                generation_lag=lag,
+                left_span=change.left_span,
+            )
+            return _field(_REMOVAL_TAG, removal.SerializeToString())
+        message = object_to_proto(change.value, base_revision)
+        message.generation_lag = lag
+        if change.traceparent and isinstance(message, pb.EndpointUpsert):
+            message.traceparent = change.traceparent
+        return _field(_CHANGE_TAGS[change.value.kind], message.SerializeToString())
+
+    def piece(self, base_revision: int, fragments: Sequence[bytes]) -> bytes:
+        """The fields of a Piece."""
+        head = pb.Piece(base_revision=base_revision).SerializeToString()
+        return b"".join((head, *fragments))
+
+    def frame(
+        self,
+        previous_revision: int,
+        revision: int,
+        oldest_change_unix_ns: int,
+        pieces: Sequence[bytes],
+    ) -> bytes:
+        """A StreamResponse with a Frame."""
+        head = pb.Frame(
+            previous_revision=previous_revision,
+            revision=revision,
+            oldest_change_unix_ns=oldest_change_unix_ns,
+        ).SerializeToString()
+        body = b"".join((head, *(_field(_FRAME_PIECES_TAG, piece) for piece in pieces)))
+        return _field(_FRAME_TAG, body)
+
+    def chunk(self, snapshot_id: int, sequence: int, pieces: Sequence[bytes]) -> bytes:
+        """A StreamResponse with a SnapshotChunk."""
+        head = pb.SnapshotChunk(id=snapshot_id, sequence=sequence).SerializeToString()
+        body = b"".join((head, *(_field(_CHUNK_PIECES_TAG, piece) for piece in pieces)))
+        return _field(_CHUNK_TAG, body)
+
+    def control(self, message: m.Control) -> bytes:
+        """A StreamResponse without changes."""
+        return _CONTROL_TO_PROTO[type(message)](message).SerializeToString()
+
+
+def _plain(field: str, cls: Callable[..., Message]) -> Callable[[Any], pb.StreamResponse]:
+    """For messages whose dataclass has the fields of the protobuf message."""
+
+    def convert(message: Any) -> pb.StreamResponse:  # noqa: ANN401 - any of the controls
+        values = {name: getattr(message, name) for name in message.__slots__}
+        return pb.StreamResponse(**{field: cls(**values)})  # type: ignore[arg-type]
+
+    return convert
+
+
+_CONTROL_TO_PROTO: Mapping[type, Callable[[Any], pb.StreamResponse]] = {
+    m.Welcome: _plain("welcome", pb.Welcome),
+    m.Barrier: _plain("barrier", pb.Barrier),
+    m.SnapshotBegin: _plain("snapshot_begin", pb.SnapshotBegin),
+    m.SnapshotEnd: _plain("snapshot_end", pb.SnapshotEnd),
+    m.Drain: _plain("drain", pb.Drain),
+    m.Reset: _plain("reset", pb.Reset),
+}
+
+
+def encode_request(message: m.ClientMessage) -> bytes:
+    """An agent's message."""
+    values = {name: getattr(message, name) for name in message.__slots__}
+    match message:
+        case m.Hello():
+            request = pb.StreamRequest(hello=pb.Hello(**values))
+        case m.Ack():
+            request = pb.StreamRequest(ack=pb.Ack(**values))
+        case m.Nack():
+            request = pb.StreamRequest(nack=pb.Nack(**values))
+        case _:
+            assert_never(message)
+    return request.SerializeToString()
+
+
+# --- from the wire -------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _checked() -> Iterator[None]:
+    """Turns every way in which strange bytes can fail into Invalid."""
+    try:
+        yield
+    except (DecodeError, ValueError, OverflowError) as error:
+        raise Invalid("", f"malformed stream message: {error}") from error
+
+
+def decode_request(data: bytes) -> m.ClientMessage:
+    """An agent's message.
+
+    Raises:
+        Invalid: malformed, or of a kind that this version does not take.
+    """
+    with _checked():
+        request = pb.StreamRequest.FromString(data)
+        match which := request.WhichOneof("message"):
+            case "hello":
+                return _copy(m.Hello, request.hello)
+            case "ack":
+                return _copy(m.Ack, request.ack)
+            case "nack":
+                return _copy(m.Nack, request.nack, kind=Kind(request.nack.kind))
+            case _:
+                raise Invalid("message", f"{which} is not taken")
+
+
+def decode_response(data: bytes) -> m.ServerMessage:
+    """A server's message.
+
+    Raises:
+        Invalid: malformed, or of a kind that this version does not take.
+    """
+    with _checked():
+        response = pb.StreamResponse.FromString(data)
+        match which := response.WhichOneof("message"):
+            case "frame":
+                frame = response.frame
+                return _copy(m.Frame, frame, changes=tuple(_changes(frame.pieces)))
+            case "barrier":
+                return _copy(m.Barrier, response.barrier)
+            case "snapshot_chunk":
+                chunk = response.snapshot_chunk
+                return _copy(m.SnapshotChunk, chunk, changes=tuple(_changes(chunk.pieces)))
+            case "snapshot_begin":
+                return _copy(m.SnapshotBegin, response.snapshot_begin)
+            case "snapshot_end":
+                return _copy(m.SnapshotEnd, response.snapshot_end)
+            case "welcome":
+                return _copy(m.Welcome, response.welcome, mode=m.Mode(response.welcome.mode))
+            case "drain":
+                return _copy(m.Drain, response.drain)
+            case "reset":
+                return _copy(m.Reset, response.reset)
+            case _:
+                raise Invalid("message", f"{which} is not taken")
+
+
+def _copy(cls: type[T], message: Message, **given: object) -> T:
+    """A dataclass from the protobuf fields of the same names, but for those that are given."""
+    names: tuple[str, ...] = cls.__slots__  # type: ignore[attr-defined]
+    return cls(**{name: getattr(message, name) for name in names if name not in given}, **given)
+
+
+def _changes(pieces: Iterable[pb.Piece]) -> Iterator[Change]:
+    """All changes. A piece holds an object at most once, so the order of kinds does not matter."""
+    for piece in pieces:
+        base = piece.base_revision
+        for removal in piece.removals:
+            kind = Kind(removal.kind)
+            if kind not in _FIELD_OF:
+                raise Invalid("removals", f"kind {kind.name} is not taken")
+            yield Removal(
+                kind=kind,
+                key=removal.key,
+                generation=base - removal.generation_lag,
+                incarnation=(base - removal.incarnation_lag if kind is Kind.ENDPOINT else 0),
+                left_span=removal.left_span,
+            )
+        for field in _FIELD_OF.values():
+            for item in getattr(piece, field):
+                value = object_from_proto(item, base)
+                traceparent = item.traceparent if isinstance(value, EndpointObject) else ""
+                yield Upsert(value, base - item.generation_lag, traceparent)

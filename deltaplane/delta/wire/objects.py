@@ -1,0 +1,181 @@
+"""The objects of the stream ↔ the upsert messages of deltaplane.v1, without their generations."""
+
+from collections.abc import Iterable
+from itertools import accumulate, pairwise
+from typing import assert_never
+
+from deltaplane.model.addresses import AddressPair, Prefix
+from deltaplane.model.objects import (
+    BlockObject,
+    DirectionPolicy,
+    DirectionRule,
+    EndpointObject,
+    IdentityObject,
+    NodeObject,
+    PeerSet,
+    StreamObject,
+    SubjectPolicy,
+)
+from deltaplane.model.policy import IPBlock
+from deltaplane.model.ports import PortRange, Protocol
+from deltaplane.v1 import common_pb2
+from deltaplane.v1 import slicer_pb2 as pb
+
+UpsertMessage = (
+    pb.NodeUpsert
+    | pb.BlockUpsert
+    | pb.IdentityUpsert
+    | pb.EndpointUpsert
+    | pb.PeerSetUpsert
+    | pb.SubjectPolicyUpsert
+)
+
+
+def object_to_proto(value: StreamObject, base_revision: int) -> UpsertMessage:
+    """The message of an object; an incarnation counts from the base revision."""
+    match value:
+        case EndpointObject():
+            return pb.EndpointUpsert(
+                id=value.id,
+                node_index=value.node_index,
+                incarnation_lag=base_revision - value.incarnation,
+                identity=value.identity,
+                ipv4=value.addresses.ipv4 or b"",
+                ipv6=value.addresses.ipv6 or b"",
+            )
+        case NodeObject():
+            return pb.NodeUpsert(
+                index=value.index, name=value.name, addresses=_pair_to_proto(value.addresses)
+            )
+        case BlockObject():
+            return pb.BlockUpsert(
+                prefix=_prefix_to_proto(value.prefix), node_index=value.node_index
+            )
+        case IdentityObject():
+            return pb.IdentityUpsert(id=value.id, namespace=value.namespace, labels=value.labels)
+        case PeerSet():
+            return pb.PeerSetUpsert(key=value.set_key, identity_deltas=_deltas(value.identities))
+        case SubjectPolicy():
+            return pb.SubjectPolicyUpsert(
+                identity=value.identity,
+                ingress=_direction_to_proto(value.ingress),
+                egress=_direction_to_proto(value.egress),
+            )
+        case _:
+            assert_never(value)
+
+
+def object_from_proto(message: UpsertMessage, base_revision: int) -> StreamObject:
+    """The object of a message.
+
+    Raises:
+        ValueError: an address, prefix, port or key that cannot be.
+    """
+    match message:
+        case pb.EndpointUpsert():
+            return EndpointObject(
+                node_index=message.node_index,
+                id=message.id,
+                identity=message.identity,
+                addresses=AddressPair(ipv4=message.ipv4 or None, ipv6=message.ipv6 or None),
+                incarnation=base_revision - message.incarnation_lag,
+            )
+        case pb.NodeUpsert():
+            return NodeObject(
+                index=message.index,
+                name=message.name,
+                addresses=AddressPair(
+                    ipv4=message.addresses.ipv4 or None, ipv6=message.addresses.ipv6 or None
+                ),
+            )
+        case pb.BlockUpsert():
+            return BlockObject(
+                prefix=_prefix_from_proto(message.prefix), node_index=message.node_index
+            )
+        case pb.IdentityUpsert():
+            return IdentityObject(
+                id=message.id, namespace=message.namespace, labels=tuple(message.labels)
+            )
+        case pb.PeerSetUpsert():
+            if len(message.key) != 16:
+                raise ValueError(f"a peer set's key has 16 bytes, not {len(message.key)}")
+            return PeerSet(
+                set_key=message.key, identities=tuple(accumulate(message.identity_deltas))
+            )
+        case pb.SubjectPolicyUpsert():
+            return SubjectPolicy(
+                identity=message.identity,
+                ingress=_direction_from_proto(message.ingress),
+                egress=_direction_from_proto(message.egress),
+            )
+        case _:
+            assert_never(message)
+
+
+def _deltas(ascending: Iterable[int]) -> Iterable[int]:
+    return (after - before for before, after in pairwise((0, *ascending)))
+
+
+def _pair_to_proto(pair: AddressPair) -> common_pb2.AddressPair:
+    return common_pb2.AddressPair(ipv4=pair.ipv4 or b"", ipv6=pair.ipv6 or b"")
+
+
+def _prefix_to_proto(prefix: Prefix) -> common_pb2.Prefix:
+    return common_pb2.Prefix(address=prefix.address, length=prefix.length)
+
+
+def _prefix_from_proto(message: common_pb2.Prefix) -> Prefix:
+    return Prefix(message.address, message.length)
+
+
+def _direction_to_proto(direction: DirectionPolicy) -> pb.DirectionPolicy:
+    return pb.DirectionPolicy(
+        isolated=direction.isolated,
+        rules=map(_rule_to_proto, direction.rules),
+        policies=direction.policies,
+    )
+
+
+def _rule_to_proto(rule: DirectionRule) -> pb.DirectionRule:
+    message = pb.DirectionRule(
+        all_peers=rule.all_peers,
+        peer_sets=rule.peer_sets,
+        ports=(
+            pb.RulePort(
+                protocol=common_pb2.Protocol.ValueType(port.protocol),
+                first=port.first,
+                last=port.last,
+            )
+            for port in rule.ports
+        ),
+    )
+    for block in rule.blocks:
+        added = message.blocks.add(cidr=_prefix_to_proto(block.cidr))
+        # A word of Python's: the generated class has the field, but not as an attribute.
+        getattr(added, "except").extend(map(_prefix_to_proto, block.except_))
+    return message
+
+
+def _direction_from_proto(message: pb.DirectionPolicy) -> DirectionPolicy:
+    return DirectionPolicy(
+        isolated=message.isolated,
+        rules=tuple(map(_rule_from_proto, message.rules)),
+        policies=tuple(message.policies),
+    )
+
+
+def _rule_from_proto(message: pb.DirectionRule) -> DirectionRule:
+    return DirectionRule(
+        all_peers=message.all_peers,
+        peer_sets=tuple(message.peer_sets),
+        blocks=tuple(
+            IPBlock(
+                _prefix_from_proto(block.cidr),
+                tuple(map(_prefix_from_proto, getattr(block, "except"))),
+            )
+            for block in message.blocks
+        ),
+        ports=tuple(
+            PortRange(Protocol(port.protocol), port.first, port.last) for port in message.ports
+        ),
+    )

@@ -1,0 +1,63 @@
+"""The slicer process: wiring only."""
+
+import asyncio
+import secrets
+import socket
+import sys
+from collections.abc import Sequence
+
+import grpc.aio
+
+from deltaplane.runtime import config, log, service
+from deltaplane.runtime.clock import SystemClock
+from deltaplane.store.etcd import EtcdStore
+from deltaplane.store.port import Store
+from deltaplane.v1 import receipts_pb2_grpc
+from services.slicer.config import Config
+from services.slicer.feed import Feed
+from services.slicer.peers import Peers
+from services.slicer.repository import Replica, Repository
+from services.slicer.servicer import RECEIPTS, SLICER, ReceiptsServicer, SlicerServicer
+
+NAME = "slicer"
+
+
+async def serve(settings: Config, store: Store, *, stop: asyncio.Event | None = None) -> None:
+    """Serves until told to stop. It listens only once its view is loaded."""
+    clock = SystemClock()
+    repository = Repository(store)
+    replica = Replica(f"{socket.gethostname()}-{secrets.token_hex(4)}", settings.advertised)
+    peers = Peers(repository, replica.server_id, clock)
+    feed = Feed(repository, replica, clock)
+    fanout = await feed.start()
+    slicer = SlicerServicer(fanout, repository, clock, replica.server_id)
+    receipts = ReceiptsServicer(fanout, repository, peers, clock)
+
+    def register(server: grpc.aio.Server) -> Sequence[str]:
+        slicer.add_to(server)
+        receipts_pb2_grpc.add_ReceiptsServicer_to_server(receipts, server)
+        return SLICER, RECEIPTS
+
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            feeding = tasks.create_task(feed.run(fanout))
+            await service.serve(
+                settings, name=NAME, register=register, on_drain=slicer.drain, stop=stop
+            )
+            feeding.cancel()
+    finally:
+        await peers.close()
+
+
+async def main(settings: Config) -> None:
+    """The whole process."""
+    log.configure(settings.log_format, settings.log_level, NAME)
+    store = EtcdStore(settings.etcd)
+    try:
+        await serve(settings, store)
+    finally:
+        await store.close()
+
+
+if __name__ == "__main__":
+    sys.exit(service.run(main(config.load(Config, sys.argv[1:]))))

@@ -1,0 +1,34 @@
+"""The options of the slicer."""
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from deltaplane.runtime import address
+from deltaplane.runtime.config import ListenAddress, ServiceConfig
+
+
+class Config(ServiceConfig):
+    """Where the slicer listens, where etcd is, and where other replicas find this one."""
+
+    EXAMPLES: ClassVar[str] = (
+        "  python -m services.slicer --etcd 127.0.0.1:2379 --listen 127.0.0.1:4003\n"
+        "  python -m services.slicer --etcd 10.0.0.1:2379,10.0.0.2:2379 --listen 0.0.0.0:4003 \\\n"
+        "      --advertise 10.0.0.7:4003"
+    )
+
+    advertise: ListenAddress | None = Field(
+        default=None,
+        description="host:port for other replicas, which ask this one for receipts; "
+        "without it the first host:port of --listen with a port",
+    )
+
+    @property
+    def advertised(self) -> str:
+        """Where other replicas reach this one; empty: nowhere."""
+        for text in (self.advertise, *self.listen):
+            if text is not None:
+                parsed = address.parse(text)
+                if isinstance(parsed, address.Tcp) and parsed.port:
+                    return text
+        return ""

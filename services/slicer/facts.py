@@ -1,0 +1,242 @@
+"""Facts: the stored records as stream objects, with what the policy compiler derives from them.
+
+Level, not edge: the objects after any history of records are those of the last record of each key.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol, assert_never
+
+from deltaplane.delta.changes import Change, ObjectKey, Removal, Upsert, incarnation_of
+from deltaplane.model.identity import Identity
+from deltaplane.model.objects import (
+    BlockObject,
+    EndpointObject,
+    IdentityObject,
+    NodeObject,
+    PeerSet,
+    StreamObject,
+    SubjectPolicy,
+)
+from deltaplane.model.policy import NetworkPolicy
+from services.slicer.slicing import SliceIndex
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRecord:
+    """A registered node."""
+
+    object: NodeObject
+    uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointRecord:
+    """A registered endpoint. traceparent: of the request that wrote it; empty when not traced."""
+
+    object: EndpointObject
+    traceparent: str = ""
+
+
+Content = NodeRecord | BlockObject | Identity | EndpointRecord | NetworkPolicy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """What is stored under a key.
+
+    Attributes:
+        key: store key; whoever reads the store checks that the content belongs to it.
+        generation: revision of the write or deletion.
+        content: None: deleted, or not readable and treated as absent.
+        mistake: why the stored bytes could not be read; empty when they could.
+    """
+
+    key: str
+    generation: int
+    content: Content | None
+    mistake: str = ""
+
+
+class Compiled(Protocol):
+    """What `flush` of a compiler returns."""
+
+    @property
+    def upserts(self) -> tuple[PeerSet | SubjectPolicy, ...]:
+        """New and changed objects."""
+        ...
+
+    @property
+    def removals(self) -> tuple[ObjectKey, ...]:
+        """Objects that are gone."""
+        ...
+
+
+class Compiler(Protocol):
+    """What Facts asks of the policy compiler; `deltaplane.policy.compiler.Compiler` is the one."""
+
+    def set_policy(self, policy: NetworkPolicy) -> None:
+        """Adds or replaces a policy."""
+        ...
+
+    def delete_policy(self, namespace: str, name: str) -> None:
+        """Removes a policy."""
+        ...
+
+    def set_identity(self, identity: Identity) -> None:
+        """Adds or replaces an identity."""
+        ...
+
+    def delete_identity(self, number: int) -> None:
+        """Removes an identity."""
+        ...
+
+    def flush(self) -> Compiled:
+        """What changed since the last flush."""
+        ...
+
+
+class Facts:
+    """The derived state at the last record taken, and the changes since the last flush.
+
+    Attributes:
+        nodes: registered nodes by name.
+        slices: all endpoints, for listing.
+        unreadable: keys whose record could not be read, and why.
+        urgent: a change since the last flush takes something away or tightens security.
+    """
+
+    def __init__(self, compiler: Compiler) -> None:
+        self.nodes: dict[str, NodeRecord] = {}
+        self.slices = SliceIndex()
+        self.unreadable: dict[str, str] = {}
+        self.urgent = False
+        self._compiler = compiler
+        self._records: dict[str, Record] = {}
+        # Which record an object comes from: the newest, should two of them claim one key.
+        self._owners: dict[ObjectKey, str] = {}
+        self._changes: list[Change] = []
+
+    def apply(self, record: Record) -> None:
+        """Takes a write or a deletion; older ones than the last of the key are ignored."""
+        old = self._records.get(record.key)
+        if old is not None and record.generation <= old.generation:
+            return
+        self._note_mistake(record)
+        if record.content is None:
+            self._records.pop(record.key, None)
+        else:
+            self._records[record.key] = record
+        if old is not None and old.content is not None:
+            self._retract(old, record)
+        if record.content is not None:
+            self._assert(record.content, record)
+
+    def relist(self, records: Iterable[Record], revision: int) -> None:
+        """Takes a whole listing, when the history between the last record and it is gone."""
+        listed = {record.key: record for record in records}
+        for key in (self._records.keys() | self.unreadable.keys()) - listed.keys():
+            self.apply(Record(key=key, generation=revision, content=None))
+        for record in sorted(listed.values(), key=lambda r: r.generation):
+            self.apply(record)
+
+    def flush(self, revision: int) -> tuple[Change, ...]:
+        """The changes since the last flush, and what follows from them at this revision."""
+        compiled = self._compiler.flush()
+        changes = self._changes
+        changes.extend(
+            Removal(kind=kind, key=key, generation=revision) for kind, key in compiled.removals
+        )
+        changes.extend(Upsert(value, revision) for value in compiled.upserts)
+        self._changes, self.urgent = [], False
+        return tuple(changes)
+
+    # --- one record ------------------------------------------------------------------------------
+
+    def _note_mistake(self, record: Record) -> None:
+        if record.mistake:
+            self.unreadable[record.key] = record.mistake
+        else:
+            self.unreadable.pop(record.key, None)
+
+    def _retract(self, old: Record, new: Record) -> None:
+        """Takes back what an old record said, unless its successor says it again.
+
+        A key belongs to one name: only a deletion takes a node, identity or policy away.
+        """
+        if new.content is None:
+            match old.content:
+                case NodeRecord(object=node):
+                    self.nodes.pop(node.name, None)
+                case Identity(id=number):
+                    self._compiler.delete_identity(number)
+                case NetworkPolicy(namespace=namespace, name=name):
+                    self._compiler.delete_policy(namespace, name)
+                    self.urgent = True
+                case _:
+                    pass
+        gone, successor = _stream_object(old.content), _stream_object(new.content)
+        if gone is None:
+            return
+        key = gone.kind, gone.key
+        said_again = successor is not None and (successor.kind, successor.key) == key
+        if not said_again and self._owners.get(key) == old.key:
+            self._remove(gone, new.generation)
+
+    def _remove(self, gone: StreamObject, generation: int) -> None:
+        del self._owners[gone.kind, gone.key]
+        self._changes.append(
+            Removal(
+                kind=gone.kind,
+                key=gone.key,
+                generation=generation,
+                incarnation=incarnation_of(gone),
+            )
+        )
+        if isinstance(gone, EndpointObject):
+            self.slices.remove(gone.key)
+            self.urgent = True
+
+    def _assert(self, content: Content, record: Record) -> None:
+        match content:
+            case NodeRecord():
+                self.nodes[content.object.name] = content
+            case Identity():
+                self._compiler.set_identity(content)
+            case NetworkPolicy():
+                self._compiler.set_policy(content)
+                self.urgent = True
+            case BlockObject() | EndpointRecord():
+                pass
+            case _:
+                assert_never(content)
+        if (value := _stream_object(content)) is None:
+            return
+        key = value.kind, value.key
+        owner = self._records.get(self._owners.get(key, ""))
+        if owner is not None and owner.generation > record.generation:
+            return
+        self._owners[key] = record.key
+        traceparent = content.traceparent if isinstance(content, EndpointRecord) else ""
+        self._changes.append(Upsert(value, record.generation, traceparent))
+        if isinstance(value, EndpointObject):
+            self.slices.put(value, record.generation)
+
+
+def _stream_object(content: Content | None) -> StreamObject | None:
+    """The object that a record is on the stream; None for what is only compiled."""
+    match content:
+        case NodeRecord() | EndpointRecord():
+            return content.object
+        case BlockObject():
+            return content
+        case Identity(id=number, label_set=labels):
+            return IdentityObject(
+                id=number,
+                namespace=labels.namespace,
+                labels=tuple(f"{key}={value}" for key, value in labels.labels),
+            )
+        case NetworkPolicy() | None:
+            return None
+        case _:
+            assert_never(content)

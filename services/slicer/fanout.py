@@ -1,0 +1,205 @@
+"""Fan-out: facts in, ticks cut, streams admitted, acknowledgements counted. No I/O and no clock.
+
+Everybody who waits for something registers a callback: a stream's writer for new messages, a
+receipt for new acknowledgements. A callback only sets a flag; the waiting is the shell's.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from deltaplane.delta.messages import Ack, ClientMessage, Drain, Hello
+from deltaplane.delta.sender import Published, Reader, Sender, Tick
+from deltaplane.errors import Conflict, NotFound, Unavailable
+from services.slicer.facts import Facts, Record
+from services.slicer.pacing import Pacer
+from services.slicer.receipts import Effective, describe
+
+Wake = Callable[[], None]
+
+DRAIN_SPREAD_SECONDS = 1.0
+"""Agents of a stopping replica come back over this time, not all at once."""
+
+
+@dataclass(slots=True, eq=False)
+class Session:
+    """One stream. superseded: a newer stream of the same node has taken its place."""
+
+    reader: Reader
+    wake: Wake
+    superseded: bool = False
+
+
+@dataclass(slots=True)
+class _Pending:
+    """What has been taken from the store since the last cut."""
+
+    events: list[int] = field(default_factory=list)
+    revision: int = 0
+    oldest_unix_ns: int = 0
+    history_lost: bool = False
+
+
+class Fanout:
+    """One replica's state."""
+
+    def __init__(self, facts: Facts, sender: Sender) -> None:
+        """Takes facts that are flushed, and the sender that was built from that flush."""
+        self.facts = facts
+        self.sender = sender
+        self.pacer = Pacer()
+        self.sessions: dict[str, Session] = {}
+        self.watchers: set[Wake] = set()
+        self.draining = False
+        self._pending = _Pending(revision=sender.head)
+
+    @property
+    def scanned(self) -> int:
+        """Newest revision that the facts show; the sender may still lag behind."""
+        return self._pending.revision
+
+    # --- the store's side ------------------------------------------------------------------------
+
+    def take(self, records: Iterable[Record], revision: int, *, wall_ns: int) -> None:
+        """Takes what was written through a revision; without records, that nothing was."""
+        if revision <= self._pending.revision:
+            return
+        for record in records:
+            if not self._has_news:
+                self._pending.oldest_unix_ns = wall_ns
+            if not self._pending.events or self._pending.events[-1] != record.generation:
+                self._pending.events.append(record.generation)
+            self.facts.apply(record)
+        self._pending.revision = revision
+        if not self._has_news:
+            self.sender.advance(revision, wall_ns=wall_ns)
+            self._notify()
+
+    def relist(self, records: Iterable[Record], revision: int, *, wall_ns: int) -> None:
+        """Takes a whole listing: the history before it is gone."""
+        if revision <= self._pending.revision:
+            return
+        if not self._has_news:
+            self._pending.oldest_unix_ns = wall_ns
+        self._pending.history_lost = True
+        self.facts.relist(records, revision)
+        self._pending.revision = revision
+
+    @property
+    def _has_news(self) -> bool:
+        return bool(self._pending.events) or self._pending.history_lost
+
+    def cut_at(self) -> float | None:
+        """When the next tick should be cut, seconds; it may be past. None: nothing to cut."""
+        return self.pacer.cut_at(urgent=self.facts.urgent) if self._has_news else None
+
+    def cut(self, *, now: float, wall_ns: int) -> Published:
+        """Publishes what is pending. The caller wakes the sessions."""
+        pending, self._pending = self._pending, _Pending(revision=self._pending.revision)
+        published = self.sender.publish(
+            Tick(
+                revision=pending.revision,
+                changes=self.facts.flush(pending.revision),
+                events=None if pending.history_lost else tuple(pending.events),
+                oldest_change_unix_ns=pending.oldest_unix_ns,
+            ),
+            now=now,
+            wall_ns=wall_ns,
+        )
+        self._notify()
+        return published
+
+    def _notify(self) -> None:
+        for wake in tuple(self.watchers):
+            wake()
+
+    # --- the agents' side ------------------------------------------------------------------------
+
+    def obstacle(self, hello: Hello) -> NotFound | Conflict | Unavailable | None:
+        """Why an agent cannot be admitted now; time may remove it. None: it can."""
+        if self.draining:
+            return Unavailable("this replica is stopping; connect to another one")
+        node = self.facts.nodes.get(hello.node)
+        if node is None:
+            return NotFound(f"node {hello.node!r} is not registered; the agent registers first")
+        if node.uid != hello.node_uid:
+            return Conflict(
+                f"node {hello.node!r} is registered with UID {node.uid!r}, not {hello.node_uid!r}"
+            )
+        if self.sender.is_behind(hello):
+            seen = max(hello.applied_revision, hello.floor_revision)
+            return Unavailable(
+                f"the agent has seen revision {seen}, this replica only {self.sender.head}"
+            )
+        return None
+
+    def admit(self, hello: Hello, wake: Wake, *, now: float) -> Session:
+        """Starts a session, in place of an older one of the same node; `obstacle` has said None.
+
+        Raises:
+            StreamBroken: no common protocol version.
+        """
+        index = self.facts.nodes[hello.node].object.index
+        reader = self.sender.connect(hello, node_index=index, now=now)
+        if (older := self.sessions.get(hello.node)) is not None:
+            older.superseded = True
+            older.wake()
+        session = self.sessions[hello.node] = Session(reader, wake)
+        self._notify()
+        return session
+
+    def receive(self, session: Session, message: ClientMessage, *, now: float) -> int | None:
+        """Takes an agent's message.
+
+        Returns:
+            When the oldest change that it acknowledges was seen, Unix ns; None: there is none.
+
+        Raises:
+            StreamBroken: the message is not allowed.
+        """
+        before = session.reader.applied
+        self.sender.receive(session.reader, message, now=now)
+        if not isinstance(message, Ack):
+            return None
+        session.wake()  # it may have brought credit
+        self._notify()
+        if not before:
+            return None  # a snapshot says nothing about how long a change took
+        return self.sender.oldest_change_between(before, session.reader.applied)
+
+    def leave(self, session: Session) -> None:
+        """Ends a session."""
+        self.sender.disconnect(session.reader)
+        if self.sessions.get(session.reader.node) is session:
+            del self.sessions[session.reader.node]
+        self._notify()
+
+    def drain(self, *, deadline_seconds: float) -> None:
+        """Tells every agent when to come back, and admits nobody any more."""
+        self.draining = True
+        for number, session in enumerate(self.sessions.values()):
+            share = number / len(self.sessions)
+            message = Drain(
+                deadline_ms=int(deadline_seconds * 1000),
+                retry_after_ms=int(share * DRAIN_SPREAD_SECONDS * 1000),
+            )
+            self.sender.say(session.reader, message)
+            session.wake()
+
+    def effective(self) -> tuple[Effective, ...]:
+        """What this replica vouches for, one entry for each connected agent."""
+        return tuple(
+            Effective(
+                node_index=session.reader.node_index,
+                revision=self.sender.effective(session.reader),
+                refused=tuple(
+                    describe(kind, key, reason)
+                    for (kind, key), reason in sorted(session.reader.refused.items())
+                ),
+            )
+            for session in self.sessions.values()
+        )
+
+    def lags(self, wall_ns: int) -> list[float]:
+        """Seconds since the oldest unacknowledged change was seen, for each agent; 0: none."""
+        since = (self.sender.unacknowledged_since_ns(s.reader) for s in self.sessions.values())
+        return [0.0 if ns is None else max(0.0, (wall_ns - ns) / 1e9) for ns in since]

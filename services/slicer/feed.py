@@ -1,0 +1,160 @@
+"""The loops that feed the fan-out from etcd and tell the agents: watch, tick, lease, gauges.
+
+etcd away, all streams go on from memory; the watch resumes by itself.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from deltaplane.delta.sender import Sender
+from deltaplane.delta.wire import ProtobufEncoder
+from deltaplane.errors import Compacted, Unavailable
+from deltaplane.policy.compiler import Compiler
+from deltaplane.runtime import log
+from deltaplane.runtime.clock import Clock
+from services.slicer import metrics
+from services.slicer.facts import Facts
+from services.slicer.fanout import Fanout
+from services.slicer.repository import LEASE_SECONDS, Replica, Repository
+
+T = TypeVar("T")
+
+RETRY_SECONDS = 0.5
+OBSERVE_SECONDS = 1.0
+LAGGING_SECONDS = 2.0
+
+WAKE_AT_ONCE = 200
+"""Writers woken before other tasks get a turn."""
+
+
+class Feed:
+    """Makes one replica's fan-out and keeps it going."""
+
+    def __init__(self, repository: Repository, replica: Replica, clock: Clock) -> None:
+        self._repository = repository
+        self._replica = replica
+        self._clock = clock
+        self._work = asyncio.Event()
+        self._reported: set[str] = set()
+
+    async def start(self) -> Fanout:
+        """Lists everything, waiting for etcd as long as it takes.
+
+        The listing is a linearisable read: whoever connects afterwards is shown nothing older
+        than what was committed before this replica started.
+        """
+        lineage = await self._insist(self._repository.lineage)
+        listing = await self._insist(self._repository.listing)
+        facts = Facts(Compiler())
+        for record in listing.records:
+            facts.apply(record)
+        sender = Sender(
+            lineage=lineage,
+            server_id=self._replica.server_id,
+            encoder=ProtobufEncoder(),
+            revision=listing.revision,
+            objects=facts.flush(listing.revision),
+            head_unix_ns=self._clock.wall_ns(),
+        )
+        log.get().info("view_loaded", revision=listing.revision, objects=len(sender.view))
+        return Fanout(facts, sender)
+
+    async def run(self, fanout: Fanout) -> None:
+        """Runs until cancelled.
+
+        Raises:
+            ExceptionGroup: of Refused: the store has another lineage now.
+        """
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._watch(fanout))
+            tasks.create_task(self._tick(fanout))
+            tasks.create_task(self._observe(fanout))
+            tasks.create_task(self._keep_lease(fanout))
+
+    async def _insist(self, call: Callable[[], Awaitable[T]]) -> T:
+        while True:
+            try:
+                return await call()
+            except Unavailable as error:
+                log.get().warning("etcd_away", reason=str(error))
+                await asyncio.sleep(RETRY_SECONDS)
+
+    async def _watch(self, fanout: Fanout) -> None:
+        while True:
+            try:
+                async for batch in self._repository.changes(fanout.scanned):
+                    wall_ns = self._clock.wall_ns()
+                    fanout.take(batch.records, batch.revision, wall_ns=wall_ns)
+                    self._work.set()
+            except Compacted as error:
+                log.get().warning("history_compacted", oldest=error.compact_revision)
+                metrics.RELISTS.inc()
+                listing = await self._insist(self._repository.listing)
+                wall_ns = self._clock.wall_ns()
+                fanout.relist(listing.records, listing.revision, wall_ns=wall_ns)
+                self._work.set()
+            except Unavailable as error:
+                log.get().warning("etcd_away", reason=str(error))
+                await asyncio.sleep(RETRY_SECONDS)
+
+    async def _tick(self, fanout: Fanout) -> None:
+        while True:
+            self._work.clear()
+            cut_at = fanout.cut_at()
+            if cut_at is None:
+                await self._work.wait()
+            elif (delay := cut_at - self._clock.now()) > 0:
+                # Something urgent may come and close the tick early.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(delay):
+                        await self._work.wait()
+            else:
+                await self._publish(fanout)
+
+    async def _publish(self, fanout: Fanout) -> None:
+        started = self._clock.now()
+        published = fanout.cut(now=started, wall_ns=self._clock.wall_ns())
+        metrics.TICKS.inc()
+        metrics.CHANGES.inc(published.changes)
+        metrics.FRAME_BYTES.inc(published.size)
+        if published.changes:
+            for number, session in enumerate(tuple(fanout.sessions.values())):
+                session.wake()
+                if number % WAKE_AT_ONCE == 0:
+                    await asyncio.sleep(0)
+            # The writers that keep up have written when this returns; the others do not count.
+            await asyncio.sleep(0)
+        fanout.pacer.sent(cut_at=started, round_seconds=self._clock.now() - started)
+
+    async def _observe(self, fanout: Fanout) -> None:
+        while True:
+            lags = fanout.lags(self._clock.wall_ns())
+            metrics.AGENTS.set(len(lags))
+            metrics.LAGGING.set(sum(lag > LAGGING_SECONDS for lag in lags))
+            metrics.WORST_LAG.set(max(lags, default=0.0))
+            metrics.HEAD.set(fanout.sender.head)
+            metrics.UNREADABLE.set(len(fanout.facts.unreadable))
+            for key, reason in fanout.facts.unreadable.items():
+                if key not in self._reported:
+                    log.get().error("record_unreadable", key=key, reason=reason)
+            self._reported = set(fanout.facts.unreadable)
+            await asyncio.sleep(OBSERVE_SECONDS)
+
+    async def _keep_lease(self, fanout: Fanout) -> None:
+        """Keeps our key alive, and makes sure that the store is still the one we know."""
+        lease = 0
+        try:
+            while True:
+                try:
+                    await self._repository.check_history(fanout.sender.lineage, fanout.scanned)
+                    if not lease or not await self._repository.keep_alive(lease):
+                        lease = await self._repository.announce(self._replica)
+                except Unavailable as error:
+                    log.get().warning("lease_not_renewed", reason=str(error))
+                await asyncio.sleep(LEASE_SECONDS / 4)
+        finally:
+            if lease:
+                with contextlib.suppress(Unavailable):
+                    await self._repository.withdraw(lease)

@@ -1,0 +1,22 @@
+"""What the slicer counts."""
+
+from deltaplane.runtime import metrics
+
+TICKS = metrics.counter("slicer_ticks", "Ticks cut")
+CHANGES = metrics.counter("slicer_changes", "Changes published, each once")
+FRAME_BYTES = metrics.counter("slicer_frame_bytes", "Bytes of published frames, each once")
+SENT_MESSAGES = metrics.counter("slicer_sent_messages", "Messages written to agents")
+SENT_BYTES = metrics.counter("slicer_sent_bytes", "Bytes written to agents")
+STREAMS = metrics.counter("slicer_streams", "Streams admitted, by mode", ("mode",))
+AGENTS = metrics.gauge("slicer_agents", "Connected agents")
+LAGGING = metrics.gauge("slicer_lagging_agents", "Agents with a change unacknowledged for 2 s")
+WORST_LAG = metrics.gauge(
+    "slicer_worst_lag_seconds", "Age of the oldest change that a connected agent has not applied"
+)
+HEAD = metrics.gauge("slicer_head_revision", "Newest store revision scanned")
+UNREADABLE = metrics.gauge("slicer_unreadable_records", "Stored records that cannot be read")
+RELISTS = metrics.counter("slicer_relists", "Listings taken because history was compacted")
+SEEN_TO_ACKED = metrics.histogram(
+    "slicer_seen_to_acked_seconds",
+    "From seeing a change in the store to an agent's acknowledgement that it is in force",
+)

@@ -1,0 +1,120 @@
+"""Receipts: on how many nodes a revision is in force, by what the replicas know of their agents."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from deltaplane.model.objects import Kind
+
+MISSING_AT_MOST = 100
+"""Names of missing nodes in one receipt."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effective:
+    """What one replica vouches for about one connected node.
+
+    Attributes:
+        node_index: number of the node.
+        revision: its effective revision; 0 while it has applied nothing.
+        refused: objects that it holds closed: "KIND key: reason", as made by `describe`.
+    """
+
+    node_index: int
+    revision: int
+    refused: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """What a receipt is about.
+
+    Attributes:
+        revision: that must be in force.
+        kinds: kinds of objects that carry it: a node that refuses one of them does not enforce it.
+    """
+
+    revision: int
+    kinds: frozenset[Kind]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Missing:
+    """A node that does not enforce it yet. effective_revision: 0 when it is not connected."""
+
+    node: str
+    effective_revision: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """nodes_enforced of nodes_total; missing is ordered by name and cut off at MISSING_AT_MOST."""
+
+    revision: int
+    nodes_total: int
+    nodes_enforced: int
+    missing: tuple[Missing, ...]
+    complete: bool
+
+
+POLICY_KINDS = frozenset({Kind.IDENTITY, Kind.PEER_SET, Kind.SUBJECT_POLICY})
+ENDPOINT_KINDS = POLICY_KINDS | {Kind.NODE, Kind.BLOCK, Kind.ENDPOINT}
+
+
+def describe(kind: Kind, key: bytes, reason: str) -> str:
+    """A refused object, for people and for `receipt`."""
+    return f"{kind.name} {key.hex()}: {reason}"
+
+
+def newest(reports: Iterable[Iterable[Effective]]) -> dict[int, Effective]:
+    """One entry for each node: an agent that changes replicas is known to two of them for a moment.
+
+    What was acknowledged to either of them holds: a node never goes back.
+    """
+    best: dict[int, Effective] = {}
+    for report in reports:
+        for entry in report:
+            known = best.get(entry.node_index)
+            if known is None or entry.revision > known.revision:
+                best[entry.node_index] = entry
+    return best
+
+
+def receipt(
+    subject: Subject, *, nodes: Mapping[int, str], effective: Mapping[int, Effective], head: int
+) -> Receipt:
+    """Counts.
+
+    Args:
+        subject: what must be in force.
+        nodes: names of the registered nodes by number, as of head.
+        effective: see `newest`.
+        head: a revision below the subject's cannot know all nodes, so nothing is complete then.
+    """
+    missing = [
+        found
+        for index, name in nodes.items()
+        if (found := _missing(subject, name, effective.get(index))) is not None
+    ]
+    missing.sort(key=lambda entry: entry.node)
+    return Receipt(
+        revision=subject.revision,
+        nodes_total=len(nodes),
+        nodes_enforced=len(nodes) - len(missing),
+        missing=tuple(missing[:MISSING_AT_MOST]),
+        complete=not missing and head >= subject.revision,
+    )
+
+
+def _missing(subject: Subject, node: str, known: Effective | None) -> Missing | None:
+    if known is None:
+        return Missing(node=node, effective_revision=0, reason="not connected")
+    if known.revision < subject.revision:
+        return Missing(node=node, effective_revision=known.revision, reason="lagging")
+    names = {kind.name for kind in subject.kinds}
+    for refused in known.refused:
+        if refused.partition(" ")[0] in names:
+            return Missing(
+                node=node, effective_revision=known.revision, reason=f"refused: {refused}"
+            )
+    return None

@@ -1,0 +1,323 @@
+"""The gRPC services of the slicer. The stream's messages stay bytes: they were encoded for all."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from deltaplane.delta.messages import Hello
+from deltaplane.delta.sender import Reader
+from deltaplane.delta.wire import decode_request
+from deltaplane.errors import DeltaplaneError, Invalid, Refused
+from deltaplane.model.objects import Kind
+from deltaplane.runtime.clock import Clock
+from deltaplane.v1 import receipts_pb2, receipts_pb2_grpc, slicer_pb2
+from services.slicer import metrics
+from services.slicer.fanout import Fanout, Session
+from services.slicer.peers import Peers
+from services.slicer.receipts import (
+    ENDPOINT_KINDS,
+    POLICY_KINDS,
+    Receipt,
+    Subject,
+    newest,
+    receipt,
+)
+from services.slicer.repository import Repository
+from services.slicer.wire import (
+    agent_to_proto,
+    effective_to_proto,
+    receipt_to_proto,
+    slice_to_proto,
+)
+
+SLICER = slicer_pb2.DESCRIPTOR.services_by_name["Slicer"].full_name
+RECEIPTS = receipts_pb2.DESCRIPTOR.services_by_name["Receipts"].full_name
+
+HELLO_SECONDS = 5.0
+"""How long a new stream may stay silent."""
+
+ADMIT_SECONDS = 2.0
+"""How long an agent may wait for this replica to learn what the agent already knows."""
+
+DRAIN_SECONDS = 2.0
+"""How long agents have to leave a stopping replica."""
+
+PEERS_SECONDS = 0.2
+"""How often a waiting receipt asks the other replicas again."""
+
+RECEIPT_SECONDS = 0.01
+"""Pause between two receipts of one call: acknowledgements come in bursts."""
+
+DEFAULT_PAGE = 100
+LARGEST_PAGE = 1000
+
+_Context = grpc.aio.ServicerContext[bytes, bytes]
+
+
+class SlicerServicer:
+    """deltaplane.v1.Slicer."""
+
+    def __init__(
+        self, fanout: Fanout, repository: Repository, clock: Clock, server_id: str
+    ) -> None:
+        self._fanout = fanout
+        self._repository = repository
+        self._clock = clock
+        self._server_id = server_id
+
+    def add_to(self, server: grpc.aio.Server) -> None:
+        """Registers the methods; Stream without (de)serialisers."""
+        handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+            "Stream": grpc.stream_stream_rpc_method_handler(self.Stream),
+            "ListSlices": grpc.unary_unary_rpc_method_handler(
+                self.ListSlices,
+                request_deserializer=slicer_pb2.ListSlicesRequest.FromString,
+                response_serializer=slicer_pb2.ListSlicesResponse.SerializeToString,
+            ),
+            "ListAgents": grpc.unary_unary_rpc_method_handler(
+                self.ListAgents,
+                request_deserializer=slicer_pb2.ListAgentsRequest.FromString,
+                response_serializer=slicer_pb2.ListAgentsResponse.SerializeToString,
+            ),
+        }
+        generic = grpc.method_handlers_generic_handler(SLICER, handlers)
+        server.add_generic_rpc_handlers((generic,))
+
+    # --- the stream ------------------------------------------------------------------------------
+
+    async def Stream(self, requests: AsyncIterator[bytes], context: _Context) -> None:
+        """One agent's stream."""
+        wake = asyncio.Event()
+        hello = await self._hello(context)
+        await self._admissible(hello)
+        session = self._fanout.admit(hello, wake.set, now=self._clock.now())
+        metrics.STREAMS.labels(session.reader.mode.name).inc()
+        failure: BaseException | None = None
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                writing = tasks.create_task(self._write(session, wake, context))
+                await self._read(session, context)
+                writing.cancel()
+        except* DeltaplaneError as group:
+            failure = group.exceptions[0]
+        finally:
+            self._fanout.leave(session)
+        if failure is not None:
+            raise failure
+
+    async def _hello(self, context: _Context) -> Hello:
+        try:
+            async with asyncio.timeout(HELLO_SECONDS):
+                first = await context.read()
+        except TimeoutError:
+            raise Invalid("", f"no Hello within {HELLO_SECONDS:.0f} s") from None
+        message = decode_request(first) if isinstance(first, bytes) else None
+        if not isinstance(message, Hello):
+            raise Invalid("message", "the first message of a stream is a Hello")
+        return message
+
+    async def _admissible(self, hello: Hello) -> None:
+        """Waits until nothing stands in the way: we may be a little behind the agent.
+
+        Raises:
+            DeltaplaneError: what still does.
+        """
+        fanout = self._fanout
+        deadline = self._clock.now() + ADMIT_SECONDS
+        with watching(fanout) as changed:
+            while (obstacle := fanout.obstacle(hello)) is not None:
+                left = deadline - self._clock.now()
+                if fanout.draining or left <= 0:
+                    break
+                await wait(changed, left)
+        if obstacle is None:
+            return
+        if fanout.sender.is_behind(hello):
+            await self._check_history(hello)
+        raise obstacle
+
+    async def _check_history(self, hello: Hello) -> None:
+        """Whether the store itself is behind the agent: then it has lost writes.
+
+        Raises:
+            Refused: it is.
+        """
+        head = await self._repository.head()
+        seen = max(hello.applied_revision, hello.floor_revision)
+        if head < seen:
+            raise Refused(
+                f"the store is at revision {head}, but node {hello.node!r} has applied {seen} of "
+                "the same lineage: was it restored from a backup? It needs a new lineage"
+            )
+
+    async def _read(self, session: Session, context: _Context) -> None:
+        """Takes messages until the agent ends its side."""
+        while isinstance(data := await context.read(), bytes):
+            message = decode_request(data)
+            since_ns = self._fanout.receive(session, message, now=self._clock.now())
+            if since_ns is not None:
+                metrics.SEEN_TO_ACKED.observe((self._clock.wall_ns() - since_ns) / 1e9)
+
+    async def _write(self, session: Session, wake: asyncio.Event, context: _Context) -> None:
+        """Writes what there is; `write` blocks while the agent does not read.
+
+        Raises:
+            Refused: a newer stream of the node has taken over.
+        """
+        sender, reader = self._fanout.sender, session.reader
+        while not session.superseded:
+            wake.clear()
+            batch = sender.poll(reader, self._clock.now())
+            for data in batch:
+                await context.write(data)
+            if batch:
+                metrics.SENT_MESSAGES.inc(len(batch))
+                metrics.SENT_BYTES.inc(sum(map(len, batch)))
+            else:
+                await wait(wake, sender.bookmark_at(reader) - self._clock.now())
+        raise Refused("a newer stream of this node has taken over")
+
+    async def drain(self) -> None:
+        """Says goodbye to all agents and waits until they are gone."""
+        fanout = self._fanout
+        fanout.drain(deadline_seconds=DRAIN_SECONDS)
+        deadline = self._clock.now() + DRAIN_SECONDS
+        with watching(fanout) as changed:
+            while fanout.sessions and (left := deadline - self._clock.now()) > 0:
+                await wait(changed, left)
+
+    # --- listings --------------------------------------------------------------------------------
+
+    async def ListSlices(
+        self,
+        request: slicer_pb2.ListSlicesRequest,
+        context: grpc.aio.ServicerContext[
+            slicer_pb2.ListSlicesRequest, slicer_pb2.ListSlicesResponse
+        ],
+    ) -> slicer_pb2.ListSlicesResponse:
+        """A page of slices, each page at the revision it was made at."""
+        size = request.page_size or DEFAULT_PAGE
+        if size > LARGEST_PAGE:
+            raise Invalid("page_size", f"{size} is above {LARGEST_PAGE}")
+        index = self._fanout.facts.slices
+        try:
+            found = index.slices(identity=request.identity, after=request.page_token)
+            page = list(islice(found, size + 1))
+        except ValueError as error:
+            raise Invalid("page_token", str(error)) from error
+        revision = self._fanout.scanned
+        return slicer_pb2.ListSlicesResponse(
+            slices=(slice_to_proto(item, revision) for item in page[:size]),
+            next_page_token=page[size - 1].id if len(page) > size else "",
+            revision=revision,
+        )
+
+    async def ListAgents(
+        self,
+        request: slicer_pb2.ListAgentsRequest,
+        context: grpc.aio.ServicerContext[
+            slicer_pb2.ListAgentsRequest, slicer_pb2.ListAgentsResponse
+        ],
+    ) -> slicer_pb2.ListAgentsResponse:
+        """The connected agents."""
+        sender, now = self._fanout.sender, self._clock.now()
+        readers: Sequence[Reader] = sorted(
+            (session.reader for session in self._fanout.sessions.values()),
+            key=lambda reader: reader.node,
+        )
+        return slicer_pb2.ListAgentsResponse(
+            agents=(
+                agent_to_proto(reader, effective=sender.effective(reader), now=now)
+                for reader in readers
+            ),
+            head_revision=sender.head,
+            server_id=self._server_id,
+        )
+
+
+class ReceiptsServicer(receipts_pb2_grpc.ReceiptsServicer):
+    """deltaplane.v1.Receipts."""
+
+    def __init__(self, fanout: Fanout, repository: Repository, peers: Peers, clock: Clock) -> None:
+        self._fanout = fanout
+        self._repository = repository
+        self._peers = peers
+        self._clock = clock
+
+    async def Watch(
+        self,
+        request: receipts_pb2.WatchRequest,
+        context: grpc.aio.ServicerContext[receipts_pb2.WatchRequest, receipts_pb2.WatchResponse],
+    ) -> AsyncIterator[receipts_pb2.WatchResponse]:
+        """Receipts until the last node has it."""
+        started = self._clock.now()
+        subject = await self._subject(request)
+        last: Receipt | None = None
+        with watching(self._fanout) as changed:
+            while True:
+                changed.clear()
+                current = await self._receipt(subject)
+                if current != last:
+                    elapsed_ms = (self._clock.now() - started) * 1000
+                    yield receipt_to_proto(current, elapsed_ms)
+                    last = current
+                if current.complete or not request.wait:
+                    return
+                await asyncio.sleep(RECEIPT_SECONDS)
+                await wait(changed, PEERS_SECONDS)
+
+    async def ListEffective(
+        self,
+        request: receipts_pb2.ListEffectiveRequest,
+        context: grpc.aio.ServicerContext[
+            receipts_pb2.ListEffectiveRequest, receipts_pb2.ListEffectiveResponse
+        ],
+    ) -> receipts_pb2.ListEffectiveResponse:
+        """What this replica alone can vouch for."""
+        return effective_to_proto(self._fanout.effective(), self._fanout.sender.head)
+
+    async def _subject(self, request: receipts_pb2.WatchRequest) -> Subject:
+        match request.WhichOneof("subject"):
+            case "policy":
+                revision = await self._repository.policy_revision(request.policy)
+                return Subject(revision=revision, kinds=POLICY_KINDS)
+            case "endpoint":
+                revision = await self._repository.endpoint_revision(request.endpoint)
+                return Subject(revision=revision, kinds=ENDPOINT_KINDS)
+            case "revision":
+                return Subject(revision=request.revision, kinds=frozenset(Kind))
+            case None:
+                raise Invalid("subject", "one of policy, revision and endpoint is required")
+
+    async def _receipt(self, subject: Subject) -> Receipt:
+        others = await self._peers.effective()
+        return receipt(
+            subject,
+            nodes={n.object.index: name for name, n in self._fanout.facts.nodes.items()},
+            effective=newest([*others, self._fanout.effective()]),
+            head=self._fanout.sender.head,
+        )
+
+
+@contextlib.contextmanager
+def watching(fanout: Fanout) -> Iterator[asyncio.Event]:
+    """An event that is set whenever something happens to the fan-out."""
+    changed = asyncio.Event()
+    fanout.watchers.add(changed.set)
+    try:
+        yield changed
+    finally:
+        fanout.watchers.discard(changed.set)
+
+
+async def wait(event: asyncio.Event, seconds: float) -> None:
+    """Waits for an event, not longer than so many seconds, and clears it."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(max(0.0, seconds)):
+            await event.wait()
+    event.clear()

@@ -1,0 +1,180 @@
+"""Stored records and API messages ↔ the values of the slicer.
+
+Two services write the records and this one reads them: bytes that cannot be read are reported and
+closed, never fatal.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+
+from google.protobuf.message import DecodeError
+
+from deltaplane import wire
+from deltaplane.delta.sender import Reader
+from deltaplane.delta.wire.objects import object_to_proto
+from deltaplane.errors import Invalid
+from deltaplane.model.objects import BlockObject, EndpointObject, NodeObject
+from deltaplane.model.policy import NetworkPolicy
+from deltaplane.model.selector import LabelSelector
+from deltaplane.store import keys
+from deltaplane.store.port import Event, KeyValue
+from deltaplane.v1 import ipam_pb2, policy_pb2, receipts_pb2, registry_pb2, slicer_pb2
+from services.slicer.facts import Content, EndpointRecord, NodeRecord, Record
+from services.slicer.receipts import Effective, Receipt
+from services.slicer.slicing import Slice
+
+
+def record_from_store(entry: KeyValue | Event) -> Record:
+    """The record of a stored key or of a watch event."""
+    if entry.value is None:
+        return Record(key=entry.key, generation=entry.mod_revision, content=None)
+    content: Content | None = None
+    mistake = ""
+    try:
+        content = _parse(entry.key, entry.value, entry.create_revision)
+    except (DecodeError, Invalid, ValueError) as error:
+        mistake = str(error)
+        if entry.key.startswith(keys.POLICIES):
+            content = _deny_all(entry.key)
+    return Record(key=entry.key, generation=entry.mod_revision, content=content, mistake=mistake)
+
+
+def _parse(key: str, value: bytes, create_revision: int) -> Content | None:
+    for prefix, parse in _PARSERS.items():
+        if key.startswith(prefix):
+            belongs_to, content = parse(value, create_revision)
+            if belongs_to != key:
+                raise Invalid("", f"the record belongs to {belongs_to}")
+            return content
+    return None  # a kind of a later version
+
+
+def _node(value: bytes, _: int) -> tuple[str, Content]:
+    message = registry_pb2.Node.FromString(value)
+    if not message.index:
+        raise Invalid("index", "a node's number is 1 or more")
+    addresses = wire.address_pair_from_proto(message.addresses, "addresses")
+    node = NodeObject(index=message.index, name=message.name, addresses=addresses)
+    return keys.node(message.name), NodeRecord(node, message.uid)
+
+
+def _block(value: bytes, _: int) -> tuple[str, Content]:
+    message = ipam_pb2.Block.FromString(value)
+    prefix = wire.prefix_from_proto(message.prefix, "prefix")
+    return keys.block(prefix), BlockObject(prefix=prefix, node_index=message.node_index)
+
+
+def _identity(value: bytes, _: int) -> tuple[str, Content]:
+    identity = wire.identity_from_proto(registry_pb2.Identity.FromString(value))
+    return keys.identity(identity.id), identity
+
+
+def _endpoint(value: bytes, create_revision: int) -> tuple[str, Content]:
+    message = registry_pb2.Endpoint.FromString(value)
+    if not message.node_index or not message.id or not message.identity:
+        raise Invalid("", "an endpoint has a node index, an id and an identity")
+    endpoint = EndpointObject(
+        node_index=message.node_index,
+        id=message.id,
+        identity=message.identity,
+        addresses=wire.address_pair_from_proto(message.addresses, "addresses"),
+        incarnation=create_revision,
+    )
+    key = keys.endpoint(message.namespace, message.pod, message.node, message.id)
+    return key, EndpointRecord(endpoint, message.traceparent)
+
+
+def _policy(value: bytes, _: int) -> tuple[str, Content]:
+    policy = wire.network_policy_from_proto(policy_pb2.NetworkPolicy.FromString(value))
+    return keys.policy(policy.namespace, policy.name), policy
+
+
+_PARSERS: Mapping[str, Callable[[bytes, int], tuple[str, Content]]] = {
+    keys.NODES: _node,
+    keys.BLOCKS: _block,
+    keys.IDENTITIES: _identity,
+    keys.ENDPOINTS: _endpoint,
+    keys.POLICIES: _policy,
+}
+
+
+def _deny_all(key: str) -> NetworkPolicy | None:
+    """What stands for a policy that cannot be read: left out, it would open what it had closed."""
+    namespace, slash, name = key.removeprefix(keys.POLICIES).partition("/")
+    if not slash:
+        return None
+    return NetworkPolicy(
+        namespace=namespace,
+        name=name,
+        pod_selector=LabelSelector(),
+        applies_to_ingress=True,
+        applies_to_egress=True,
+    )
+
+
+def slice_to_proto(value: Slice, revision: int) -> slicer_pb2.Slice:
+    """A slice; lags count from the revision."""
+    endpoints = []
+    for member in value.members:
+        message = object_to_proto(member.endpoint, revision)
+        assert isinstance(message, slicer_pb2.EndpointUpsert)
+        message.generation_lag = revision - member.generation
+        endpoints.append(message)
+    return slicer_pb2.Slice(
+        id=value.id, identity=value.identity, generation=value.generation, endpoints=endpoints
+    )
+
+
+def agent_to_proto(reader: Reader, *, effective: int, now: float) -> slicer_pb2.AgentStatus:
+    """What is known of a connected agent. now: seconds."""
+    return slicer_pb2.AgentStatus(
+        node=reader.node,
+        node_index=reader.node_index,
+        applied_revision=reader.applied,
+        effective_revision=effective,
+        silent_seconds=max(0.0, now - reader.heard_at),
+        worst_apply_us=reader.worst_apply_us,
+        nacked_objects=len(reader.refused),
+        mode=slicer_pb2.Welcome.Mode.ValueType(reader.mode),
+    )
+
+
+def effective_to_proto(
+    entries: Iterable[Effective], head: int
+) -> receipts_pb2.ListEffectiveResponse:
+    """The answer to another replica."""
+    return receipts_pb2.ListEffectiveResponse(
+        nodes=(
+            receipts_pb2.EffectiveRevision(
+                node_index=entry.node_index, revision=entry.revision, refused=entry.refused
+            )
+            for entry in sorted(entries, key=lambda entry: entry.node_index)
+        ),
+        head_revision=head,
+    )
+
+
+def effective_from_proto(message: receipts_pb2.ListEffectiveResponse) -> tuple[Effective, ...]:
+    """Another replica's answer."""
+    return tuple(
+        Effective(node_index=e.node_index, revision=e.revision, refused=tuple(e.refused))
+        for e in message.nodes
+    )
+
+
+def receipt_to_proto(value: Receipt, elapsed_ms: float) -> receipts_pb2.WatchResponse:
+    """A receipt, elapsed_ms after the call began."""
+    return receipts_pb2.WatchResponse(
+        revision=value.revision,
+        nodes_total=value.nodes_total,
+        nodes_enforced=value.nodes_enforced,
+        missing=(
+            receipts_pb2.MissingNode(
+                node=entry.node,
+                effective_revision=entry.effective_revision,
+                reason=entry.reason,
+            )
+            for entry in value.missing
+        ),
+        complete=value.complete,
+        elapsed_ms=elapsed_ms,
+    )

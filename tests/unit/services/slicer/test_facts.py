@@ -1,0 +1,204 @@
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deltaplane.delta.changes import Change, Removal, Upsert
+from deltaplane.delta.view import View
+from deltaplane.model.addresses import AddressPair, Prefix
+from deltaplane.model.identity import Identity, LabelSet
+from deltaplane.model.objects import (
+    BlockObject,
+    EndpointObject,
+    IdentityObject,
+    Kind,
+    NodeObject,
+    SubjectPolicy,
+)
+from deltaplane.model.policy import NetworkPolicy
+from deltaplane.model.selector import LabelSelector
+from deltaplane.policy.compiler import Compiler
+from services.slicer.facts import Content, EndpointRecord, Facts, NodeRecord, Record
+
+
+def node(index: int) -> NodeRecord:
+    addresses = AddressPair(ipv4=bytes((198, 19, 0, index)))
+    return NodeRecord(NodeObject(index=index, name="node-a", addresses=addresses), f"uid-{index}")
+
+
+def endpoint(number: int, identity: int, incarnation: int, node_index: int = 1) -> EndpointRecord:
+    return EndpointRecord(
+        EndpointObject(
+            node_index=node_index,
+            id=number,
+            identity=identity,
+            addresses=AddressPair(ipv4=bytes((10, 0, 0, number))),
+            incarnation=incarnation,
+        )
+    )
+
+
+def identity(number: int) -> Identity:
+    return Identity(number, LabelSet.of("shop", {}, {"app": f"a{number}"}))
+
+
+def policy(name: str, app: str) -> NetworkPolicy:
+    return NetworkPolicy(
+        namespace="shop",
+        name=name,
+        pod_selector=LabelSelector.of({"app": app}),
+        applies_to_ingress=True,
+        applies_to_egress=False,
+    )
+
+
+CONTENTS: dict[str, list[Content]] = {
+    "nodes/node-a": [node(1), node(2)],
+    "blocks/b": [
+        BlockObject(prefix=Prefix.parse("10.0.0.0/26"), node_index=1),
+        BlockObject(prefix=Prefix.parse("10.0.0.0/26"), node_index=2),
+    ],
+    "identities/300": [identity(300)],
+    "identities/301": [identity(301)],
+    "endpoints/1": [endpoint(1, 300, 5), endpoint(1, 301, 5), endpoint(1, 300, 6)],
+    "endpoints/2": [endpoint(2, 300, 7), endpoint(2, 300, 7, node_index=2)],
+    "policies/shop/p": [policy("p", "a300"), policy("p", "a301")],
+    "policies/shop/q": [policy("q", "a300")],
+}
+
+STEPS = st.lists(
+    st.sampled_from([(key, n) for key, c in CONTENTS.items() for n in (-1, *range(len(c)))]),
+    max_size=30,
+)
+
+
+def records(steps: list[tuple[str, int]]) -> list[Record]:
+    return [
+        Record(key=key, generation=revision, content=None if n < 0 else CONTENTS[key][n])
+        for revision, (key, n) in enumerate(steps, start=10)
+    ]
+
+
+def last_of_each(history: list[Record]) -> list[Record]:
+    last = {record.key: record for record in history}
+    found = [record for record in last.values() if record.content is not None]
+    return sorted(found, key=lambda record: record.generation)
+
+
+def stored(view: View) -> dict[tuple[Kind, bytes], object]:
+    """All that is held; of derived objects the value, of stored ones the generation, too."""
+    return {
+        (held.value.kind, held.value.key): (
+            held.value if held.value.kind in (Kind.PEER_SET, Kind.SUBJECT_POLICY) else held
+        )
+        for held in view
+    }
+
+
+def apply_all(view: View, changes: tuple[Change, ...]) -> None:
+    for change in changes:
+        view.apply(change)
+
+
+def scratch(history: list[Record]) -> Facts:
+    facts = Facts(Compiler())
+    for record in last_of_each(history):
+        facts.apply(record)
+    return facts
+
+
+@given(STEPS, st.integers(1, 7))
+def test_any_history_in_any_ticks_is_what_a_fresh_listing_is(
+    steps: list[tuple[str, int]], tick: int
+) -> None:
+    history = records(steps)
+    facts, view = Facts(Compiler()), View()
+    for number, record in enumerate(history, start=1):
+        facts.apply(record)
+        if number % tick == 0:
+            apply_all(view, facts.flush(record.generation))
+    apply_all(view, facts.flush(1000))
+
+    fresh, expected = scratch(history), View()
+    apply_all(expected, fresh.flush(1000))
+    assert stored(view) == stored(expected)
+    assert view.digest.root == expected.digest.root
+    assert facts.nodes == fresh.nodes
+    assert list(facts.slices.slices()) == list(fresh.slices.slices())
+
+
+@given(STEPS, STEPS)
+def test_a_listing_replaces_lost_history(
+    known: list[tuple[str, int]], lost: list[tuple[str, int]]
+) -> None:
+    history = records([*known, *lost])
+    facts, view = Facts(Compiler()), View()
+    for record in history[: len(known)]:
+        facts.apply(record)
+    apply_all(view, facts.flush(500))
+    facts.relist(last_of_each(history), 1000)
+    apply_all(view, facts.flush(1000))
+
+    expected = View()
+    apply_all(expected, scratch(history).flush(1000))
+    assert stored(view) == stored(expected)
+
+
+def test_a_removal_names_incarnation_and_revision() -> None:
+    facts = Facts(Compiler())
+    facts.apply(Record(key="e", generation=5, content=endpoint(1, 300, 4)))
+    facts.flush(5)
+    facts.apply(Record(key="e", generation=9, content=None))
+    assert facts.urgent
+    assert facts.flush(9) == (
+        Removal(
+            kind=Kind.ENDPOINT, key=endpoint(1, 300, 4).object.key, generation=9, incarnation=4
+        ),
+    )
+    assert not facts.urgent
+
+
+def test_of_two_claims_on_one_object_the_newer_one_holds() -> None:
+    facts, view = Facts(Compiler()), View()
+    facts.apply(Record(key="old", generation=5, content=endpoint(1, 300, 4)))
+    facts.apply(Record(key="new", generation=6, content=endpoint(1, 301, 6)))
+    facts.apply(Record(key="old", generation=7, content=None))
+    apply_all(view, facts.flush(7))
+    assert [held.value.identity for held in view.endpoints.values()] == [301]
+    facts.apply(Record(key="new", generation=8, content=None))
+    apply_all(view, facts.flush(8))
+    assert view.endpoints == {}
+
+
+def test_derived_objects_carry_the_revision_of_the_tick() -> None:
+    facts = Facts(Compiler())
+    facts.apply(Record(key="i", generation=5, content=identity(300)))
+    facts.apply(Record(key="p", generation=6, content=policy("p", "a300")))
+    facts.flush(8)
+    facts.apply(Record(key="p", generation=9, content=None))
+    (change,) = facts.flush(12)
+    assert change == Upsert(SubjectPolicy(identity=300), 12)
+
+
+def test_identities_are_told_with_labels_for_people() -> None:
+    facts = Facts(Compiler())
+    facts.apply(Record(key="i", generation=5, content=identity(300)))
+    told = [c for c in facts.flush(5) if isinstance(c, Upsert)]
+    assert told[0] == Upsert(IdentityObject(id=300, namespace="shop", labels=("app=a300",)), 5)
+
+
+def test_a_traceparent_goes_with_the_change() -> None:
+    facts = Facts(Compiler())
+    traced = replace(endpoint(1, 300, 4), traceparent="00-aa-bb-01")
+    facts.apply(Record(key="e", generation=5, content=traced))
+    assert facts.flush(5) == (Upsert(traced.object, 5, "00-aa-bb-01"),)
+
+
+def test_what_cannot_be_read_is_absent_until_it_can() -> None:
+    facts = Facts(Compiler())
+    facts.apply(Record(key="e", generation=5, content=endpoint(1, 300, 4)))
+    facts.apply(Record(key="e", generation=6, content=None, mistake="torn"))
+    assert facts.unreadable == {"e": "torn"}
+    assert isinstance(facts.flush(6)[-1], Removal)
+    facts.relist([], 7)
+    assert facts.unreadable == {}

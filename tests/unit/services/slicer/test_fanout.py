@@ -1,0 +1,191 @@
+import pytest
+
+from deltaplane.delta.messages import Ack, Barrier, Drain, Hello, Mode, Nack, StreamBroken
+from deltaplane.delta.sender import Sender
+from deltaplane.delta.wire import ProtobufEncoder, decode_response
+from deltaplane.errors import Conflict, NotFound, Unavailable
+from deltaplane.model.addresses import AddressPair
+from deltaplane.model.objects import EndpointObject, Kind, NodeObject
+from deltaplane.policy.compiler import Compiler
+from services.slicer.facts import EndpointRecord, Facts, NodeRecord, Record
+from services.slicer.fanout import Fanout, Session
+from services.slicer.pacing import SHORTEST_SECONDS
+from services.slicer.receipts import Effective
+
+LINEAGE = b"L" * 16
+
+
+def node(index: int, revision: int) -> Record:
+    addresses = AddressPair(ipv4=bytes((198, 19, 0, index)))
+    content = NodeRecord(
+        NodeObject(index=index, name=f"node-{index}", addresses=addresses), f"uid-{index}"
+    )
+    return Record(key=f"nodes/{index}", generation=revision, content=content)
+
+
+def endpoint(number: int, revision: int) -> Record:
+    content = EndpointRecord(
+        EndpointObject(
+            node_index=1,
+            id=number,
+            identity=5,
+            addresses=AddressPair(ipv4=bytes((10, 0, 0, number))),
+            incarnation=revision,
+        )
+    )
+    return Record(key=f"endpoints/{number}", generation=revision, content=content)
+
+
+def deleted(number: int, revision: int) -> Record:
+    return Record(key=f"endpoints/{number}", generation=revision, content=None)
+
+
+@pytest.fixture
+def fanout() -> Fanout:
+    """Nodes 1 and 2 at revision 10."""
+    facts = Facts(Compiler())
+    for index in (1, 2):
+        facts.apply(node(index, index))
+    sender = Sender(
+        lineage=LINEAGE,
+        server_id="test",
+        encoder=ProtobufEncoder(),
+        revision=10,
+        objects=facts.flush(10),
+    )
+    return Fanout(facts, sender)
+
+
+class Woken:
+    def __init__(self) -> None:
+        self.times = 0
+
+    def __call__(self) -> None:
+        self.times += 1
+
+
+def hello(index: int = 1, *, uid: str = "", applied: int = 10) -> Hello:
+    return Hello(
+        node=f"node-{index}",
+        node_uid=uid or f"uid-{index}",
+        lineage=LINEAGE,
+        applied_revision=applied,
+        credit_bytes=1 << 20,
+    )
+
+
+def admitted(fanout: Fanout, index: int = 1) -> Session:
+    session = fanout.admit(hello(index), Woken(), now=0.0)
+    assert session.reader.mode is Mode.RESUME
+    while fanout.sender.poll(session.reader, 0.0):
+        pass
+    return session
+
+
+def test_obstacles_and_their_end(fanout: Fanout) -> None:
+    assert fanout.obstacle(hello()) is None
+    assert isinstance(fanout.obstacle(hello(3)), NotFound)
+    assert isinstance(fanout.obstacle(hello(uid="other")), Conflict)
+    assert isinstance(fanout.obstacle(hello(applied=11)), Unavailable)
+    fanout.take([node(3, 11)], 11, wall_ns=0)
+    assert fanout.obstacle(hello(3)) is None
+    fanout.cut(now=0.0, wall_ns=0)
+    assert fanout.obstacle(hello(applied=11)) is None
+
+
+def test_ticks_are_cut_when_due(fanout: Fanout) -> None:
+    assert fanout.cut_at() is None
+    fanout.take([endpoint(1, 11)], 11, wall_ns=0)
+    assert fanout.cut_at() == float("-inf"), "idle: at once"
+    fanout.cut(now=0.0, wall_ns=0)
+    fanout.pacer.sent(cut_at=100.0, round_seconds=0.04)
+    assert fanout.cut_at() is None
+    fanout.take([endpoint(2, 12)], 12, wall_ns=0)
+    assert fanout.cut_at() == pytest.approx(100.06)
+    fanout.take([deleted(1, 13)], 13, wall_ns=0)
+    assert fanout.cut_at() == pytest.approx(100.0 + SHORTEST_SECONDS), "a deletion is urgent"
+
+
+def test_progress_without_writes_moves_the_head(fanout: Fanout) -> None:
+    woken = Woken()
+    fanout.watchers.add(woken)
+    fanout.take([], 20, wall_ns=7)
+    assert (fanout.sender.head, fanout.scanned, woken.times) == (20, 20, 1)
+    fanout.take([], 15, wall_ns=7)
+    assert fanout.sender.head == 20
+
+
+def test_progress_behind_unpublished_writes_waits_for_their_tick(fanout: Fanout) -> None:
+    fanout.take([endpoint(1, 11)], 11, wall_ns=5)
+    fanout.take([], 20, wall_ns=6)
+    assert (fanout.sender.head, fanout.scanned) == (10, 20)
+    assert fanout.cut(now=0.0, wall_ns=7).changes == 1
+    assert fanout.sender.head == 20
+
+
+def test_the_newest_stream_of_a_node_wins(fanout: Fanout) -> None:
+    old = admitted(fanout)
+    assert isinstance(old.wake, Woken)
+    new = admitted(fanout)
+    assert (old.superseded, old.wake.times, new.superseded) == (True, 1, False)
+    fanout.leave(old)
+    assert fanout.sessions == {"node-1": new}
+    assert fanout.sender.readers == {"node-1": new.reader}
+
+
+def test_acks_tell_since_when_and_wake_receipts(fanout: Fanout) -> None:
+    session = admitted(fanout)
+    fanout.take([endpoint(1, 11)], 11, wall_ns=500)
+    fanout.cut(now=0.0, wall_ns=600)
+    while fanout.sender.poll(session.reader, 0.0):
+        pass
+    woken = Woken()
+    fanout.watchers.add(woken)
+    assert fanout.lags(wall_ns=1_000_000_500) == [1.0]
+    ack = Ack(applied_revision=11, received_revision=11)
+    assert fanout.receive(session, ack, now=1.0) == 500
+    assert fanout.receive(session, ack, now=2.0) is None, "nothing new is acknowledged"
+    assert woken.times == 2
+    assert fanout.lags(wall_ns=1_000_000_500) == [0.0]
+
+
+def test_what_is_vouched_for(fanout: Fanout) -> None:
+    session = admitted(fanout)
+    refusal = Nack(revision=10, kind=Kind.BLOCK, key=b"\x01", reason="no")
+    assert fanout.receive(session, refusal, now=0.0) is None
+    assert fanout.effective() == (Effective(node_index=1, revision=10, refused=("BLOCK 01: no",)),)
+    fanout.leave(session)
+    assert fanout.effective() == ()
+
+
+def test_lies_end_the_stream(fanout: Fanout) -> None:
+    session = admitted(fanout)
+    with pytest.raises(StreamBroken):
+        fanout.receive(session, Ack(applied_revision=99, received_revision=99), now=0.0)
+
+
+def test_a_goodbye_spreads_the_agents(fanout: Fanout) -> None:
+    sessions = [admitted(fanout, index) for index in (1, 2)]
+    fanout.drain(deadline_seconds=2.0)
+    said = [decode_response(fanout.sender.poll(s.reader, 0.0)[0]) for s in sessions]
+    assert said == [
+        Drain(deadline_ms=2000, retry_after_ms=0),
+        Drain(deadline_ms=2000, retry_after_ms=500),
+    ]
+    assert isinstance(fanout.obstacle(hello()), Unavailable)
+
+
+def test_a_listing_after_lost_history_goes_on_in_the_stream(fanout: Fanout) -> None:
+    fanout.take([endpoint(1, 11), endpoint(2, 12)], 12, wall_ns=0)
+    fanout.cut(now=0.0, wall_ns=0)
+    session = fanout.admit(hello(applied=12), Woken(), now=0.0)
+    listing = [node(1, 1), node(2, 2), endpoint(2, 12), endpoint(3, 30)]
+    fanout.relist(listing, 40, wall_ns=0)
+    assert fanout.cut(now=0.0, wall_ns=0).changes == 2
+    *_, barrier = fanout.sender.poll(session.reader, 0.0)
+    decoded = decode_response(barrier)
+    assert isinstance(decoded, Barrier)
+    assert decoded.revision == 40
+    assert len(fanout.sender.view.endpoints) == 2
+    # Nobody can resume from inside of what was lost.
+    assert fanout.admit(hello(2, applied=30), Woken(), now=0.0).reader.mode is Mode.SNAPSHOT
