@@ -1,8 +1,7 @@
 """What the agent asks of the kernel.
 
 Values mirror the maps of bpf/include/abi.h. Addresses are 16 bytes, IPv4 as IPv4-mapped. All calls
-block
-(microseconds to milliseconds): the agent makes them from one worker thread.
+block (microseconds to milliseconds): the agent makes them from one worker thread.
 """
 
 import enum
@@ -255,6 +254,10 @@ class DataPlane(Protocol):
 
     def delete_local_endpoints(self, ifindexes: Sequence[int]) -> None:
         """Removes interfaces from both tables."""
+        ...
+
+    def set_node_index(self, node_index: int) -> None:
+        """Says which node this is, 1 or more, as soon as it is registered."""
         ...
 
     def synchronize(self) -> None:

@@ -1,0 +1,269 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Everything that the kernel and the agent share: map keys and values, numbers, capacities.
+ *
+ * tools/generate_abi.py turns this file into nodeagent/dataplane/abi.py and understands only what is used
+ * here: one declaration a line, no implicit padding, a size assertion after every struct, a comment before it.
+ * Any change of a layout or of the meaning of a field raises DP_SCHEMA_VERSION: pinned maps of another version
+ * are never adopted.
+ */
+#ifndef DELTAPLANE_ABI_H
+#define DELTAPLANE_ABI_H
+
+#include <linux/types.h>
+
+/* Pins lie in <pin directory>/v<version>. */
+#define DP_SCHEMA_VERSION 1
+/* Longest entry key in bits: set, peer, protocol, port; and the part that names set and peer only. */
+#define DP_POLICY_BITS	     88
+#define DP_POLICY_PEER_BITS  64
+#define DP_POLICY_PROTO_BITS 72
+/* Bits of a prefix key in front of the address. */
+#define DP_PREFIX_SET_BITS 32
+/* Numbers from here on stand for labels; smaller ones are enum dp_identity. */
+#define DP_FIRST_IDENTITY 256
+/* Peers with this bit are classes of prefixes, local to one policy set. */
+#define DP_PEER_CLASS 0x80000000
+
+/* Default capacities of the maps, entries; the agent may ask for others. */
+#define DP_MAX_MAPPINGS	   262144
+#define DP_MAX_RANGES	   65536
+#define DP_MAX_NODES	   16384
+#define DP_MAX_ENTRIES	   262144
+#define DP_MAX_PREFIXES	   65536
+#define DP_MAX_SUBJECTS	   65536
+#define DP_MAX_ENDPOINTS   4096
+#define DP_MAX_CONNECTIONS 131072
+#define DP_MAX_FRAGMENTS   8192
+#define DP_MAX_DENIALS	   8192
+
+/* Identities that are not made of labels. */
+enum dp_identity {
+	DP_IDENTITY_NONE = 0,
+	DP_IDENTITY_HOST = 1,
+	DP_IDENTITY_WORLD = 2,
+	DP_IDENTITY_OTHER_POD = 3,
+	DP_IDENTITY_UNKNOWN = 4,
+	DP_IDENTITY_INIT = 5,
+	DP_IDENTITY_HEALTH = 6,
+	DP_IDENTITY_REMOTE_NODE = 7,
+	DP_IDENTITY_KUBE_APISERVER = 8,
+};
+
+/* What a policy entry says. */
+enum dp_verdict {
+	DP_VERDICT_DENY = 0,
+	DP_VERDICT_ALLOW = 1,
+};
+
+/* Whose policy judged a connection: the source's egress or the destination's ingress. */
+enum dp_side {
+	DP_SIDE_EGRESS = 0,
+	DP_SIDE_INGRESS = 1,
+};
+
+/* What one direction of a connection has shown: bits of dp_connection.original and .reply. */
+enum dp_shown {
+	DP_SHOWN_PACKET = 1,
+	DP_SHOWN_FIN = 2,
+	DP_SHOWN_RESET = 4,
+};
+
+/* How a packet left a program. Each has one counter; names below DP_DROP_* mean that it went on. */
+enum dp_outcome {
+	DP_PASS_LOCAL = 0,
+	DP_PASS_REMOTE = 1,
+	DP_PASS_STACK = 2,
+	DP_PASS_TO_POD = 3,
+	DP_PASS_FROM_HOST = 4,
+	DP_PASS_NEIGHBOUR = 5,
+	DP_PASS_NOT_FOR_POD = 6,
+	DP_PASS_TTL_EXPIRED = 7,
+	DP_PASS_TOO_BIG = 8,
+	DP_PASS_NO_NEXT_HOP = 9,
+	DP_DROP_MALFORMED = 10,
+	DP_DROP_UNSUPPORTED = 11,
+	DP_DROP_SPOOFED = 12,
+	DP_DROP_LINK_SCOPE = 13,
+	DP_DROP_FRAGMENT = 14,
+	DP_DROP_NO_ENDPOINT = 15,
+	DP_DROP_CLOSED = 16,
+	DP_DROP_EGRESS_POLICY = 17,
+	DP_DROP_INGRESS_POLICY = 18,
+	DP_DROP_REWRITE_FAILED = 19,
+	DP_OUTCOME_COUNT = 20,
+};
+
+/* An address, network byte order; IPv4 as ::ffff:a.b.c.d. */
+struct dp_address {
+	__be32 word[4];
+};
+_Static_assert(sizeof(struct dp_address) == 16, "dp_address");
+
+/* Constants of a loaded program, in .rodata.config. uplink_mtu: bytes, 0: not checked; addresses: zeros: none. */
+struct dp_config {
+	__u32 uplink_ifindex;
+	__u32 uplink_mtu;
+	struct dp_address node_ipv4;
+	struct dp_address node_ipv6;
+};
+_Static_assert(sizeof(struct dp_config) == 40, "dp_config");
+
+/* What changes while programs run: map `settings`, key 0. node_index: 0: not registered yet. */
+struct dp_settings {
+	__u32 node_index;
+};
+_Static_assert(sizeof(struct dp_settings) == 4, "dp_settings");
+
+/* Who has an address: value of `mappings` (by dp_address) and of `ranges`. node_index: 0: no node. */
+struct dp_mapping {
+	__u32 identity;
+	__u32 node_index;
+};
+_Static_assert(sizeof(struct dp_mapping) == 8, "dp_mapping");
+
+/* Key of `ranges`, longest match. prefixlen: bits of address. */
+struct dp_range_key {
+	__u32 prefixlen;
+	struct dp_address address;
+};
+_Static_assert(sizeof(struct dp_range_key) == 20, "dp_range_key");
+
+/* Uplink addresses of a node: value of `nodes` (by node index). */
+struct dp_node {
+	struct dp_address ipv6;
+	__be32 ipv4;
+	__u8 has_ipv4;
+	__u8 has_ipv6;
+	__u16 reserved;
+};
+_Static_assert(sizeof(struct dp_node) == 24, "dp_node");
+
+/* Key of `policy_entries`, longest match: what of protocol and port counts is in prefixlen. */
+struct dp_policy_key {
+	__u32 prefixlen;
+	__be32 set_id;
+	__be32 peer;
+	__u8 protocol;
+	__be16 port;
+} __attribute__((packed));
+_Static_assert(sizeof(struct dp_policy_key) == 15, "dp_policy_key");
+
+/* Value of `policy_entries`. verdict: enum dp_verdict. */
+struct dp_policy_entry {
+	__u8 verdict;
+};
+_Static_assert(sizeof(struct dp_policy_entry) == 1, "dp_policy_entry");
+
+/* Key of `policy_prefixes`, longest match. prefixlen: 32 + bits of address. */
+struct dp_prefix_key {
+	__u32 prefixlen;
+	__be32 set_id;
+	struct dp_address address;
+};
+_Static_assert(sizeof(struct dp_prefix_key) == 24, "dp_prefix_key");
+
+/* Value of `policy_prefixes`. peer_class: 0: none, a hole in a wider prefix. */
+struct dp_prefix_entry {
+	__u32 peer_class;
+};
+_Static_assert(sizeof(struct dp_prefix_entry) == 4, "dp_prefix_entry");
+
+/* Policy sets in force: value of `subjects` (by identity). Set 0: not isolated in that direction. */
+struct dp_subject {
+	__u32 ingress_set;
+	__u32 egress_set;
+	__u32 epoch;
+};
+_Static_assert(sizeof(struct dp_subject) == 12, "dp_subject");
+
+/* A pod interface: value of `endpoints` (by ifindex) and of `addresses` (by dp_address). Zeros: no address. */
+struct dp_endpoint {
+	__u32 ifindex;
+	__u32 endpoint_id;
+	__u32 identity;
+	struct dp_address ipv4;
+	struct dp_address ipv6;
+	__u8 pod_mac[6];
+	__u8 host_mac[6];
+};
+_Static_assert(sizeof(struct dp_endpoint) == 56, "dp_endpoint");
+
+/* Key of `connections`: the original direction. ICMP echo: id is the port of the asking side, 0 the other. */
+struct dp_connection_key {
+	struct dp_address saddr;
+	struct dp_address daddr;
+	__be16 sport;
+	__be16 dport;
+	__u8 protocol;
+	__u8 side;
+	__u16 reserved;
+};
+_Static_assert(sizeof(struct dp_connection_key) == 40, "dp_connection_key");
+
+/*
+ * Value of `connections`: who was judged, by which epoch. last_seen: boot time, ns, 100 ms late at most.
+ * original, reply: enum dp_shown, a byte per direction, so that two processors do not undo each other's write.
+ * from_host: begun by this node's own stack, whatever the policy said.
+ */
+struct dp_connection {
+	__u64 last_seen;
+	__u64 packets;
+	__u32 subject;
+	__u32 peer;
+	__u32 epoch;
+	__u8 original;
+	__u8 reply;
+	__u8 from_host;
+	__u8 reserved;
+};
+_Static_assert(sizeof(struct dp_connection) == 32, "dp_connection");
+
+/* Key of `fragments`: packets of one datagram. */
+struct dp_fragment_key {
+	struct dp_address saddr;
+	struct dp_address daddr;
+	__u32 id;
+	__u32 protocol;
+};
+_Static_assert(sizeof(struct dp_fragment_key) == 40, "dp_fragment_key");
+
+/* Value of `fragments`: ports of the first one. */
+struct dp_fragment {
+	__be16 sport;
+	__be16 dport;
+};
+_Static_assert(sizeof(struct dp_fragment) == 4, "dp_fragment");
+
+/* Key of `denials`. subject: 0: closed endpoint without identity; port: of the destination, 0: none. */
+struct dp_denial_key {
+	__u32 subject;
+	__u32 peer;
+	__be16 port;
+	__u8 protocol;
+	__u8 ingress;
+};
+_Static_assert(sizeof(struct dp_denial_key) == 12, "dp_denial_key");
+
+/* Value of `denials`. last_seen: boot time, ns. */
+struct dp_denial {
+	__u64 packets;
+	__u64 last_seen;
+};
+_Static_assert(sizeof(struct dp_denial) == 16, "dp_denial");
+
+/* Value of `outcomes` (by enum dp_outcome), one per CPU. */
+struct dp_count {
+	__u64 packets;
+	__u64 octets;
+};
+_Static_assert(sizeof(struct dp_count) == 16, "dp_count");
+
+/* What the state in the maps stems from: map `applied`, key 0. */
+struct dp_applied {
+	__u8 lineage[16];
+	__u64 revision;
+};
+_Static_assert(sizeof(struct dp_applied) == 24, "dp_applied");
+
+#endif

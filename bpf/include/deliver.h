@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Towards the destination: a pod of this node, or another node. */
+#ifndef DELTAPLANE_DELIVER_H
+#define DELTAPLANE_DELIVER_H
+
+#include "judge.h"
+#include "outcome.h"
+
+/*
+ * Ports of a fragment are those of the first one. False: it came too early or too late.
+ * To be called when the source is known not to be forged: it writes.
+ */
+static __noinline bool complete_fragment(struct packet *p)
+{
+	struct dp_fragment_key key = {
+		.saddr = p->tuple.saddr,
+		.daddr = p->tuple.daddr,
+		.id = p->fragment_id,
+		.protocol = p->tuple.protocol,
+	};
+	struct dp_fragment ports = {.sport = p->tuple.sport, .dport = p->tuple.dport};
+	struct dp_fragment *first;
+
+	if (!(p->flags & PACKET_NOT_FIRST)) {
+		bpf_map_update_elem(&fragments, &key, &ports, BPF_ANY);
+		return true;
+	}
+	first = bpf_map_lookup_elem(&fragments, &key);
+	if (!first)
+		return false;
+	p->tuple.sport = first->sport;
+	p->tuple.dport = first->dport;
+	return true;
+}
+
+/* A router's duty. Returns non-zero if the packet could not be written to. */
+static __always_inline long lower_hop_limit(struct __sk_buff *skb, const struct packet *p)
+{
+	__u8 ttl = p->hop_limit - 1;
+
+	if (p->flags & PACKET_IPV6)
+		return bpf_skb_store_bytes(skb, ETH_HLEN + offsetof(struct ipv6hdr, hop_limit),
+					   &ttl, sizeof(ttl), BPF_F_RECOMPUTE_CSUM);
+	/* The checksum sums words: the TTL's is (TTL, protocol). It balances the change for CHECKSUM_COMPLETE. */
+	return bpf_l3_csum_replace(skb, ETH_HLEN + offsetof(struct iphdr, check),
+				   bpf_htons(p->hop_limit << 8 | p->tuple.protocol),
+				   bpf_htons(ttl << 8 | p->tuple.protocol), 2)
+		       ?: bpf_skb_store_bytes(skb, ETH_HLEN + offsetof(struct iphdr, ttl), &ttl,
+					      sizeof(ttl), 0);
+}
+
+/* Bytes from the network header on of the packet, or of each segment that will be cut from it. */
+static __always_inline __u32 wire_length(struct __sk_buff *skb, const struct packet *p)
+{
+	if (!skb->gso_size)
+		return skb->len - ETH_HLEN;
+	return p->l4_offset - ETH_HLEN + p->l4_length + skb->gso_size;
+}
+
+/*
+ * To a pod of this node. Precedence:
+ * 1. the pod is closed, or its ingress policy denies: dropped
+ * 2. the hop limit is used up: the stack tells the sender
+ * 3. into the pod's namespace, past the stack
+ */
+static __always_inline struct decision deliver_local(struct __sk_buff *skb, struct packet *p,
+						     const struct dp_endpoint *to, __u32 source)
+{
+	struct judge ingress = {
+		.identity = to->identity,
+		.peer = source,
+		.side = DP_SIDE_INGRESS,
+	};
+	__u8 macs[12];
+
+	if (judge(p, &ingress) != DP_VERDICT_ALLOW)
+		return drop(is_closed(to->identity) ? DP_DROP_CLOSED : DP_DROP_INGRESS_POLICY);
+	if (p->hop_limit <= 1)
+		return pass(DP_PASS_TTL_EXPIRED);
+	__builtin_memcpy(macs, to->pod_mac, 6);
+	__builtin_memcpy(macs + 6, to->host_mac, 6);
+	if (lower_hop_limit(skb, p) || bpf_skb_store_bytes(skb, 0, macs, sizeof(macs), 0))
+		return drop(DP_DROP_REWRITE_FAILED);
+	return (struct decision){DP_PASS_LOCAL, bpf_redirect_peer(to->ifindex, 0)};
+}
+
+/*
+ * To a node. Precedence:
+ * 1. no next hop of this family is known: the stack decides
+ * 2. the hop limit is used up, or it is larger than the uplink takes: the stack tells the sender
+ * 3. out of the uplink, past the stack
+ */
+static __always_inline struct decision deliver_remote(struct __sk_buff *skb, struct packet *p,
+						      __u32 node_index)
+{
+	struct dp_node *node = bpf_map_lookup_elem(&nodes, &node_index);
+	struct bpf_redir_neigh hop = {};
+	bool ipv6 = p->flags & PACKET_IPV6;
+
+	if (!config.uplink_ifindex || !node)
+		return pass(DP_PASS_NO_NEXT_HOP);
+	if (!ipv6 && node->has_ipv4) {
+		hop.nh_family = 2; /* AF_INET */
+		hop.ipv4_nh = node->ipv4;
+	} else if (node->has_ipv6) {
+		hop.nh_family = 10; /* AF_INET6; Linux takes it for IPv4 packets, too */
+		__builtin_memcpy(hop.ipv6_nh, &node->ipv6, 16);
+	} else {
+		return pass(DP_PASS_NO_NEXT_HOP);
+	}
+	if (p->hop_limit <= 1)
+		return pass(DP_PASS_TTL_EXPIRED);
+	if (config.uplink_mtu && wire_length(skb, p) > config.uplink_mtu)
+		return pass(DP_PASS_TOO_BIG);
+	if (lower_hop_limit(skb, p))
+		return drop(DP_DROP_REWRITE_FAILED);
+	return (struct decision){DP_PASS_REMOTE,
+				 bpf_redirect_neigh(config.uplink_ifindex, &hop, sizeof(hop), 0)};
+}
+
+#endif

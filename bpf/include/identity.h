@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Who has an address. */
+#ifndef DELTAPLANE_IDENTITY_H
+#define DELTAPLANE_IDENTITY_H
+
+#include "maps.h"
+#include "packet.h"
+
+/* Volatile up to here: the compiler must not take the zeros for the value that the loader will put in. */
+static __always_inline bool is_configured(const struct dp_address *address,
+					  const volatile struct dp_address *constant)
+{
+	struct dp_address own = {
+		{constant->word[0], constant->word[1], constant->word[2], constant->word[3]}};
+
+	return !is_unspecified(&own) && same_address(address, &own);
+}
+
+/*
+ * Precedence:
+ * 1. the address has a mapping
+ * 2. it is this node's own (before the node is registered it has no mapping)
+ * 3. it lies in a range: a block of addresses that some node owns
+ * 4. it is somewhere in the world
+ */
+static __noinline int identify(const struct dp_address *address, struct dp_mapping *who)
+{
+	struct dp_range_key key = {.prefixlen = 128};
+	struct dp_mapping *found;
+
+	found = bpf_map_lookup_elem(&mappings, address);
+	if (found) {
+		*who = *found;
+		return 0;
+	}
+	who->node_index = 0;
+	if (is_configured(address, &config.node_ipv4) ||
+	    is_configured(address, &config.node_ipv6)) {
+		who->identity = DP_IDENTITY_HOST;
+		return 0;
+	}
+	key.address = *address;
+	found = bpf_map_lookup_elem(&ranges, &key);
+	if (found) {
+		*who = *found;
+		return 0;
+	}
+	who->identity = DP_IDENTITY_WORLD;
+	return 0;
+}
+
+static __always_inline __u32 own_node_index(void)
+{
+	__u32 zero = 0;
+	struct dp_settings *s = bpf_map_lookup_elem(&settings, &zero);
+
+	return s ? s->node_index : 0;
+}
+
+#endif

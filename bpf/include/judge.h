@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* May this packet leave its source, may it enter its destination. */
+#ifndef DELTAPLANE_JUDGE_H
+#define DELTAPLANE_JUDGE_H
+
+#include "connection.h"
+#include "identity.h"
+#include "policy.h"
+
+/* One end of a packet at which it is judged. */
+struct judge {
+	/* Whose policy: the pod at this end; 0: closed. */
+	__u32 identity;
+	/* Who is at the other end. */
+	__u32 peer;
+	/* enum dp_side */
+	__u8 side;
+	/* Sent by this node's own stack. */
+	__u8 from_host;
+	__u16 reserved;
+};
+
+static __noinline int count_denial(const struct judge *j, const struct packet *p)
+{
+	struct dp_denial_key key = {
+		.subject = j->identity,
+		.peer = j->peer,
+		.protocol = p->tuple.protocol,
+		.ingress = j->side == DP_SIDE_INGRESS,
+	};
+	struct dp_denial first = {.packets = 1, .last_seen = bpf_ktime_get_boot_ns()};
+	struct dp_denial *denial;
+
+	if (has_ports(p->tuple.protocol))
+		key.port = p->tuple.dport;
+	denial = bpf_map_lookup_elem(&denials, &key);
+	if (denial) {
+		__sync_fetch_and_add(&denial->packets, 1);
+		denial->last_seen = first.last_seen;
+	} else {
+		bpf_map_update_elem(&denials, &key, &first, BPF_ANY);
+	}
+	return 0;
+}
+
+static __always_inline enum dp_verdict ask_policy(const struct dp_subject *subject,
+						  const struct dp_connection_key *key, __u32 peer)
+{
+	bool egress = key->side == DP_SIDE_EGRESS;
+
+	return policy_verdict(egress ? subject->egress_set : subject->ingress_set, peer,
+			      egress ? &key->daddr : &key->saddr, key->protocol,
+			      has_ports(key->protocol) ? key->dport : 0);
+}
+
+/*
+ * Whether a connection that was let begin may go on. Precedence:
+ * 1. begun by this node's own stack, and nobody else uses its tuple: yes
+ * 2. the subject is closed: no
+ * 3. same subject, same peer, same epoch as when it was judged: yes
+ * 4. what the policy says now about its first packet; key is of that direction, also when this is a reply
+ */
+static __always_inline bool may_go_on(struct dp_connection *c, const struct dp_connection_key *key,
+				      const struct judge *j, const struct dp_subject *subject,
+				      bool is_reply)
+{
+	if (c->from_host) {
+		if (is_reply && j->peer < DP_FIRST_IDENTITY)
+			return true;
+	} else if (subject && c->subject == j->identity && c->peer == j->peer &&
+		   c->epoch == subject->epoch) {
+		return true;
+	}
+	if (!subject || ask_policy(subject, key, j->peer) != DP_VERDICT_ALLOW)
+		return false;
+	c->subject = j->identity;
+	c->peer = j->peer;
+	c->epoch = subject->epoch;
+	c->from_host = false;
+	return true;
+}
+
+static __always_inline void remember(const struct dp_connection_key *key, const struct judge *j,
+				     const struct dp_subject *subject, __u64 now)
+{
+	struct dp_connection fresh = {
+		.last_seen = now,
+		.packets = 1,
+		.subject = j->identity,
+		.peer = j->from_host ? DP_IDENTITY_HOST : j->peer,
+		.epoch = subject ? subject->epoch : 0,
+		.original = DP_SHOWN_PACKET,
+		.from_host = j->from_host,
+	};
+
+	bpf_map_update_elem(&connections, key, &fresh, BPF_ANY);
+}
+
+enum standing {
+	STANDING_NONE,
+	STANDING_ALLOWED,
+	STANDING_ENDED,
+};
+
+/* Whether the packet belongs to a connection, and whether that may go on; if not, its entry is gone. */
+static __noinline enum standing standing_of(struct dp_connection_key *key, const struct judge *j,
+					    const struct dp_subject *subject, __u32 tcp_flags)
+{
+	__u64 now = bpf_ktime_get_boot_ns();
+	struct dp_connection *c;
+	bool is_reply;
+
+	c = find_connection(key, now, &is_reply);
+	if (!c)
+		return STANDING_NONE;
+	if (j->from_host) {
+		/* An answer to the pod, or a probe that goes on; else the probe makes its own entry. */
+		if (!is_reply && !c->from_host)
+			return STANDING_NONE;
+	} else if (!may_go_on(c, key, j, subject, is_reply)) {
+		bpf_map_delete_elem(&connections, key);
+		return STANDING_ENDED;
+	}
+	touch_connection(c, now, is_reply, tcp_flags);
+	return STANDING_ALLOWED;
+}
+
+/*
+ * Precedence:
+ * 1. an ICMP error about a connection shares its fate
+ * 2. so does a packet of a connection; a TCP SYN begins one and is judged anew
+ * 3. this node's own stack reaches its pods, whatever the policy: kubelet's probes
+ * 4. a closed subject: nothing else
+ * 5. policy; if it allows, what may begin a connection leaves an entry
+ * A TCP segment without an entry that is no SYN passes by policy alone: nobody knows who began, and an entry
+ * for the wrong direction would keep alive what a policy has just ended.
+ */
+static __noinline enum dp_verdict judge(const struct packet *p, const struct judge *j)
+{
+	struct dp_subject *subject = NULL;
+	bool is_error = p->flags & PACKET_ICMP_ERROR, starts = p->flags & PACKET_STARTS;
+	struct dp_connection_key key = is_error ? p->quoted : p->tuple;
+	enum standing standing = STANDING_NONE;
+	struct judge about = *j;
+
+	if (j->identity)
+		subject = bpf_map_lookup_elem(&subjects, &j->identity);
+	key.side = j->side;
+	if (is_error) {
+		/* The other end of what is quoted is not who sends the error: any router between may. */
+		struct dp_mapping who = {};
+
+		identify(j->side == DP_SIDE_EGRESS ? &key.daddr : &key.saddr, &who);
+		about.peer = who.identity;
+	}
+	if (is_error ||
+	    (!(p->flags & PACKET_STATELESS) && !(starts && key.protocol == IPPROTO_TCP)))
+		standing = standing_of(&key, &about, subject, p->tcp_flags);
+	if (standing == STANDING_ALLOWED)
+		return DP_VERDICT_ALLOW;
+
+	key = p->tuple;
+	key.side = j->side;
+	if (!j->from_host && (standing == STANDING_ENDED || !subject ||
+			      ask_policy(subject, &key, j->peer) != DP_VERDICT_ALLOW)) {
+		count_denial(j, p);
+		return DP_VERDICT_DENY;
+	}
+	if (starts)
+		remember(&key, j, subject, bpf_ktime_get_boot_ns());
+	return DP_VERDICT_ALLOW;
+}
+
+/* Closed: no identity yet, or none that policy has been computed for. */
+static __always_inline bool is_closed(__u32 identity)
+{
+	return !identity || !bpf_map_lookup_elem(&subjects, &identity);
+}
+
+#endif

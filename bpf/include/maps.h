@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * All maps. Every object declares all of them; the loader pins them by name, so that programs share them and
+ * they outlive the agent. Capacities are set again by the loader.
+ */
+#ifndef DELTAPLANE_MAPS_H
+#define DELTAPLANE_MAPS_H
+
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+#include "abi.h"
+
+/* Constants for the verifier: branches on them are pruned when the program is loaded. Never pinned. */
+const volatile struct dp_config config SEC(".rodata.config") = {};
+
+/* Without preallocation a map costs what it holds. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, DP_MAX_MAPPINGS);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+	__type(key, struct dp_address);
+	__type(value, struct dp_mapping);
+} mappings SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, DP_MAX_RANGES);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+	__type(key, struct dp_range_key);
+	__type(value, struct dp_mapping);
+} ranges SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, DP_MAX_NODES);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+	__type(key, __u32);
+	__type(value, struct dp_node);
+} nodes SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, DP_MAX_ENTRIES);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+	__type(key, struct dp_policy_key);
+	__type(value, struct dp_policy_entry);
+} policy_entries SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, DP_MAX_PREFIXES);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+	__type(key, struct dp_prefix_key);
+	__type(value, struct dp_prefix_entry);
+} policy_prefixes SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, DP_MAX_SUBJECTS);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+	__type(key, __u32);
+	__type(value, struct dp_subject);
+} subjects SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, DP_MAX_ENDPOINTS);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+	__type(key, __u32);
+	__type(value, struct dp_endpoint);
+} endpoints SEC(".maps");
+
+/* Twice the endpoints: one entry per family. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 2 * DP_MAX_ENDPOINTS);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+	__type(key, struct dp_address);
+	__type(value, struct dp_endpoint);
+} addresses SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, DP_MAX_CONNECTIONS);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+	__type(key, struct dp_connection_key);
+	__type(value, struct dp_connection);
+} connections SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, DP_MAX_FRAGMENTS);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+	__type(key, struct dp_fragment_key);
+	__type(value, struct dp_fragment);
+} fragments SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, DP_MAX_DENIALS);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+	__type(key, struct dp_denial_key);
+	__type(value, struct dp_denial);
+} denials SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, DP_OUTCOME_COUNT);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+	__type(key, __u32);
+	__type(value, struct dp_count);
+} outcomes SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+	__type(key, __u32);
+	__type(value, struct dp_settings);
+} settings SEC(".maps");
+
+/* Only the agent reads and writes it; it lies here to live and die with the state that it describes. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+	__type(key, __u32);
+	__type(value, struct dp_applied);
+} applied SEC(".maps");
+
+#endif

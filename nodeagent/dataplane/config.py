@@ -1,0 +1,82 @@
+"""What a node's data plane is told when it is made."""
+
+from dataclasses import dataclass
+
+from nodeagent.dataplane import abi
+from nodeagent.dataplane.records import NO_ADDRESS, V4_MAPPED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataPlaneConfig:
+    """Constants of one node.
+
+    Attributes:
+        uplink_ifindex: link to the other nodes; 0: there is none, the stack routes everything.
+        uplink_mtu: bytes of an IP packet that fit; 0: not checked. Larger ones go to the stack,
+            which tells the sender.
+        node_index: number of this node; 0: not registered yet, or as an earlier agent has set it.
+        node_ipv4: 4 bytes, own address as other nodes see it, or None.
+        node_ipv6: 16 bytes, own address as other nodes see it, or None.
+    """
+
+    uplink_ifindex: int = 0
+    uplink_mtu: int = 0
+    node_index: int = 0
+    node_ipv4: bytes | None = None
+    node_ipv6: bytes | None = None
+
+    def to_abi(self) -> abi.Config:
+        """What goes into the programs' read-only data; the node index lives in a map."""
+        return abi.Config(
+            uplink_ifindex=self.uplink_ifindex,
+            uplink_mtu=self.uplink_mtu,
+            node_ipv4=NO_ADDRESS if self.node_ipv4 is None else V4_MAPPED + self.node_ipv4,
+            node_ipv6=self.node_ipv6 or NO_ADDRESS,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capacities:
+    """Entries that fit into each map.
+
+    Only connections, fragments and denials take memory in advance.
+
+    Attributes:
+        mappings: addresses with an identity, of the whole cluster.
+        ranges: blocks.
+        nodes: next hops.
+        policy_entries: over all policy sets.
+        policy_prefixes: over all policy sets.
+        subjects: identities with policies in force.
+        endpoints: pods of this node; `addresses` holds twice as many.
+        connections: about 130 bytes each; the least recently used one makes room.
+        fragments: datagrams on their way in pieces.
+        denials: kinds of denied packets.
+    """
+
+    mappings: int = abi.MAX_MAPPINGS
+    ranges: int = abi.MAX_RANGES
+    nodes: int = abi.MAX_NODES
+    policy_entries: int = abi.MAX_ENTRIES
+    policy_prefixes: int = abi.MAX_PREFIXES
+    subjects: int = abi.MAX_SUBJECTS
+    endpoints: int = abi.MAX_ENDPOINTS
+    connections: int = abi.MAX_CONNECTIONS
+    fragments: int = abi.MAX_FRAGMENTS
+    denials: int = abi.MAX_DENIALS
+
+    def by_map(self) -> dict[str, int]:
+        """Map name → entries."""
+        return {
+            "mappings": self.mappings,
+            "ranges": self.ranges,
+            "nodes": self.nodes,
+            "policy_entries": self.policy_entries,
+            "policy_prefixes": self.policy_prefixes,
+            "subjects": self.subjects,
+            "endpoints": self.endpoints,
+            "addresses": 2 * self.endpoints,
+            "connections": self.connections,
+            "fragments": self.fragments,
+            "denials": self.denials,
+        }
