@@ -1,0 +1,90 @@
+"""Adds pods through the CNI plugin binary, one after another, as a runtime does."""
+
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from deltaplane.v1 import registry_pb2
+from lab import binaries, cni, netns, topology
+from lab.cluster import Lab
+
+NAMESPACE = "bench"
+
+
+@dataclass(frozen=True, slots=True)
+class BenchPod:
+    """A pod that is ready to be added: its record and its namespace are there."""
+
+    name: str
+    netns: str
+    attachment: cni.Attachment
+
+
+@dataclass(slots=True)
+class Samples:
+    """Seconds per call, and how many failed."""
+
+    seconds: list[float] = field(default_factory=list)
+    failures: int = 0
+
+
+class Adder:
+    """Makes pods on a lab's nodes and takes them away again."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        request = registry_pb2.ApplyNamespacesRequest(
+            namespaces=[registry_pb2.Namespace(name=NAMESPACE)]
+        )
+        lab.client.registry.ApplyNamespaces(request)
+
+    @contextmanager
+    def pods(self, node: str, count: int, *, distinct: bool) -> Iterator[list[BenchPod]]:
+        """Pods of one identity, or of one each; they are gone afterwards."""
+        made = [self._prepare(node, number, distinct=distinct) for number in range(count)]
+        try:
+            yield made
+        finally:
+            for pod in made:
+                cni.delete(pod.attachment)
+                netns.delete(pod.netns)
+            self._lab.client.registry.DeletePods(
+                registry_pb2.DeletePodsRequest(
+                    pods=[registry_pb2.PodRef(namespace=NAMESPACE, name=pod.name) for pod in made]
+                )
+            )
+
+    def _prepare(self, node: str, number: int, *, distinct: bool) -> BenchPod:
+        uid = secrets.token_hex(8)
+        name = f"pod-{uid}"
+        labels = {"app": uid if distinct else "bench", "number": str(number) if distinct else ""}
+        record = registry_pb2.Pod(namespace=NAMESPACE, name=name, uid=uid, node=node, labels=labels)
+        self._lab.client.registry.ApplyPods(registry_pb2.ApplyPodsRequest(pods=[record]))
+        namespace = topology.pod_namespace(self._lab.layout.lab, uid)
+        netns.create(namespace)
+        return BenchPod(
+            name,
+            namespace,
+            cni.Attachment(
+                plugin=binaries.plugin(),
+                agent_socket=self._lab.layout.node(node).cni_socket,
+                netns=netns.path(namespace),
+                namespace=NAMESPACE,
+                pod=name,
+                uid=uid,
+            ),
+        )
+
+
+def measure_adds(pods: list[BenchPod], samples: Samples) -> None:
+    """Times ADD from the start of the binary to its end."""
+    for pod in pods:
+        started = time.perf_counter()
+        try:
+            cni.add(pod.attachment)
+        except cni.CniError:
+            samples.failures += 1
+        else:
+            samples.seconds.append(time.perf_counter() - started)

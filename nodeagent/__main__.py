@@ -1,0 +1,79 @@
+"""Starts the node agent: options, checks, namespace, parts."""
+
+import sys
+from collections.abc import Sequence
+
+from deltaplane.runtime import config as runtime_config
+from deltaplane.runtime import log, service
+from nodeagent import preflight, statedir
+from nodeagent.agent import Agent, Parts, boot_id
+from nodeagent.config import AgentConfig
+from nodeagent.control import GrpcControlPlane, NodeFacts
+from nodeagent.dataplane.config import DataPlaneConfig
+from nodeagent.dataplane.kernel import KernelDataPlane
+from nodeagent.journal import Journal
+from nodeagent.netlink import namespace, sysctl
+from nodeagent.netlink.channel import Channel
+from nodeagent.netlink.routes import KernelRoutes
+from nodeagent.pods import KernelPodLinks
+
+PREFLIGHT_EXIT_CODE = 2
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the agent; the exit code."""
+    config = runtime_config.load(AgentConfig, argv)
+    log.configure(config.log_format, config.log_level, "agent")
+    if config.netns is not None:
+        # Before any thread is started: a thread inherits the namespace of its parent.
+        namespace.enter_path(config.netns)
+    if problems := preflight.check(config):
+        for problem in problems:
+            print(f"preflight: {problem}", file=sys.stderr)  # noqa: T201 - for people, before all else
+        return PREFLIGHT_EXIT_CODE
+    with statedir.lock(config.state_dir):
+        return service.run(_run(config))
+
+
+async def _run(config: AgentConfig) -> None:
+    uid = statedir.node_uid(config.state_dir)
+    journal = Journal(config.state_dir / statedir.JOURNAL_FILE)
+    with Channel() as channel:
+        uplink = channel.link(config.uplink)
+    before = sysctl.differing(sysctl.NODE)
+    journal.record_sysctls(before)
+    for name in before:
+        sysctl.write(name, sysctl.NODE[name])
+    addresses = config.addresses
+    dataplane = KernelDataPlane(
+        config.pin_dir,
+        config=DataPlaneConfig(
+            uplink_ifindex=uplink.index,
+            uplink_mtu=uplink.mtu,
+            node_ipv4=addresses.ipv4,
+            node_ipv6=addresses.ipv6,
+        ),
+    )
+    control = GrpcControlPlane(config.registry, config.ipam)
+    try:
+        parts = Parts(
+            config=config,
+            node=NodeFacts(name=config.node_name, uid=uid, addresses=addresses, boot_id=boot_id()),
+            journal=journal,
+            dataplane=dataplane,
+            set_node_index=dataplane.set_node_index,
+            routes=KernelRoutes(uplink.index),
+            links=KernelPodLinks(),
+            control=control,
+            uplink_index=uplink.index,
+            mtu=config.mtu or uplink.mtu,
+        )
+        await Agent(parts).run()
+    finally:
+        await control.close()
+        dataplane.close()
+        journal.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

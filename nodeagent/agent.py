@@ -1,0 +1,197 @@
+"""The agent as a whole: what starts when, and what goes on at the same time.
+
+lock, journal ─► adopt the kernel's state ─► CNI socket, gRPC ─► register ─┬─► stream: view ─►
+kernel
+                                                                           ├─► blocks
+                                                                           └─► postponed
+                                                                           releases
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc.aio
+
+from deltaplane.errors import DeltaplaneError
+from deltaplane.runtime import log, metrics, service
+from deltaplane.runtime.clock import Clock, SystemClock
+from deltaplane.v1 import agent_pb2, agent_pb2_grpc
+from nodeagent.apply import Applier
+from nodeagent.blocks import Blocks
+from nodeagent.cni.server import CniServer
+from nodeagent.config import AgentConfig
+from nodeagent.control import ControlPlane, NodeFacts
+from nodeagent.dataplane.port import Applied, DataPlane
+from nodeagent.execute import RouteTable
+from nodeagent.interfaces import Interfaces
+from nodeagent.journal import Journal
+from nodeagent.plugin import Plugin
+from nodeagent.pods import PodLinks
+from nodeagent.servicer import AgentServicer, Sources
+from nodeagent.stream import ApplyResult, BarrierReached, Floor, HelloState, SlicerStream
+from nodeagent.worker import Worker
+
+REGISTER_RETRY_SECONDS = (0.2, 5.0)
+"""First and longest pause between attempts to register the node."""
+
+_APPLIED = metrics.gauge("applied_revision", "Store revision that the kernel agrees with")
+_APPLY_SECONDS = metrics.histogram("apply_seconds", "From a barrier to the kernel's agreement")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What the agent is made of; tests put fakes in.
+
+    Attributes:
+        config: the options.
+        node: this node.
+        journal: opened.
+        dataplane: the kernel's maps.
+        set_node_index: tells the data path our number.
+        routes: the kernel's routes.
+        links: the pods' links.
+        control: the services.
+        uplink_index: index of the uplink.
+        mtu: of pods, bytes.
+    """
+
+    config: AgentConfig
+    node: NodeFacts
+    journal: Journal
+    dataplane: DataPlane
+    set_node_index: Callable[[int], None]
+    routes: RouteTable
+    links: PodLinks
+    control: ControlPlane
+    uplink_index: int
+    mtu: int
+    clock: Clock = field(default_factory=SystemClock)
+
+
+class Agent:
+    """Runs until its signals say stop."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._clock = parts.clock
+        self._worker = Worker("kernel")
+        writer = Worker("journal")
+        self._applier = Applier(parts.dataplane, parts.routes, self._worker)
+        self._stream = SlicerStream(clock=parts.clock)
+        self._blocks = Blocks(
+            parts.journal,
+            writer,
+            parts.control,
+            parts.node,
+            wanted_pools=frozenset(parts.config.pools),
+            clock=parts.clock,
+        )
+        self._interfaces = Interfaces(
+            journal=parts.journal,
+            writer=writer,
+            links=parts.links,
+            applier=self._applier,
+            blocks=self._blocks,
+            control=parts.control,
+            node=parts.node,
+            mtu=parts.mtu,
+            clock=parts.clock,
+        )
+        self._plugin = Plugin(
+            self._interfaces, parts.journal, self._blocks, self._applier, parts.clock
+        )
+
+    async def run(self) -> None:
+        """Adopts what is there, serves, and returns after a graceful stop."""
+        applied = await self._applier.load()
+        async with asyncio.TaskGroup() as group:
+            background = [group.create_task(self._applier.run())]
+            await self._worker.call(self._parts.dataplane.attach_uplink, self._parts.uplink_index)
+            await self._interfaces.resume()
+            listening = asyncio.Event()
+            cni = CniServer(self._parts.config.socket, self._plugin.handle)
+            serving_cni = group.create_task(cni.run(listening))
+            await listening.wait()
+            background.append(group.create_task(self._connect(applied)))
+            background.append(group.create_task(self._interfaces.run_releases()))
+            await service.serve(
+                self._parts.config, name="agent", register=self._register, ready=self._is_ready
+            )
+            # First the calls, which need everything else to end well.
+            await _stop(serving_cni)
+            for task in reversed(background):
+                await _stop(task)
+
+    async def _connect(self, applied: Applied) -> None:
+        """Everything that needs the services."""
+        index = await self._register_node()
+        self._applier.tracker.node_index = index
+        await self._worker.call(self._parts.set_node_index, index)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._blocks.run())
+            group.create_task(self._interfaces.register_again())
+            group.create_task(self._follow(applied))
+
+    async def _register_node(self) -> int:
+        """Registers for as long as it takes; says why not when the reason changes."""
+        pause, longest = REGISTER_RETRY_SECONDS
+        complaint = ""
+        while True:
+            try:
+                index = await self._parts.control.register_node(self._parts.node)
+            except DeltaplaneError as error:
+                if str(error) != complaint:
+                    log.get().warning("node_not_registered", reason=str(error))
+                complaint = str(error)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, longest)
+            else:
+                log.get().info("node_registered", node=self._parts.node.name, index=index)
+                return index
+
+    async def _follow(self, applied: Applied) -> None:
+        floor = Floor()
+        if any(applied.lineage):
+            floor = Floor(lineage=applied.lineage, revision=applied.revision)
+        hello = HelloState(
+            node=self._parts.node.name,
+            node_uid=self._parts.node.uid,
+            boot_id=self._parts.node.boot_id,
+            floor=floor,
+        )
+        await self._stream.run(self._parts.config.slicers, hello, self._apply)
+
+    async def _apply(self, reached: BarrierReached) -> ApplyResult:
+        started = self._clock.now()
+        outcome = await self._applier.barrier(reached)
+        _APPLY_SECONDS.observe(self._clock.now() - started)
+        _APPLIED.set(self._applier.applied)
+        return outcome
+
+    def _register(self, server: grpc.aio.Server) -> tuple[str]:
+        sources = Sources(
+            node=self._parts.node,
+            journal=self._parts.journal,
+            applier=self._applier,
+            stream=self._stream,
+            dataplane=self._parts.dataplane,
+            worker=self._worker,
+        )
+        agent_pb2_grpc.add_AgentServicer_to_server(AgentServicer(sources), server)
+        return (agent_pb2.DESCRIPTOR.services_by_name["Agent"].full_name,)
+
+    async def _is_ready(self) -> bool:
+        """Ready: pods can be added with their policies."""
+        return self._applier.complete and bool(self._blocks.families)
+
+
+async def _stop(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])
+
+
+def boot_id() -> str:
+    """Changes with every boot."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -1,0 +1,246 @@
+"""Makes the kernel agree with the tracker.
+
+Plans, runs the steps in one worker thread, remembers the outcome.
+
+What cannot be applied (a full map, a refused route) is held closed, reported, and tried again at
+the next barrier; the rest is applied. The executor makes no choices: after a failure the kernel is
+read back and a new plan is made without what failed.
+"""
+
+import asyncio
+import time
+
+from deltaplane.delta.changes import ObjectKey
+from deltaplane.errors import Unavailable
+from deltaplane.model.objects import Kind
+from deltaplane.runtime import log
+from nodeagent import steps as s
+from nodeagent.dataplane.port import Applied, CapacityError, DataPlane
+from nodeagent.execute import RouteTable, StepFailed, execute
+from nodeagent.plan import Numbers, plan
+from nodeagent.state import Kernel, LocalInterface, Touched, Wanted, everything_in, from_dump
+from nodeagent.stream import ApplyResult, BarrierReached, Refusal
+from nodeagent.tracker import Tracker
+from nodeagent.worker import Worker
+
+MAX_ATTEMPTS = 8
+"""Plans per call; each attempt holds back what failed in the one before."""
+
+
+class Applier:
+    """The only one that changes the data path after start. `load` comes first, then `run`.
+
+    Attributes:
+        tracker: what should be.
+        kernel: what is.
+        applied: revision that the kernel agrees with; 0 before the first barrier of this process.
+        complete: a complete view has been applied since the start.
+        refused: objects that are held closed.
+    """
+
+    def __init__(self, dataplane: DataPlane, table: RouteTable, worker: Worker) -> None:
+        self.tracker = Tracker()
+        self.kernel = Kernel()
+        self.applied = 0
+        self.complete = False
+        self.refused: tuple[Refusal, ...] = ()
+        self._dataplane = dataplane
+        self._table = table
+        self._worker = worker
+        self._numbers = Numbers(1, 1)
+        self._pending = Touched()
+        self._work = asyncio.Event()
+        self._waiting: list[asyncio.Future[None]] = []
+        self._current: list[asyncio.Future[None]] = []
+        self._unresolved: dict[ObjectKey, Refusal] = {}
+        self._stopped = False
+
+    async def load(self) -> Applied:
+        """Reads what is in the kernel and adopts it untouched; returns what it stems from."""
+        actual = await self._worker.call(self._dataplane.dump)
+        self.kernel = from_dump(actual, await self._worker.call(self._table.dump))
+        last_set = max((held.set_id for held in actual.policy_sets), default=0)
+        last_epoch = max((subject.epoch for subject in actual.subjects), default=0)
+        # Connections remember epochs of subjects that are gone by now: start above what time alone
+        # could have reached. Tenths of a second since boot fill 32 bits in 13 years.
+        since_boot = int(time.clock_gettime(time.CLOCK_BOOTTIME) * 10)
+        self._numbers = Numbers(last_set + 1, max(last_epoch, since_boot) + 1)
+        return actual.applied
+
+    async def barrier(self, reached: BarrierReached) -> ApplyResult:
+        """Applies a barrier; see `nodeagent.stream`. Before a complete view nothing is touched."""
+        if not reached.complete:
+            return ApplyResult()
+        first, self.complete = not self.complete, True
+        if first:
+            keys = frozenset((held.value.kind, held.value.key) for held in reached.view)
+            self._pending.add(self.tracker.advance(reached.view, reached.revision, keys))
+            self._pending.add(self.tracker.everything())
+            self._pending.add(everything_in(self.kernel))
+        else:
+            changed = self.tracker.advance(reached.view, reached.revision, reached.changed)
+            self._pending.add(changed)
+        await self.settle()
+        if reached.changed or first or reached.revision != self.applied:
+            state = Applied(lineage=reached.lineage, revision=reached.revision)
+            await self._worker.call(self._dataplane.set_applied, state)
+        self.applied = reached.revision
+        return ApplyResult(refused=self.refused)
+
+    async def run(self) -> None:
+        """Applies what is pending, until cancelled. Waiting callers may be cancelled."""
+        try:
+            while True:
+                await self._work.wait()
+                self._work.clear()
+                self._current, self._waiting = self._waiting, []
+                touched, self._pending = self._pending, Touched()
+                if touched:
+                    self._pending.add(await self._settle(touched))
+                for future in self._current:
+                    if not future.done():
+                        future.set_result(None)
+        finally:
+            # Whoever waits must neither wait for ever nor believe that it was applied.
+            self._stopped = True
+            for future in (*self._current, *self._waiting):
+                future.cancel()
+
+    async def attach(self, local: LocalInterface) -> None:
+        """Puts the programs on an interface and makes it known, closed or open as it should be."""
+        await self._worker.call(self._dataplane.attach_pod, local.ifindex)
+        self._pending.add(self.tracker.add_local(local))
+        await self.settle()
+
+    async def registered(self, number: int, identity: int, revision: int) -> None:
+        """The registry has answered for an interface."""
+        self._pending.add(self.tracker.registered(number, identity, revision))
+        await self.settle()
+
+    async def detach(self, number: int) -> None:
+        """An interface goes: nothing passes any more when this returns."""
+        self._pending.add(self.tracker.remove_local(number))
+        await self.settle()
+
+    def is_open(self, number: int) -> bool:
+        """Whether an interface is judged by the policies of its newest identity."""
+        local = self.tracker.locals.get(number)
+        if local is None:
+            return False
+        in_force = self.kernel.endpoints.get(local.ifindex)
+        identity = self.tracker.wanted_identity(local)
+        return (
+            in_force is not None
+            and in_force.identity == identity
+            and identity in self.kernel.subjects
+        )
+
+    def identities(self) -> dict[int, int]:
+        """Endpoint number → identity in force, of open interfaces."""
+        return {
+            endpoint.endpoint_id: endpoint.identity
+            for endpoint in self.kernel.endpoints.values()
+            if endpoint.identity in self.kernel.subjects
+        }
+
+    async def wait_open(self, number: int, seconds: float) -> bool:
+        """Waits until an interface is open; False when it is not in time."""
+        try:
+            async with asyncio.timeout(seconds):
+                while not self.is_open(number):
+                    await self._next_settled()
+        except TimeoutError:
+            return self.is_open(number)
+        return True
+
+    async def settle(self) -> None:
+        """Returns when all that was pending at the call is applied or refused.
+
+        Raises:
+            Unavailable: the agent is stopping.
+        """
+        if self._stopped:
+            raise Unavailable("the agent is stopping")
+        settled = self._next_settled()
+        self._work.set()
+        await settled
+
+    # --- inside ----------------------------------------------------------------------------------
+
+    def _next_settled(self) -> asyncio.Future[None]:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        return future
+
+    async def _settle(self, touched: Touched) -> Touched:
+        """Plans and runs until a plan works; returns the keys that are to be tried again."""
+        held_back, left = Touched(), Touched()
+        refused: dict[ObjectKey, Refusal] = {}
+        wanted = Wanted()
+        for _ in range(MAX_ATTEMPTS):
+            wanted = self.tracker.wanted(touched, self.kernel)
+            wanted.leave_out(held_back)
+            steps = plan(wanted, self.kernel.cut(touched), self._numbers, in_sync=self.complete)
+            try:
+                await self._worker.call(self._run, steps)
+                break
+            except StepFailed as failure:
+                log.get().error(
+                    "step_failed", step=type(failure.step).__name__, reason=failure.reason
+                )
+                keys = s.keys(failure.step)
+                if isinstance(failure.step, s.DELETIONS):
+                    touched.remove(keys)
+                    left.add(keys)
+                else:
+                    held_back.add(keys)
+                    refused |= self._refusals(keys, failure.reason)
+                await self._read_back()
+        self._check_closure(wanted)
+        refused |= self._unresolved
+        self.refused = tuple(refused.values())
+        left.add(held_back)
+        return left
+
+    def _run(self, steps: tuple[s.Step, ...]) -> None:
+        """In the worker thread. What is known of the kernel follows step by step."""
+        for step in steps:
+            try:
+                execute(step, self._dataplane, self._table)
+            except (CapacityError, OSError) as error:
+                raise StepFailed(step, str(error)) from error
+            s.record(self.kernel, step)
+
+    async def _read_back(self) -> None:
+        actual = await self._worker.call(self._dataplane.dump)
+        self.kernel = from_dump(actual, await self._worker.call(self._table.dump))
+
+    def _check_closure(self, wanted: Wanted) -> None:
+        """Reports subjects whose policies name what the view lacks: those rules allow nothing."""
+        for identity in wanted.subjects:
+            key = (Kind.SUBJECT_POLICY, identity.to_bytes(4))
+            missing = self.tracker.missing_peer_sets(identity)
+            self._unresolved.pop(key, None)
+            if missing:
+                reason = f"peer sets are missing: {', '.join(name.hex() for name in missing)}"
+                self._unresolved[key] = Refusal(
+                    kind=key[0], key=key[1], reason=reason, retryable=False
+                )
+        for key in [
+            k for k in self._unresolved if int.from_bytes(k[1]) not in self.kernel.subjects
+        ]:
+            del self._unresolved[key]
+
+    def _refusals(self, keys: Touched, reason: str) -> dict[ObjectKey, Refusal]:
+        """The objects behind keys that could not be applied."""
+        objects = {(Kind.NODE, index.to_bytes(4)) for index in keys.next_hops}
+        objects |= {(Kind.SUBJECT_POLICY, identity.to_bytes(4)) for identity in keys.subjects}
+        found = [
+            *(self.tracker.object_of(address) for address in keys.mappings),
+            *(self.tracker.block_key(prefix) for prefix in keys.routes),
+            *(self.tracker.range_key(key) for key in keys.ranges),
+        ]
+        objects |= {key for key in found if key is not None}
+        return {
+            key: Refusal(kind=key[0], key=key[1], reason=reason, retryable=True) for key in objects
+        }

@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * The CNI plugin binary: forwards one call to the node agent and prints its answer.
+ *
+ * It holds no state and no logic but VERSION, so that an upgrade of the agent needs no new binary on the node. Static
+ * and without an interpreter, because the container runtime waits for it on every pod start.
+ *
+ * Request:  u32 length of the rest, then seven fields, each u32 length + bytes: CNI_COMMAND, CNI_CONTAINERID, CNI_NETNS,
+ *           CNI_IFNAME, CNI_ARGS, CNI_PATH, standard input. The descriptor of CNI_NETNS rides on the first byte.
+ * Answer:   u32 exit code, u32 length, bytes for standard output. All numbers are big endian.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "json.h"
+
+#define DEFAULT_SOCKET "/run/deltaplane/agent.sock"
+#define MAX_CONFIG     (1u << 20)
+#define MAX_VARIABLE   (1u << 16)
+#define MAX_ANSWER     (1u << 20)
+/* Seconds; longer than the agent's own bounds together, shorter than the runtime's patience. */
+#define TIMEOUT_SECONDS 30
+
+enum {
+	CNI_BAD_ENVIRONMENT = 4,
+	CNI_IO_FAILURE = 5,
+	CNI_BAD_CONFIG = 6,
+	CNI_TRY_AGAIN = 11,
+	CNI_NOT_AVAILABLE = 50,
+};
+
+static const char *const variables[] = {
+	"CNI_COMMAND", "CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_ARGS", "CNI_PATH",
+};
+#define VARIABLES (sizeof(variables) / sizeof(variables[0]))
+
+static char config[MAX_CONFIG + 1];
+static char request[4 + (VARIABLES + 1) * 4 + VARIABLES * MAX_VARIABLE + MAX_CONFIG];
+static char answer[MAX_ANSWER];
+static char version[16] = "1.1.0";
+
+static bool write_all(int fd, const char *data, size_t length)
+{
+	while (length) {
+		ssize_t written = write(fd, data, length);
+
+		if (written < 0 && errno == EINTR)
+			continue;
+		if (written <= 0)
+			return false;
+		data += written;
+		length -= (size_t)written;
+	}
+	return true;
+}
+
+/* Reads until length bytes or the end of file; returns how many came, or -1. */
+static ssize_t read_up_to(int fd, char *data, size_t length)
+{
+	size_t got = 0;
+
+	while (got < length) {
+		ssize_t part = read(fd, data + got, length - got);
+
+		if (part < 0 && errno == EINTR)
+			continue;
+		if (part < 0)
+			return -1;
+		if (!part)
+			break;
+		got += (size_t)part;
+	}
+	return (ssize_t)got;
+}
+
+/* Prints a CNI error object and ends. The texts are ours: nothing in them needs escaping. */
+__attribute__((noreturn)) static void fail(int code, const char *message, const char *reason)
+{
+	char text[512];
+	int length =
+		snprintf(text, sizeof(text),
+			 "{\"cniVersion\":\"%s\",\"code\":%d,\"msg\":\"%s\",\"details\":\"%s\"}\n",
+			 version, code, message, reason);
+
+	write_all(STDOUT_FILENO, text, (size_t)length);
+	exit(1);
+}
+
+/* Repeats the caller's version in our errors if it looks like one. */
+static void adopt_version(const struct json_text *text)
+{
+	if (!text->data || !text->length || text->length >= sizeof(version))
+		return;
+	for (size_t i = 0; i < text->length; i++)
+		if (!strchr("0123456789.", text->data[i]))
+			return;
+	memcpy(version, text->data, text->length);
+	version[text->length] = 0;
+}
+
+static size_t read_config(struct sockaddr_un *address)
+{
+	struct json_scan scan = {.at = config};
+	ssize_t length = read_up_to(STDIN_FILENO, config, sizeof(config));
+
+	if (length < 0)
+		fail(CNI_IO_FAILURE, "cannot read the configuration", strerror(errno));
+	if (length > (ssize_t)MAX_CONFIG)
+		fail(CNI_BAD_CONFIG, "the configuration is longer than 1 MiB", "");
+	scan.end = config + length;
+	if (!json_object(&scan))
+		fail(CNI_BAD_CONFIG, "the configuration on standard input is not a JSON object",
+		     "");
+	adopt_version(&scan.version);
+	address->sun_family = AF_UNIX;
+	strcpy(address->sun_path, DEFAULT_SOCKET);
+	if (scan.socket.data) {
+		if (scan.socket.escaped || !scan.socket.length ||
+		    scan.socket.length >= sizeof(address->sun_path))
+			fail(CNI_BAD_CONFIG,
+			     "agentSocket is no usable path of 1 to 107 plain characters", "");
+		memcpy(address->sun_path, scan.socket.data, scan.socket.length);
+		address->sun_path[scan.socket.length] = 0;
+	}
+	return (size_t)length;
+}
+
+static char *put_number(char *at, size_t number)
+{
+	uint32_t wire = htonl((uint32_t)number);
+
+	memcpy(at, &wire, sizeof(wire));
+	return at + sizeof(wire);
+}
+
+static char *put_field(char *at, const char *data, size_t length)
+{
+	at = put_number(at, length);
+	memcpy(at, data, length);
+	return at + length;
+}
+
+static size_t build_request(size_t config_length)
+{
+	char *at = request + 4;
+
+	for (size_t i = 0; i < VARIABLES; i++) {
+		const char *value = getenv(variables[i]);
+		size_t length = value ? strlen(value) : 0;
+
+		if (length > MAX_VARIABLE)
+			fail(CNI_BAD_ENVIRONMENT, "longer than 64 KiB", variables[i]);
+		at = put_field(at, value ? value : "", length);
+	}
+	at = put_field(at, config, config_length);
+	put_number(request, (size_t)(at - request - 4));
+	return (size_t)(at - request);
+}
+
+/* Sends the request; the namespace, if there is one, goes with the first byte. */
+static bool send_request(int fd, int netns, size_t length)
+{
+	union {
+		struct cmsghdr header;
+		char space[CMSG_SPACE(sizeof(int))];
+	} control = {0};
+	struct iovec data = {.iov_base = request, .iov_len = length};
+	struct msghdr message = {.msg_iov = &data, .msg_iovlen = 1};
+	ssize_t sent;
+
+	if (netns >= 0) {
+		message.msg_control = &control;
+		message.msg_controllen = sizeof(control.space);
+		control.header.cmsg_level = SOL_SOCKET;
+		control.header.cmsg_type = SCM_RIGHTS;
+		control.header.cmsg_len = CMSG_LEN(sizeof(int));
+		memcpy(CMSG_DATA(&control.header), &netns, sizeof(netns));
+	}
+	do
+		sent = sendmsg(fd, &message, MSG_NOSIGNAL);
+	while (sent < 0 && errno == EINTR);
+	for (size_t done = sent < 0 ? 0 : (size_t)sent; sent > 0 && done < length;
+	     done += (size_t)sent)
+		sent = send(fd, request + done, length - done, MSG_NOSIGNAL);
+	return sent > 0;
+}
+
+static int forward(const struct sockaddr_un *address, size_t length, int unreachable)
+{
+	const char *path = getenv("CNI_NETNS");
+	const struct timeval timeout = {.tv_sec = TIMEOUT_SECONDS};
+	int netns = path && *path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	uint32_t head[2];
+
+	if (fd < 0)
+		fail(CNI_IO_FAILURE, "cannot make a socket", strerror(errno));
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout));
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof(timeout));
+	if (connect(fd, (const struct sockaddr *)address, sizeof(*address)))
+		fail(unreachable, "the node agent is not reachable on its socket", strerror(errno));
+	if (!send_request(fd, netns, length))
+		fail(unreachable, "the node agent did not take the request", strerror(errno));
+	if (read_up_to(fd, (char *)head, sizeof(head)) != sizeof(head))
+		fail(unreachable, "the node agent gave no answer", "");
+	length = ntohl(head[1]);
+	if (length > MAX_ANSWER || read_up_to(fd, answer, length) != (ssize_t)length)
+		fail(unreachable, "the node agent's answer is cut short", "");
+	if (!write_all(STDOUT_FILENO, answer, length))
+		return 1;
+	return ntohl(head[0]) ? 1 : 0;
+}
+
+int main(void)
+{
+	static const char versions[] = "{\"cniVersion\":\"1.1.0\",\"supportedVersions\":[\"0.3.1\","
+				       "\"0.4.0\",\"1.0.0\",\"1.1.0\"]}\n";
+	struct sockaddr_un address = {0};
+	const char *command = getenv("CNI_COMMAND");
+
+	if (!command || !*command)
+		fail(CNI_BAD_ENVIRONMENT, "required environment variable is missing",
+		     "CNI_COMMAND");
+	/* Before standard input is read: the runtime may keep it open. */
+	if (!strcmp(command, "VERSION"))
+		return !write_all(STDOUT_FILENO, versions, sizeof(versions) - 1);
+	return forward(&address, build_request(read_config(&address)),
+		       strcmp(command, "STATUS") ? CNI_TRY_AGAIN : CNI_NOT_AVAILABLE);
+}

@@ -1,0 +1,103 @@
+"""Options of the node agent."""
+
+import re
+from pathlib import Path
+from typing import Annotated, ClassVar, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from deltaplane.errors import Invalid
+from deltaplane.model.addresses import AddressPair, parse_address
+from deltaplane.runtime import address
+from deltaplane.runtime.config import ProcessConfig
+
+NODE_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
+"""A Kubernetes node name: a DNS subdomain."""
+
+
+def _node_name(text: str) -> str:
+    if not NODE_NAME.fullmatch(text):
+        raise ValueError("a DNS subdomain of at most 253 characters is needed")
+    return text
+
+
+def _targets(text: str) -> str:
+    try:
+        return ",".join(str(address.parse(part.strip())) for part in text.split(","))
+    except Invalid as error:
+        raise ValueError(error.reason) from None
+
+
+def _family(size: int) -> AfterValidator:
+    def check(text: str) -> str:
+        if text and len(parse_address(text)) != size:
+            raise ValueError(f"an IPv{4 if size == 4 else 6} address is needed")
+        return text
+
+    return AfterValidator(check)
+
+
+Targets = Annotated[str, AfterValidator(_targets)]
+"""One or more addresses of a service, separated by commas."""
+
+
+class AgentConfig(ProcessConfig):
+    """Options of `python -m nodeagent`."""
+
+    EXAMPLES: ClassVar[str] = (
+        "  python -m nodeagent --node-name n1 --uplink eth0 --node-ipv4 192.0.2.1 \\\n"
+        "      --registry 192.0.2.9:4002 --ipam 192.0.2.9:4001 --slicer 192.0.2.9:4003"
+    )
+
+    node_name: Annotated[str, AfterValidator(_node_name)] = Field(
+        description="Kubernetes name of this node"
+    )
+    registry: Targets = Field(description="endpoints service, host:port,… or unix:/path")
+    ipam: Targets = Field(description="ipam service, host:port,… or unix:/path")
+    slicer: Targets = Field(description="slicer service, host:port,… or unix:/path")
+    uplink: str = Field(description="link to the other nodes", min_length=1, max_length=15)
+    node_ipv4: Annotated[str, _family(4)] = Field(
+        default="", description="IPv4 address of the uplink, next hop of this node's blocks"
+    )
+    node_ipv6: Annotated[str, _family(16)] = Field(
+        default="", description="IPv6 address of the uplink, next hop of this node's blocks"
+    )
+    state_dir: Path = Field(
+        default=Path("/var/lib/deltaplane"), description="where the journal and node.uid are kept"
+    )
+    socket: Path = Field(
+        default=Path("/run/deltaplane/agent.sock"), description="unix socket of the CNI plugin"
+    )
+    pin_dir: Path = Field(
+        default=Path("/sys/fs/bpf/deltaplane"), description="folder of a BPF file system"
+    )
+    netns: Path | None = Field(
+        default=None, description="network namespace to work in; none: the one it starts in"
+    )
+    pools: tuple[str, ...] = Field(
+        default=(), description="pools that addresses come from; none: all"
+    )
+    mtu: int = Field(
+        default=0, ge=0, le=65535, description="MTU of pods, bytes; 0: that of the uplink"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.node_ipv4 and not self.node_ipv6:
+            raise ValueError("--node-ipv4 or --node-ipv6 is needed: other nodes route to it")
+        if 0 < self.mtu < 1280 and self.node_ipv6:
+            raise ValueError("--mtu: IPv6 needs at least 1280 bytes")
+        return self
+
+    @property
+    def addresses(self) -> AddressPair:
+        """Of the uplink."""
+        return AddressPair(
+            ipv4=parse_address(self.node_ipv4) if self.node_ipv4 else None,
+            ipv6=parse_address(self.node_ipv6) if self.node_ipv6 else None,
+        )
+
+    @property
+    def slicers(self) -> tuple[str, ...]:
+        """Each slicer; the stream tries them in turn."""
+        return tuple(self.slicer.split(","))

@@ -1,0 +1,325 @@
+"""The life of a pod's interface: ADD, DEL, and what a restart has to finish.
+
+The journal comes first and goes last, so that whatever stops the agent in between is found again.
+In ADD the link is made while the registry is asked; in DEL the interface is closed, then its link
+goes, then its registration, then its addresses may rest.
+"""
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+from deltaplane.errors import (
+    Conflict,
+    DeltaplaneError,
+    Exhausted,
+    NotFound,
+    Refused,
+    Unavailable,
+)
+from deltaplane.runtime import log, metrics
+from deltaplane.runtime.clock import Clock
+from nodeagent.apply import Applier
+from nodeagent.blocks import Blocks
+from nodeagent.cni.netconf import Attachment, Call, PodName
+from nodeagent.cni.result import CniError, Code, Interface
+from nodeagent.control import ControlPlane, NodeFacts, Registration
+from nodeagent.journal import InterfaceRecord, Journal, State
+from nodeagent.netlink.links import PodLink
+from nodeagent.pods import PodLinks
+from nodeagent.state import LocalInterface
+from nodeagent.tracker import NEVER_OPEN
+from nodeagent.worker import Worker
+
+OPEN_SECONDS = 1.0
+"""Longest that ADD waits for the pod's policies, or for its pod record."""
+
+RELEASE_RETRY_SECONDS = (1.0, 30.0)
+"""First and longest pause between attempts to release what the registry still holds."""
+
+_ADD_SECONDS = metrics.histogram(
+    "cni_add_seconds", "CNI ADD inside the agent, by outcome", ("outcome",)
+)
+_OPENED_LATE = metrics.counter(
+    "cni_add_opened_late", "ADDs answered before the pod's policies were in force"
+)
+
+
+@dataclass(slots=True)
+class _Turn:
+    """A lock and how many hold it or wait for it."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    users: int = 0
+
+
+class Interfaces:
+    """All interfaces of this node."""
+
+    def __init__(
+        self,
+        *,
+        journal: Journal,
+        writer: Worker,
+        links: PodLinks,
+        applier: Applier,
+        blocks: Blocks,
+        control: ControlPlane,
+        node: NodeFacts,
+        mtu: int,
+        clock: Clock,
+    ) -> None:
+        self._journal = journal
+        self._writer = writer
+        self._links = links
+        self._applier = applier
+        self._blocks = blocks
+        self._control = control
+        self._node = node
+        self._mtu = mtu
+        self._clock = clock
+        self._turns: dict[Attachment, _Turn] = {}
+        self._releasing = asyncio.Event()
+
+    # --- ADD -------------------------------------------------------------------------------------
+
+    async def add(self, call: Call, pod: PodName, netns: int) -> Interface:
+        """Makes an interface, or leaves nothing.
+
+        Raises:
+            CniError: with the code for the runtime.
+        """
+        started = self._clock.now()
+        async with self._alone(call.attachment):
+            record = await self._begin(call.attachment, pod)
+            try:
+                await self._make(record, netns)
+                await self._writer.call(self._journal.commit, record.number)
+            except (DeltaplaneError, OSError) as error:
+                await self._undo(record)
+                _ADD_SECONDS.labels("failed").observe(self._clock.now() - started)
+                raise _to_cni(error) from error
+            except BaseException:
+                await asyncio.shield(self._undo(record))
+                raise
+        _ADD_SECONDS.labels("ok").observe(self._clock.now() - started)
+        link = self._link(record)
+        return Interface(
+            ifname=link.ifname,
+            netns=call.netns,
+            pod_mac=link.pod_mac,
+            host_link=link.host_name,
+            host_mac=link.host_mac,
+            mtu=link.mtu,
+            addresses=record.addresses,
+        )
+
+    async def _begin(self, attachment: Attachment, pod: PodName) -> InterfaceRecord:
+        """Opens the journal entry; claims a block if that is what is missing."""
+        try:
+            if not self._blocks.families:
+                await self._blocks.ensure(1)
+            try:
+                return await self._write_entry(attachment, pod)
+            except Exhausted:
+                await self._blocks.ensure(1)
+                return await self._write_entry(attachment, pod)
+        except DeltaplaneError as error:
+            raise _to_cni(error) from error
+        finally:
+            self._blocks.used()
+
+    async def _write_entry(self, attachment: Attachment, pod: PodName) -> InterfaceRecord:
+        return await self._writer.call(
+            self._journal.begin,
+            attachment,
+            attempt=secrets.token_hex(8),
+            pod=pod,
+            families=self._blocks.families,
+            now=self._clock.wall_ns() / 1e9,
+        )
+
+    async def _make(self, record: InterfaceRecord, netns: int) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._make_link(record, netns))
+                registering = group.create_task(self._control.register(record, self._node))
+        except ExceptionGroup as failures:
+            raise _first(failures) from failures
+        await self._open(record, registering.result())
+
+    async def _make_link(self, record: InterfaceRecord, netns: int) -> None:
+        link = self._link(record)
+        ifindex = await self._links.create(link, netns)
+        await self._applier.attach(_local(record, link, ifindex))
+
+    async def _open(self, record: InterfaceRecord, registration: Registration) -> None:
+        """Waits until the pod's own policies are in force, within bounds."""
+        number = record.number
+        await self._applier.registered(number, registration.identity, registration.revision)
+        if await self._applier.wait_open(number, OPEN_SECONDS):
+            return
+        local = self._applier.tracker.locals[number]
+        if self._applier.tracker.wanted_identity(local) in NEVER_OPEN and not registration.has_pod:
+            raise Unavailable(f"there is no pod record of {record.pod.namespace}/{record.pod.name}")
+        _OPENED_LATE.inc()
+        log.get().warning("interface_still_closed", number=number, pod=record.pod.name)
+
+    async def _undo(self, record: InterfaceRecord) -> None:
+        """Takes back a half-made interface; what the registry holds may go later."""
+        try:
+            await self._writer.call(self._journal.retire, record.number)
+            await self._release(record)
+        except (DeltaplaneError, OSError) as error:
+            log.get().warning("release_postponed", number=record.number, reason=str(error))
+            self._releasing.set()
+
+    # --- DEL -------------------------------------------------------------------------------------
+
+    async def delete(self, attachment: Attachment) -> None:
+        """Removes an interface; an unknown one is fine.
+
+        With the registry away the rest follows later.
+        """
+        async with self._alone(attachment):
+            record = self._journal.find(attachment)
+            if record is None:
+                return
+            # Once this is written, the interface goes whatever happens to the caller.
+            await self._writer.call(self._journal.retire, record.number)
+            try:
+                await self._release(record)
+            except DeltaplaneError as error:
+                log.get().warning("release_postponed", number=record.number, reason=str(error))
+                self._releasing.set()
+
+    async def _release(self, record: InterfaceRecord) -> None:
+        """Undoes a RELEASING interface; may be repeated.
+
+        Raises:
+            DeltaplaneError: the registry could not be told.
+            OSError: the link could not be removed.
+        """
+        await self._applier.detach(record.number)
+        await self._links.delete(self._link(record).host_name)
+        try:
+            await self._control.release([record], self._node)
+        except (Conflict, NotFound, Refused) as error:
+            # This node is not registered any more: what it had went with it.
+            log.get().warning("release_refused", number=record.number, reason=str(error))
+        await self._writer.call(self._journal.erase, record.number, self._clock.wall_ns() / 1e9)
+
+    async def run_releases(self) -> None:
+        """Finishes postponed releases, for ever."""
+        pause, longest = RELEASE_RETRY_SECONDS
+        while True:
+            pending = [
+                record
+                for record in self._journal.interfaces.values()
+                if record.state is State.RELEASING
+            ]
+            try:
+                for record in pending:
+                    async with self._alone(record.attachment):
+                        # The call that retired it may have finished it meanwhile.
+                        if record.number in self._journal.interfaces:
+                            await self._release(record)
+            except (DeltaplaneError, OSError) as error:
+                log.get().info("release_failed", pending=len(pending), reason=str(error))
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, longest)
+                continue
+            pause = RELEASE_RETRY_SECONDS[0]
+            await self._releasing.wait()
+            self._releasing.clear()
+
+    # --- start -----------------------------------------------------------------------------------
+
+    async def resume(self) -> None:
+        """After a start: retires half-made interfaces, adopts whole ones, removes other links."""
+        present = await self._links.ours(self._node.uid)
+        for record in list(self._journal.interfaces.values()):
+            if record.state is State.ALLOCATING:
+                await self._writer.call(self._journal.retire, record.number)
+                continue
+            link = self._link(record)
+            ifindex = present.pop(link.host_name, None)
+            if record.state is State.READY and ifindex is not None:
+                await self._applier.attach(_local(record, link, ifindex))
+        known = {self._link(record).host_name for record in self._journal.interfaces.values()}
+        for name in present.keys() - known:
+            log.get().warning("orphaned_link_removed", link=name)
+            await self._links.delete(name)
+        self._releasing.set()
+
+    async def register_again(self) -> None:
+        """Tells the registry about every interface that is ready.
+
+        It may have lost some with the node.
+        """
+        for record in list(self._journal.interfaces.values()):
+            if record.state is not State.READY:
+                continue
+            try:
+                found = await self._control.register(record, self._node)
+            except DeltaplaneError as error:
+                log.get().warning(
+                    "interface_not_registered", number=record.number, reason=str(error)
+                )
+                continue
+            await self._applier.registered(record.number, found.identity, found.revision)
+
+    # --- inside ----------------------------------------------------------------------------------
+
+    def _link(self, record: InterfaceRecord) -> PodLink:
+        return PodLink(
+            number=record.number,
+            node_uid=self._node.uid,
+            ifname=record.attachment.ifname,
+            addresses=record.addresses,
+            mtu=self._mtu,
+        )
+
+    @contextlib.asynccontextmanager
+    async def _alone(self, attachment: Attachment) -> AsyncIterator[None]:
+        """One call at a time for one attachment."""
+        turn = self._turns.setdefault(attachment, _Turn())
+        turn.users += 1
+        try:
+            async with turn.lock:
+                yield
+        finally:
+            turn.users -= 1
+            if not turn.users:
+                del self._turns[attachment]
+
+
+def _local(record: InterfaceRecord, link: PodLink, ifindex: int) -> LocalInterface:
+    return LocalInterface(
+        number=record.number,
+        ifindex=ifindex,
+        addresses=record.addresses,
+        pod_mac=link.pod_mac,
+        host_mac=link.host_mac,
+    )
+
+
+def _first(group: ExceptionGroup[Exception]) -> Exception:
+    """The first leaf of a group."""
+    error: Exception = group
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _to_cni(error: DeltaplaneError | OSError) -> CniError:
+    """The error object for what stopped an ADD."""
+    match error:
+        case Unavailable() | Exhausted():
+            return CniError(Code.TRY_AGAIN, "not possible now", str(error))
+        case DeltaplaneError():
+            return CniError(Code.FAILED, "refused", str(error))
+        case _:
+            return CniError(Code.FAILED, "the kernel refuses the interface", str(error))

@@ -1,0 +1,64 @@
+"""Kernel settings below /proc/sys/net, of the namespace of the calling thread."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+ROOT = Path("/proc/sys/net")
+
+NODE: Mapping[str, str] = {
+    # The node routes for its pods.
+    "ipv4/ip_forward": "1",
+    "ipv6/conf/all/forwarding": "1",
+}
+"""Node-wide settings that the agent needs. What they were is recorded before they change."""
+
+HOST_LINK: Mapping[str, str] = {
+    # The data path checks sources against the endpoint itself.
+    "ipv4/conf/{link}/rp_filter": "0",
+    # Nobody configures a pod's link from inside the pod.
+    "ipv6/conf/{link}/accept_ra": "0",
+}
+POD_LINK: Mapping[str, str] = {
+    "ipv6/conf/{link}/disable_ipv6": "0",
+    "ipv6/conf/{link}/accept_ra": "0",
+    # Addresses are unique by construction; a tentative address would refuse the first packets.
+    "ipv6/conf/{link}/accept_dad": "0",
+}
+
+
+def read(name: str) -> str | None:
+    """The value, or None when this kernel has no such setting (IPv6 switched off at boot)."""
+    try:
+        return (ROOT / name).read_text().strip()
+    except FileNotFoundError:
+        return None
+
+
+def write(name: str, value: str) -> None:
+    """Sets a value; nothing happens for a setting that this kernel does not have.
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    try:
+        (ROOT / name).write_text(value)
+    except FileNotFoundError:
+        return
+
+
+def set_for_link(settings: Mapping[str, str], link: str) -> None:
+    """Applies per-link settings."""
+    for name, value in settings.items():
+        write(name.format(link=link), value)
+
+
+def differing(settings: Mapping[str, str]) -> dict[str, str]:
+    """Those node-wide settings that hold another value now, with that value."""
+    found = ((name, read(name)) for name in settings)
+    return {name: now for name, now in found if now is not None and now != settings[name]}
+
+
+def restore(recorded: Iterable[tuple[str, str]]) -> None:
+    """Writes recorded values back."""
+    for name, value in recorded:
+        write(name, value)

@@ -1,0 +1,220 @@
+"""From what the kernel holds to what it should hold: a complete, printable tuple of steps. Pure.
+
+Every prefix of the steps is safe. Where packets of an interface are judged (its subject, one
+direction, one remote address), what passes at any moment would pass before the first step or after
+the last one, and nothing refers to what is not there:
+
+    1. write new policy sets          nothing refers to them yet
+    2. withdraw                       mappings that go or change identity, interfaces that close
+    3. node routes                    next hops, then kernel routes and ranges
+    4. switch                         subjects to new sets (atomic each), interfaces to identities
+    5. mappings                       new ones and changed ones
+    6. after the grace period         delete what nothing refers to any more
+
+Mappings come after the switch, not before it: under a policy that is about to go, a new mapping
+could let pass what neither the old nor the new state allows. Until its mapping is there an address
+belongs to no peer, which closes. Where nothing is switched there is no such moment, so mappings
+change in place, without a gap.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields, replace
+from typing import TypeVar
+
+from nodeagent.dataplane.port import LocalEndpoint, PolicySet, Subject
+from nodeagent.policy import ResolvedDirection
+from nodeagent.state import InForce, Kernel, Policies, Wanted
+from nodeagent.steps import (
+    AddRoutes,
+    DeleteEndpoints,
+    DeleteMappings,
+    DeleteNextHops,
+    DeleteRanges,
+    DeleteRoutes,
+    DeleteSets,
+    DeleteSubjects,
+    SetEndpoints,
+    SetMappings,
+    SetNextHops,
+    SetRanges,
+    Step,
+    SwitchSubjects,
+    Synchronize,
+    WriteSet,
+)
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+@dataclass
+class Numbers:
+    """Counters for set ids and epochs: the next of each. They only go up."""
+
+    next_set: int
+    next_epoch: int
+
+    def take_set(self) -> int:
+        """A set id that nothing refers to."""
+        self.next_set += 1
+        return self.next_set - 1
+
+    def take_epoch(self) -> int:
+        """An epoch that no connection has seen."""
+        self.next_epoch += 1
+        return self.next_epoch - 1
+
+
+@dataclass
+class _Policies:
+    """The policy part of a plan while it is made."""
+
+    writes: list[WriteSet] = field(default_factory=list)
+    switches: list[InForce] = field(default_factory=list)
+    unused: list[int] = field(default_factory=list)
+
+
+def plan(wanted: Wanted, kernel: Kernel, numbers: Numbers, *, in_sync: bool) -> tuple[Step, ...]:
+    """Plans the way from one state to the other. Both may be cut to the keys of interest.
+
+    Args:
+        wanted: what should be.
+        kernel: what is.
+        numbers: where new set ids and epochs come from.
+        in_sync: whether what is not wanted may go; False keeps it until a complete snapshot says
+            so.
+    """
+    policies = _plan_policies(wanted, kernel, numbers)
+    endpoints = _changed(wanted.endpoints, kernel.endpoints)
+    closing = [e for e in endpoints if e.identity == 0]
+    closing += _leaving(endpoints, kernel, policies.switches)
+    opening = [e for e in endpoints if e.identity != 0]
+    mappings = _changed(wanted.mappings, kernel.mappings)
+    withdrawn = _gone(wanted.mappings, kernel.mappings) if in_sync else []
+    if policies.switches or opening:
+        withdrawn += [m.address for m in mappings if m.address in kernel.mappings]
+    steps: list[Step] = [
+        *policies.writes,
+        DeleteMappings(tuple(withdrawn)),
+        # Which interfaces there are is the journal's knowledge, not the stream's.
+        DeleteEndpoints(tuple(_gone(wanted.endpoints, kernel.endpoints))),
+        SetEndpoints(tuple(closing)),
+        SetNextHops(tuple(_changed(wanted.next_hops, kernel.next_hops))),
+        AddRoutes(tuple(_changed(wanted.routes, kernel.routes))),
+        SetRanges(tuple(_changed(wanted.ranges, kernel.ranges))),
+        SwitchSubjects(tuple(policies.switches)),
+        SetEndpoints(tuple(opening)),
+        SetMappings(tuple(mappings)),
+    ]
+    if in_sync:
+        steps += _leftovers(wanted, kernel, policies.unused)
+    else:
+        steps += [Synchronize(), DeleteSets(tuple(policies.unused))] if policies.unused else []
+    return tuple(step for step in steps if not _is_empty(step))
+
+
+def _leaving(
+    endpoints: list[LocalEndpoint], kernel: Kernel, switches: list[InForce]
+) -> list[LocalEndpoint]:
+    """Interfaces that leave an identity whose policies change: closed until they have arrived.
+
+    Neither the old policies of the new identity nor the new policies of the old one are theirs.
+    """
+    switched = {in_force.subject.identity for in_force in switches}
+    return [
+        replace(held, identity=0)
+        for endpoint in endpoints
+        if (held := kernel.endpoints.get(endpoint.ifindex)) is not None
+        and held.identity in switched
+        and held.identity != endpoint.identity != 0
+    ]
+
+
+def _leftovers(wanted: Wanted, kernel: Kernel, unused: list[int]) -> list[Step]:
+    subjects = _gone(wanted.subjects, kernel.subjects)
+    for identity in subjects:
+        entry = kernel.subjects[identity].subject
+        unused = [*unused, *(s for s in (entry.ingress_set, entry.egress_set) if s)]
+    unused = sorted({*unused, *kernel.orphan_sets})
+    deletions: list[Step] = [
+        DeleteSubjects(tuple(subjects)),
+        # The grace period of everything before: what is deleted next is in nobody's hands.
+        *([Synchronize()] if unused else []),
+        DeleteSets(tuple(unused)),
+        DeleteRanges(tuple(_gone(wanted.ranges, kernel.ranges))),
+        DeleteRoutes(tuple(kernel.routes[key] for key in _gone(wanted.routes, kernel.routes))),
+        DeleteNextHops(tuple(_gone(wanted.next_hops, kernel.next_hops))),
+    ]
+    return deletions
+
+
+def _plan_policies(wanted: Wanted, kernel: Kernel, numbers: Numbers) -> _Policies:
+    """New sets for what changed; a direction that says the same keeps its set."""
+    planned = _Policies()
+    for identity, policies in sorted(wanted.subjects.items()):
+        held = kernel.subjects.get(identity)
+        if held is not None and held.policies == policies:
+            continue
+        sets = []
+        for now, before, old in _directions(policies, held):
+            if before is not None and now == before.content:
+                sets.append(old)
+                continue
+            sets.append(_write(now, identity, numbers, planned))
+            if old:
+                planned.unused.append(old)
+        subject = Subject(
+            identity=identity,
+            ingress_set=sets[0],
+            egress_set=sets[1],
+            epoch=numbers.take_epoch(),
+        )
+        planned.switches.append(InForce(subject, policies))
+    return planned
+
+
+@dataclass(frozen=True, slots=True)
+class _Before:
+    content: ResolvedDirection | None
+
+
+def _directions(
+    policies: Policies, held: InForce | None
+) -> list[tuple[ResolvedDirection | None, _Before | None, int]]:
+    """(what it says now, what it said before, its old set) for ingress and egress."""
+    if held is None:
+        return [(policies.ingress, None, 0), (policies.egress, None, 0)]
+    before, entry = held.policies, held.subject
+    return [
+        (policies.ingress, _Before(before.ingress), entry.ingress_set),
+        (policies.egress, _Before(before.egress), entry.egress_set),
+    ]
+
+
+def _write(
+    content: ResolvedDirection | None, identity: int, numbers: Numbers, planned: _Policies
+) -> int:
+    if content is None:
+        return 0
+    number = numbers.take_set()
+    planned.writes.append(
+        WriteSet(
+            PolicySet(set_id=number, entries=content.entries, prefixes=content.prefixes), identity
+        )
+    )
+    return number
+
+
+def _changed(wanted: dict[K, V], kernel: dict[K, V]) -> list[V]:
+    return [value for key, value in wanted.items() if kernel.get(key) != value]
+
+
+def _gone(wanted: Iterable[K], kernel: Iterable[K]) -> list[K]:
+    # In the kernel's order of keys: prefixes, numbers and addresses do not compare alike.
+    kept = set(wanted)
+    return [key for key in kernel if key not in kept]
+
+
+def _is_empty(step: Step) -> bool:
+    names = [item.name for item in fields(step)]
+    return bool(names) and not getattr(step, names[0])

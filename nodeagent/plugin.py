@@ -1,0 +1,121 @@
+"""What the CNI commands mean to this agent."""
+
+import os
+
+from deltaplane.errors import DeltaplaneError
+from deltaplane.runtime.clock import Clock
+from nodeagent.apply import Applier
+from nodeagent.blocks import Blocks
+from nodeagent.cni import result
+from nodeagent.cni.netconf import Attachment, Call
+from nodeagent.cni.result import CniError, Code
+from nodeagent.interfaces import Interfaces
+from nodeagent.journal import Journal, State
+from nodeagent.netlink import namespace
+
+
+class Plugin:
+    """Handles calls; see `nodeagent.cni.server.Handler`."""
+
+    def __init__(
+        self,
+        interfaces: Interfaces,
+        journal: Journal,
+        blocks: Blocks,
+        applier: Applier,
+        clock: Clock,
+    ) -> None:
+        self._interfaces = interfaces
+        self._journal = journal
+        self._blocks = blocks
+        self._clock = clock
+        self._applier = applier
+
+    async def handle(self, call: Call, netns: int | None) -> bytes:
+        """Runs a command and returns what the plugin prints.
+
+        Raises:
+            CniError: the command failed; nothing is left of it.
+        """
+        match call.command:
+            case "ADD":
+                return await self._add(call, netns)
+            case "DEL":
+                await self._delete(call.attachment)
+            case "GC":
+                await self._collect(call)
+            case "STATUS":
+                self._check_status()
+            case command:
+                raise CniError(
+                    Code.INVALID_ENVIRONMENT, f"{command} is not supported by deltaplane"
+                )
+        return b""
+
+    async def _add(self, call: Call, netns: int | None) -> bytes:
+        if netns is None:
+            raise CniError(
+                Code.UNKNOWN_CONTAINER, "the network namespace does not exist", call.netns
+            )
+        if not namespace.is_network_namespace(netns):
+            raise CniError(Code.INVALID_NETNS, "CNI_NETNS is no network namespace", call.netns)
+        home = namespace.own()
+        try:
+            if namespace.same(home, netns):
+                raise CniError(Code.INVALID_NETNS, "CNI_NETNS is the node's own", call.netns)
+        finally:
+            os.close(home)
+        if call.pod is None:
+            raise CniError(
+                Code.INVALID_ENVIRONMENT,
+                "CNI_ARGS does not name the pod",
+                "K8S_POD_NAMESPACE and K8S_POD_NAME are needed",
+            )
+        if not self._applier.tracker.node_index:
+            raise CniError(Code.TRY_AGAIN, "this node is not registered yet")
+        interface = await self._interfaces.add(call, call.pod, netns)
+        return result.success(call.version, interface)
+
+    async def _delete(self, attachment: Attachment) -> None:
+        try:
+            await self._interfaces.delete(attachment)
+        except (DeltaplaneError, OSError) as error:
+            raise CniError(Code.TRY_AGAIN, "the interface is not gone yet", str(error)) from error
+
+    async def _collect(self, call: Call) -> None:
+        """Deletes what the runtime does not know; goes on after a failure and reports it."""
+        if call.valid_attachments is None:
+            # Taking "no list" for "nothing is valid" would empty the node.
+            raise CniError(Code.INVALID_CONFIG, "cni.dev/valid-attachments is missing")
+        stale = [
+            record.attachment
+            for record in self._journal.interfaces.values()
+            if record.state is State.READY
+            and record.attachment.network == call.attachment.network
+            and (record.attachment.container_id, record.attachment.ifname)
+            not in call.valid_attachments
+        ]
+        failures = []
+        for attachment in stale:
+            try:
+                await self._delete(attachment)
+            except CniError as error:
+                failures.append(f"{attachment}: {error}")
+        if failures:
+            raise CniError(Code.TRY_AGAIN, "some attachments are left", "; ".join(failures))
+
+    def _check_status(self) -> None:
+        if not self._applier.tracker.node_index:
+            raise CniError(Code.NOT_AVAILABLE, "this node is not registered yet")
+        if not self._applier.complete:
+            raise CniError(Code.NOT_AVAILABLE, "no slicer has told the policies yet")
+        now = self._clock.wall_ns() / 1e9
+        empty = [
+            f"IPv{family}"
+            for family in sorted(self._blocks.families)
+            if not self._journal.available(family, now)
+        ]
+        if empty or not self._blocks.families:
+            raise CniError(
+                Code.NOT_AVAILABLE, "no address is free", ", ".join(empty) or "no block yet"
+            )

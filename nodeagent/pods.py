@@ -1,0 +1,45 @@
+"""Pod links from asyncio.
+
+One thread makes links, another removes them (removal takes 20 ms in the kernel).
+"""
+
+from typing import Protocol
+
+from nodeagent.netlink.links import Links, PodLink
+from nodeagent.worker import Worker
+
+
+class PodLinks(Protocol):
+    """Makes and removes the links of pods."""
+
+    async def create(self, link: PodLink, netns: int) -> int:
+        """Makes a link whole or leaves nothing; the index of the host-side link. Raises OSError."""
+        ...
+
+    async def delete(self, name: str) -> None:
+        """Removes a link; an absent one is fine. Raises OSError."""
+        ...
+
+    async def ours(self, node_uid: str) -> dict[str, int]:
+        """Name → index of the links that this node's agent has made."""
+        ...
+
+
+class KernelPodLinks:
+    """Implements PodLinks. Made in the node's network namespace."""
+
+    def __init__(self) -> None:
+        self._making, self._makers = Links(), Worker("link-make")
+        self._removing, self._removers = Links(), Worker("link-remove")
+
+    async def create(self, link: PodLink, netns: int) -> int:
+        """See PodLinks."""
+        return await self._makers.call(self._making.create, link, netns)
+
+    async def delete(self, name: str) -> None:
+        """See PodLinks."""
+        await self._removers.call(self._removing.delete, name)
+
+    async def ours(self, node_uid: str) -> dict[str, int]:
+        """See PodLinks."""
+        return await self._makers.call(self._making.ours, node_uid)

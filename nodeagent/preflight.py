@@ -1,0 +1,66 @@
+"""What must hold before the agent touches anything. Every problem says how to solve it."""
+
+import errno
+import os
+from pathlib import Path
+
+from nodeagent.config import AgentConfig
+from nodeagent.dataplane import bpffs
+from nodeagent.dataplane import preflight as dataplane
+from nodeagent.netlink.channel import Channel
+from nodeagent.netlink.message import NetlinkError
+
+CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21}
+"""Bits of linux/capability.h: links and routes; namespaces and BPF."""
+
+MAX_SOCKET_PATH_BYTES = 107
+MOUNT = f"mount -t bpf bpf {bpffs.BPFFS}"
+
+
+def check(config: AgentConfig) -> tuple[str, ...]:
+    """The problems of this machine and configuration; empty when there are none."""
+    missing = missing_capabilities()
+    if missing:
+        # The other checks would only repeat it in other words.
+        return (f"{', '.join(missing)} missing: run the agent as root",)
+    problems = [f"{item.what} is missing: {item.how_to_get}" for item in dataplane.check()]
+    problems += [*_check_uplink(config), *_check_socket(config.socket)]
+    if not bpffs.holds(config.pin_dir):
+        problems.append(f"--pin-dir {config.pin_dir} is in no BPF file system: {MOUNT}")
+    if not _is_writable(config.state_dir):
+        problems.append(f"state directory {config.state_dir} cannot be written; see --state-dir")
+    return tuple(problems)
+
+
+def missing_capabilities() -> tuple[str, ...]:
+    """Names of capabilities that this process lacks."""
+    status = Path("/proc/self/status").read_text()
+    mask = next(line for line in status.splitlines() if line.startswith("CapEff:")).split()[1]
+    return tuple(name for name, bit in CAPABILITIES.items() if not int(mask, 16) >> bit & 1)
+
+
+def _check_uplink(config: AgentConfig) -> list[str]:
+    try:
+        with Channel() as channel:
+            channel.link(config.uplink)
+    except NetlinkError as error:
+        if error.errno != errno.ENODEV:
+            raise
+        return [f"there is no link {config.uplink!r}; see --uplink and --netns"]
+    return []
+
+
+def _check_socket(path: Path) -> list[str]:
+    problems = []
+    if len(str(path).encode()) > MAX_SOCKET_PATH_BYTES:
+        problems.append(f"socket path {path} is longer than {MAX_SOCKET_PATH_BYTES} bytes")
+    if path.exists() and not path.is_socket():
+        problems.append(f"{path} exists and is no socket; see --socket")
+    return problems
+
+
+def _is_writable(directory: Path) -> bool:
+    """Whether the directory, or the nearest parent that exists, can be written."""
+    while not directory.exists():
+        directory = directory.parent
+    return directory.is_dir() and os.access(directory, os.W_OK)

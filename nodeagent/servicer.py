@@ -1,0 +1,128 @@
+"""deltaplane.v1.Agent: what this node says about itself. Read-only."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import grpc.aio
+
+import deltaplane
+from deltaplane import wire
+from deltaplane.v1 import agent_pb2, agent_pb2_grpc, registry_pb2
+from nodeagent.apply import Applier
+from nodeagent.control import NodeFacts
+from nodeagent.dataplane.port import DataPlane
+from nodeagent.journal import Journal, State
+from nodeagent.netlink.links import host_name
+from nodeagent.stream import SlicerStream
+from nodeagent.worker import Worker
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """Where the answers come from."""
+
+    node: NodeFacts
+    journal: Journal
+    applier: Applier
+    stream: SlicerStream
+    dataplane: DataPlane
+    worker: Worker
+
+
+class AgentServicer(agent_pb2_grpc.AgentServicer):
+    """Implements the service."""
+
+    def __init__(self, sources: Sources) -> None:
+        self._from = sources
+
+    async def GetStatus(
+        self, request: agent_pb2.GetStatusRequest, context: Context
+    ) -> agent_pb2.GetStatusResponse:
+        """How the agent is."""
+        del request, context
+        applier, node = self._from.applier, self._from.node
+        counts = applier.tracker.counts()
+        return agent_pb2.GetStatusResponse(
+            node=node.name,
+            node_uid=node.uid,
+            node_index=applier.tracker.node_index,
+            lineage=self._from.stream.lineage,
+            applied_revision=applier.applied,
+            connected=self._from.stream.connected,
+            endpoints=counts.endpoints,
+            identities=counts.identities,
+            subject_policies=counts.subject_policies,
+            interfaces=len(self._from.journal.interfaces),
+            refused=[
+                f"{refusal.kind.name} {refusal.key.hex()}: {refusal.reason}"
+                for refusal in applier.refused
+            ],
+            version=deltaplane.__version__,
+        )
+
+    async def ListDenials(
+        self, request: agent_pb2.ListDenialsRequest, context: Context
+    ) -> agent_pb2.ListDenialsResponse:
+        """Who was denied what."""
+        del request, context
+        denials = await self._from.worker.call(self._from.dataplane.denials)
+        return agent_pb2.ListDenialsResponse(
+            denials=[
+                agent_pb2.Denial(
+                    subject_identity=denial.subject_identity,
+                    peer_identity=denial.peer_identity,
+                    ingress=denial.ingress,
+                    protocol=denial.protocol,
+                    port=denial.port,
+                    packets=denial.packets,
+                    last_boot_ns=denial.last_boot_ns,
+                )
+                for denial in denials
+            ]
+        )
+
+    async def ListInterfaces(
+        self, request: agent_pb2.ListInterfacesRequest, context: Context
+    ) -> agent_pb2.ListInterfacesResponse:
+        """The interfaces of the journal that are not on their way out."""
+        del request, context
+        return agent_pb2.ListInterfacesResponse(interfaces=self._interfaces())
+
+    def _interfaces(self) -> Sequence[agent_pb2.Interface]:
+        identities = self._from.applier.identities()
+        return [
+            agent_pb2.Interface(
+                id=number,
+                owner=registry_pb2.OwnerToken(
+                    network=record.attachment.network,
+                    container_id=record.attachment.container_id,
+                    interface=record.attachment.ifname,
+                    attempt=record.attempt,
+                ),
+                namespace=record.pod.namespace,
+                pod=record.pod.name,
+                addresses=wire.address_pair_to_proto(record.addresses),
+                host_interface=host_name(number),
+                identity=identities.get(number, 0),
+            )
+            for number, record in sorted(self._from.journal.interfaces.items())
+            if record.state is not State.RELEASING
+        ]
+
+    async def ListCounters(
+        self, request: agent_pb2.ListCountersRequest, context: Context
+    ) -> agent_pb2.ListCountersResponse:
+        """Packet counters, one per outcome."""
+        del request, context
+        counters = await self._from.worker.call(self._from.dataplane.counters)
+        return agent_pb2.ListCountersResponse(
+            counters=[
+                agent_pb2.Counter(
+                    outcome=counter.outcome, packets=counter.packets, bytes=counter.bytes
+                )
+                for counter in counters
+            ]
+        )

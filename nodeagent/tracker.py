@@ -1,0 +1,384 @@
+"""From the streamed view and this node's own interfaces to what the kernel should hold. Pure.
+
+The tracker holds no decision of its own: every answer is a function of the view, the local
+interfaces and, for an interface whose new identity has no policy yet, of what is in force. What it
+remembers besides are indexes, so that a barrier costs as much as it changes.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import NamedTuple, TypeVar
+
+from deltaplane.delta.changes import ObjectKey
+from deltaplane.delta.view import View
+from deltaplane.model.addresses import AddressPair, Prefix, from_mapped, to_mapped
+from deltaplane.model.identity import Reserved
+from deltaplane.model.objects import (
+    BlockObject,
+    EndpointObject,
+    Kind,
+    NodeObject,
+    SubjectPolicy,
+)
+from nodeagent import policy, routes
+from nodeagent.dataplane.port import LocalEndpoint, Mapping, NextHop, Range
+from nodeagent.state import Kernel, LocalInterface, Policies, RangeKey, Touched, Wanted
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+NEVER_OPEN = frozenset({Reserved.NONE, Reserved.INIT, Reserved.UNKNOWN})
+"""Identities that never open an interface."""
+
+
+class Counts(NamedTuple):
+    """Objects in the view."""
+
+    endpoints: int
+    identities: int
+    subject_policies: int
+
+
+class Tracker:
+    """The desired state of one node.
+
+    Attributes:
+        node_index: our own number; 0 before the node is registered.
+    """
+
+    def __init__(self) -> None:
+        self.node_index = 0
+        self._view = View()
+        self._revision = 0
+        self._locals: dict[int, LocalInterface] = {}
+        # Indexes over the view as of the last `advance`.
+        self._holders: dict[bytes, set[ObjectKey]] = {}
+        self._addresses: dict[ObjectKey, tuple[bytes, ...]] = {}
+        self._blocks_of: dict[int, set[Prefix]] = {}
+        self._block_of: dict[ObjectKey, BlockObject] = {}
+        self._block_keys: dict[Prefix, ObjectKey] = {}
+
+    # --- inputs ----------------------------------------------------------------------------------
+
+    def advance(self, view: View, revision: int, changed: Iterable[ObjectKey]) -> Touched:
+        """Takes a barrier: the view is at `revision`; `changed` is what the last call has not seen.
+
+        The view is read until the next call, so it must not change in between without one.
+        """
+        self._view, self._revision = view, revision
+        touched = Touched()
+        for key in changed:
+            self._touch(key, touched)
+        # A registration that the stream now covers hands over to the stream.
+        for local in self._locals.values():
+            if local.revision and local.revision <= revision:
+                self._touch_local(local, touched)
+        return touched
+
+    def add_local(self, local: LocalInterface) -> Touched:
+        """An interface is there, or has been registered."""
+        touched = self.remove_local(local.number)
+        self._locals[local.number] = local
+        self._touch_local(local, touched)
+        return touched
+
+    def registered(self, number: int, identity: int, revision: int) -> Touched:
+        """The registry has answered; nothing happens for an interface that is gone."""
+        local = self._locals.get(number)
+        if local is None:
+            return Touched()
+        return self.add_local(replace(local, identity=identity, revision=revision))
+
+    def remove_local(self, number: int) -> Touched:
+        """An interface goes."""
+        touched = Touched()
+        local = self._locals.pop(number, None)
+        if local is not None:
+            self._touch_local(local, touched)
+        return touched
+
+    def everything(self) -> Touched:
+        """All that the view and the interfaces ask for."""
+        touched = Touched()
+        for held in self._view:
+            self._touch((held.value.kind, held.value.key), touched)
+        for local in self._locals.values():
+            self._touch_local(local, touched)
+        return touched
+
+    @property
+    def locals(self) -> dict[int, LocalInterface]:
+        """Interfaces by number."""
+        return dict(self._locals)
+
+    def counts(self) -> Counts:
+        """How much the view holds."""
+        view = self._view
+        return Counts(len(view.endpoints), len(view.identities), len(view.subject_policies))
+
+    def object_of(self, address: bytes) -> ObjectKey | None:
+        """The object that a mapping stems from, for a refusal. address: 16 bytes."""
+        return max(self._holders.get(address, ()), key=self._rank, default=None)
+
+    def block_key(self, prefix: Prefix) -> ObjectKey | None:
+        """The object that a route stems from, for a refusal."""
+        return self._block_keys.get(prefix)
+
+    def range_key(self, key: RangeKey) -> ObjectKey | None:
+        """The object that a range stems from, for a refusal."""
+        return self._block_keys.get(_prefix(key))
+
+    # --- what should be --------------------------------------------------------------------------
+
+    def wanted(self, touched: Touched, kernel: Kernel) -> Wanted:
+        """What should be at the touched keys.
+
+        Args:
+            touched: keys to answer for. Subjects that the touched interfaces need or leave are
+                added to it.
+            kernel: what is in force: an interface keeps its identity until the new one has a
+                policy.
+        """
+        identities = {
+            local.ifindex: self._identity(local, kernel) for local in self._locals.values()
+        }
+        for ifindex in touched.endpoints:
+            in_force = kernel.endpoints.get(ifindex)
+            touched.subjects |= {identities.get(ifindex, 0), in_force.identity if in_force else 0}
+        touched.subjects.discard(0)
+        needed = set(identities.values())
+        locals_by_link = {local.ifindex: local for local in self._locals.values()}
+        return Wanted(
+            next_hops=_found(touched.next_hops, self._next_hop),
+            ranges=_found(touched.ranges, self._range),
+            routes=_found(touched.routes, self._route),
+            mappings=_found(touched.mappings, self._mapping),
+            subjects=_found(touched.subjects & needed, self._policies),
+            endpoints={
+                ifindex: _endpoint(locals_by_link[ifindex], identities[ifindex])
+                for ifindex in touched.endpoints & locals_by_link.keys()
+            },
+        )
+
+    def wanted_identity(self, local: LocalInterface) -> int:
+        """The identity that an interface has by the newest that is known.
+
+        INIT or 0: none that opens.
+        """
+        held = self._view.endpoints.get(self._key(local))
+        if held is not None:
+            return held.value.identity
+        return local.identity if self._is_ahead(local) else 0
+
+    def missing_peer_sets(self, identity: int) -> tuple[bytes, ...]:
+        """Peer sets that the policies of an identity name and the view lacks.
+
+        Closure is broken then.
+        """
+        held = self._view.subject_policies.get(identity.to_bytes(4))
+        return () if held is None else self._resolve(held.value).missing
+
+    # --- inside ----------------------------------------------------------------------------------
+
+    def _touch(self, key: ObjectKey, touched: Touched) -> None:
+        kind, name = key
+        match kind:
+            case Kind.NODE:
+                self._touch_node(key, touched)
+            case Kind.BLOCK:
+                self._touch_block(key, touched)
+            case Kind.ENDPOINT:
+                held = self._view.endpoints.get(name)
+                self._touch_addresses(key, held.value.addresses if held else None, touched)
+                for local in self._locals.values():
+                    if self._key(local) == name:
+                        self._touch_local(local, touched)
+            case Kind.SUBJECT_POLICY:
+                self._touch_subject(int.from_bytes(name), touched)
+            case Kind.PEER_SET:
+                for identity in self._wanted_identities():
+                    held_policy = self._view.subject_policies.get(identity.to_bytes(4))
+                    if held_policy and name in _peer_set_keys(held_policy.value):
+                        touched.subjects.add(identity)
+            case _:
+                # Identities are for people; services have no kernel state yet.
+                pass
+
+    def _touch_node(self, key: ObjectKey, touched: Touched) -> None:
+        index = int.from_bytes(key[1])
+        held = self._view.nodes.get(key[1])
+        self._touch_addresses(key, held.value.addresses if held else None, touched)
+        touched.next_hops.add(index)
+        for prefix in self._blocks_of.get(index, ()):
+            touched.routes.add(prefix)
+
+    def _touch_block(self, key: ObjectKey, touched: Touched) -> None:
+        before = self._block_of.pop(key, None)
+        if before is not None:
+            self._blocks_of[before.node_index].discard(before.prefix)
+            self._block_keys.pop(before.prefix, None)
+        held = self._view.blocks.get(key[1])
+        if held is not None:
+            self._block_of[key] = held.value
+            self._block_keys[held.value.prefix] = key
+            self._blocks_of.setdefault(held.value.node_index, set()).add(held.value.prefix)
+        for block in (before, held.value if held else None):
+            if block is not None:
+                touched.routes.add(block.prefix)
+                touched.ranges.add(block.prefix.mapped)
+
+    def _touch_addresses(
+        self, key: ObjectKey, addresses: AddressPair | None, touched: Touched
+    ) -> None:
+        before = self._addresses.pop(key, ())
+        for address in before:
+            holders = self._holders[address]
+            holders.discard(key)
+            if not holders:
+                del self._holders[address]
+        now = tuple(to_mapped(address) for address in addresses) if addresses else ()
+        if now:
+            self._addresses[key] = now
+        for address in now:
+            self._holders.setdefault(address, set()).add(key)
+        touched.mappings.update(before, now)
+
+    def _touch_subject(self, identity: int, touched: Touched) -> None:
+        touched.subjects.add(identity)
+        touched.endpoints |= {
+            local.ifindex
+            for local in self._locals.values()
+            if self.wanted_identity(local) == identity
+        }
+
+    def _touch_local(self, local: LocalInterface, touched: Touched) -> None:
+        touched.endpoints.add(local.ifindex)
+        touched.mappings |= {to_mapped(address) for address in local.addresses}
+
+    def _key(self, local: LocalInterface) -> bytes:
+        return self.node_index.to_bytes(4) + local.number.to_bytes(4)
+
+    def _is_ahead(self, local: LocalInterface) -> bool:
+        """Between the registry's answer and the barrier that covers it the answer counts."""
+        return local.revision > self._revision and self._key(local) not in self._view.endpoints
+
+    def _wanted_identities(self) -> set[int]:
+        return {self.wanted_identity(local) for local in self._locals.values()}
+
+    def _identity(self, local: LocalInterface, kernel: Kernel) -> int:
+        """The identity by which an interface should be judged now; 0: closed."""
+        identity = self.wanted_identity(local)
+        in_force = kernel.endpoints.get(local.ifindex)
+        if self._revision == 0:
+            # No view yet: what is in force stays, and what has policies in force may open.
+            if identity in kernel.subjects and identity not in NEVER_OPEN:
+                return identity
+            return in_force.identity if in_force else 0
+        if identity in NEVER_OPEN:
+            return 0
+        if identity.to_bytes(4) in self._view.subject_policies:
+            return identity
+        if in_force and in_force.identity.to_bytes(4) in self._view.subject_policies:
+            return in_force.identity
+        return 0
+
+    def _rank(self, key: ObjectKey) -> tuple[int, int]:
+        """For one address a node wins over an endpoint, then the highest incarnation."""
+        if key[0] is Kind.NODE:
+            return 1, 0
+        return 0, self._view.endpoints[key[1]].value.incarnation
+
+    def _mapping(self, address: bytes) -> Mapping | None:
+        key = self.object_of(address)
+        if key is None:
+            return self._own_mapping(address)
+        if key[0] is Kind.NODE:
+            return self._node_mapping(address, self._view.nodes[key[1]].value)
+        endpoint: EndpointObject = self._view.endpoints[key[1]].value
+        return Mapping(address=address, identity=endpoint.identity, node_index=endpoint.node_index)
+
+    def _node_mapping(self, address: bytes, node: NodeObject) -> Mapping:
+        own = node.index == self.node_index
+        identity = Reserved.HOST if own else Reserved.REMOTE_NODE
+        return Mapping(address=address, identity=int(identity), node_index=node.index)
+
+    def _own_mapping(self, address: bytes) -> Mapping | None:
+        """The mapping of an interface that is registered but not streamed yet."""
+        for local in self._locals.values():
+            if address in map(to_mapped, local.addresses) and self._is_ahead(local):
+                return Mapping(address=address, identity=local.identity, node_index=self.node_index)
+        return None
+
+    def _next_hop(self, index: int) -> NextHop | None:
+        held = self._view.nodes.get(index.to_bytes(4))
+        if held is None:
+            return None
+        addresses = held.value.addresses
+        return NextHop(node_index=index, ipv4=addresses.ipv4, ipv6=addresses.ipv6)
+
+    def _block(self, prefix: Prefix) -> BlockObject | None:
+        key = self._block_keys.get(prefix)
+        return None if key is None else self._block_of[key]
+
+    def _range(self, key: RangeKey) -> Range | None:
+        address, length = key
+        block = self._block(_prefix(key))
+        if block is None:
+            return None
+        return Range(
+            address=address,
+            length=length,
+            identity=int(Reserved.OTHER_POD),
+            node_index=block.node_index,
+        )
+
+    def _route(self, prefix: Prefix) -> routes.Route | None:
+        block = self._block(prefix)
+        if block is None:
+            return None
+        held = self._view.nodes.get(block.node_index.to_bytes(4))
+        owner = held.value.addresses if held else None
+        return routes.route(prefix, owner, own=block.node_index == self.node_index)
+
+    def _policies(self, identity: int) -> Policies | None:
+        held = self._view.subject_policies.get(identity.to_bytes(4))
+        if held is None:
+            return None
+        resolved = self._resolve(held.value)
+        return Policies(resolved.ingress, resolved.egress)
+
+    def _resolve(self, subject_policy: SubjectPolicy) -> policy.ResolvedPolicy:
+        named = {
+            key: held.value
+            for key in _peer_set_keys(subject_policy)
+            if (held := self._view.peer_sets.get(key)) is not None
+        }
+        return policy.resolve(subject_policy, named)
+
+
+def _found(keys: Iterable[K], find: Callable[[K], V | None]) -> dict[K, V]:
+    """Answers per key; without those that have none."""
+    return {key: value for key in keys if (value := find(key)) is not None}
+
+
+def _endpoint(local: LocalInterface, identity: int) -> LocalEndpoint:
+    return LocalEndpoint(
+        ifindex=local.ifindex,
+        endpoint_id=local.number,
+        identity=identity,
+        ipv4=local.addresses.ipv4,
+        ipv6=local.addresses.ipv6,
+        pod_mac=local.pod_mac,
+        host_mac=local.host_mac,
+    )
+
+
+def _prefix(key: RangeKey) -> Prefix:
+    """Undoes Prefix.mapped."""
+    plain = from_mapped(key[0])
+    return Prefix(plain, key[1] - 96 if len(plain) == 4 else key[1])
+
+
+def _peer_set_keys(subject: SubjectPolicy) -> set[bytes]:
+    rules = (*subject.ingress.rules, *subject.egress.rules)
+    return {key for rule in rules for key in rule.peer_sets}

@@ -1,0 +1,191 @@
+"""The applier on the fake data plane: adoption, barriers, refusals, waiting."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from deltaplane.errors import Unavailable
+from deltaplane.model.addresses import parse_address, to_mapped
+from deltaplane.model.objects import Kind
+from nodeagent.apply import Applier
+from nodeagent.dataplane.config import Capacities
+from nodeagent.dataplane.fake import FakeDataPlane
+from nodeagent.dataplane.port import Applied, Mapping, PolicySet, Subject
+from nodeagent.stream import ApplyResult
+from nodeagent.worker import Worker
+from tests.unit.nodeagent.worlds import (
+    LINEAGE,
+    OWN,
+    FakeRoutes,
+    Stream,
+    block,
+    endpoint,
+    isolated,
+    local,
+    node,
+    open_policy,
+    peer_set,
+)
+
+
+@asynccontextmanager
+async def applying(
+    dataplane: FakeDataPlane, routes: FakeRoutes | None = None
+) -> AsyncIterator[Applier]:
+    worker = Worker("test")
+    applier = Applier(dataplane, routes or FakeRoutes(), worker)
+    applier.tracker.node_index = OWN
+    await applier.load()
+    running = asyncio.ensure_future(applier.run())
+    try:
+        yield applier
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
+        worker.close()
+
+
+async def test_a_new_agent_touches_nothing_before_the_view_is_complete() -> None:
+    dataplane, stream = FakeDataPlane(), Stream()
+    address = to_mapped(parse_address("10.0.0.9"))
+    dataplane.upsert_mappings([Mapping(address=address, identity=300, node_index=0)])
+    dataplane.write_policy_set(PolicySet(set_id=7, entries=(), prefixes=()))
+    dataplane.upsert_subjects([Subject(identity=300, ingress_set=7, egress_set=0, epoch=40)])
+    before = dataplane.dump()
+    async with applying(dataplane) as applier:
+        assert await applier.barrier(stream.barrier(complete=False)) == ApplyResult()
+        assert dataplane.dump() == before
+        assert not applier.complete
+
+        await applier.barrier(stream.barrier(node(OWN)))
+
+        after = dataplane.dump()
+        assert not after.subjects
+        assert not after.policy_sets
+        assert address not in {mapping.address for mapping in after.mappings}
+        assert after.applied == Applied(lineage=LINEAGE, revision=stream.revision)
+
+
+async def test_an_adopted_interface_stays_open_through_the_restart() -> None:
+    dataplane, stream = FakeDataPlane(), Stream()
+    shown = (node(OWN), endpoint(OWN, 1, 300, "10.0.0.1"), isolated(300))
+    async with applying(dataplane) as applier:
+        await applier.attach(local(1, "10.0.0.1"))
+        await applier.barrier(stream.barrier(*shown))
+    open_before = dataplane.dump()
+    assert {e.identity for e in open_before.local_endpoints} == {300}
+
+    async with applying(dataplane) as applier:
+        await applier.attach(local(1, "10.0.0.1"))
+        assert dataplane.dump() == open_before
+        await applier.barrier(Stream().barrier(*shown))
+        again = dataplane.dump()
+        # Not even its policy set is written again.
+        assert again.subjects == open_before.subjects
+        assert again.local_endpoints == open_before.local_endpoints
+        assert applier.identities() == {1: 300}
+
+
+async def test_a_new_set_has_a_number_and_an_epoch_above_all_that_were() -> None:
+    dataplane, stream = FakeDataPlane(), Stream()
+    dataplane.write_policy_set(PolicySet(set_id=7, entries=(), prefixes=()))
+    dataplane.upsert_subjects([Subject(identity=9, ingress_set=7, egress_set=0, epoch=2**31)])
+    async with applying(dataplane) as applier:
+        await applier.attach(local(1, "10.0.0.1"))
+        await applier.barrier(stream.barrier(endpoint(OWN, 1, 300, "10.0.0.1"), isolated(300)))
+    [subject] = dataplane.dump().subjects
+    assert subject.ingress_set > 7
+    assert subject.epoch > 2**31
+
+
+async def test_add_waits_until_the_policies_are_in_force() -> None:
+    dataplane, stream = FakeDataPlane(), Stream()
+    async with applying(dataplane) as applier:
+        await applier.barrier(stream.barrier(node(OWN)))
+        await applier.attach(local(1, "10.0.0.1"))
+        await applier.registered(1, 300, stream.revision + 1)
+        waiting = asyncio.ensure_future(applier.wait_open(1, 5))
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        assert [e.identity for e in dataplane.dump().local_endpoints] == [0]
+
+        await applier.barrier(
+            stream.barrier(node(OWN), endpoint(OWN, 1, 300, "10.0.0.1"), open_policy(300))
+        )
+
+        assert await waiting
+        assert [e.identity for e in dataplane.dump().local_endpoints] == [300]
+        assert not await applier.wait_open(2, 0.01)
+
+
+async def test_a_known_identity_opens_without_a_barrier() -> None:
+    dataplane, stream = FakeDataPlane(), Stream()
+    async with applying(dataplane) as applier:
+        await applier.barrier(stream.barrier(node(OWN), open_policy(300)))
+        assert not dataplane.dump().subjects
+        await applier.attach(local(1, "10.0.0.1"))
+        await applier.registered(1, 300, stream.revision + 5)
+        assert applier.is_open(1)
+        assert {s.identity for s in dataplane.dump().subjects} == {300}
+
+        await applier.detach(1)
+        dumped = dataplane.dump()
+        assert not dumped.local_endpoints
+        assert not dumped.subjects
+
+
+async def test_a_full_map_holds_the_object_closed_and_the_rest_is_applied() -> None:
+    dataplane, stream = FakeDataPlane(Capacities(mappings=2)), Stream()
+    far = [endpoint(2, number, 300, f"10.0.0.{number}") for number in (1, 2, 3)]
+    async with applying(dataplane) as applier:
+        await applier.attach(local(1, "10.0.1.1"))
+        outcome = await applier.barrier(
+            stream.barrier(*far, endpoint(OWN, 1, 301, "10.0.1.1"), open_policy(301), block(1, OWN))
+        )
+        assert {refusal.kind for refusal in outcome.refused} == {Kind.ENDPOINT}
+        assert all(refusal.retryable and refusal.reason for refusal in outcome.refused)
+        assert applier.is_open(1)
+        assert len(dataplane.dump().ranges) == 1
+
+        # It fits once the others are gone, and is tried again by itself.
+        outcome = await applier.barrier(stream.barrier(far[0], block(1, OWN)))
+        assert outcome.refused == ()
+        assert {m.identity for m in dataplane.dump().mappings} == {300}
+
+
+async def test_a_refused_route_is_reported_and_tried_again() -> None:
+    dataplane, stream, routes = FakeDataPlane(), Stream(), FakeRoutes()
+    routes.refuses.add(block(2, 2).prefix)
+    shown = (node(2), block(2, 2), block(1, OWN))
+    async with applying(dataplane, routes) as applier:
+        outcome = await applier.barrier(stream.barrier(*shown))
+        # All routes of the step are held back together; which of them the kernel would take is not
+        # known.
+        assert (Kind.BLOCK, block(2, 2).key) in {(r.kind, r.key) for r in outcome.refused}
+
+        routes.refuses.clear()
+        assert (await applier.barrier(stream.barrier(*shown))).refused == ()
+        assert set(routes.routes) == {block(1, OWN).prefix, block(2, 2).prefix}
+
+
+async def test_a_policy_that_names_what_is_missing_is_reported_and_closed() -> None:
+    dataplane, stream, name = FakeDataPlane(), Stream(), b"x" * 16
+    shown = (endpoint(OWN, 1, 300, "10.0.0.1"), isolated(300, name))
+    async with applying(dataplane) as applier:
+        await applier.attach(local(1, "10.0.0.1"))
+        [refusal] = (await applier.barrier(stream.barrier(*shown))).refused
+        assert (refusal.kind, refusal.retryable) == (Kind.SUBJECT_POLICY, False)
+        assert [s.entries for s in dataplane.dump().policy_sets] == [()]
+
+        outcome = await applier.barrier(stream.barrier(*shown, peer_set(name, 301)))
+        assert outcome.refused == ()
+        assert [len(s.entries) for s in dataplane.dump().policy_sets] == [1]
+
+
+async def test_after_the_end_nobody_waits_for_ever() -> None:
+    async with applying(FakeDataPlane()) as applier:
+        await applier.settle()
+    with pytest.raises(Unavailable):
+        await applier.detach(1)

@@ -1,0 +1,52 @@
+from pathlib import Path
+
+import pytest
+
+from deltaplane.runtime.config import load
+from nodeagent.config import AgentConfig
+
+GOOD = {
+    "--node-name": "n1",
+    "--uplink": "eth0",
+    "--node-ipv4": "192.0.2.1",
+    "--registry": "192.0.2.9:1",
+    "--ipam": "unix:/run/ipam.sock",
+    "--slicer": "192.0.2.9:3,192.0.2.8:3",
+}
+
+
+def read(**changes: str | None) -> AgentConfig:
+    flags = GOOD | {f"--{name.replace('_', '-')}": value for name, value in changes.items()}
+    return load(AgentConfig, [part for k, v in flags.items() if v is not None for part in (k, v)])
+
+
+def test_what_is_needed_is_enough() -> None:
+    config = read()
+    assert config.slicers == ("192.0.2.9:3", "192.0.2.8:3")
+    assert config.addresses.ipv4 == bytes((192, 0, 2, 1))
+    assert config.addresses.ipv6 is None
+    assert config.state_dir == Path("/var/lib/deltaplane")
+    assert read(pools="a,b").pools == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"node_name": "N1"}, "--node-name"),
+        ({"node_name": None}, "--node-name"),
+        ({"registry": "nonsense"}, "--registry"),
+        ({"node_ipv4": "fd00::1"}, "--node-ipv4"),
+        ({"node_ipv6": "192.0.2.1"}, "--node-ipv6"),
+        ({"node_ipv4": None}, "--node-ipv4 or --node-ipv6"),
+        ({"mtu": "1000", "node_ipv6": "fd00::1"}, "1280"),
+        ({"mtu": "70000"}, "--mtu"),
+        ({"uplink": "a" * 16}, "--uplink"),
+    ],
+)
+def test_mistakes_are_named(
+    changes: dict[str, str | None], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        read(**changes)
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err

@@ -1,0 +1,220 @@
+"""Small worlds of stream objects for tests of the agent, and fakes of what surrounds it."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from deltaplane.delta.changes import ObjectKey, Removal, Upsert, incarnation_of
+from deltaplane.delta.view import View
+from deltaplane.errors import DeltaplaneError, Exhausted
+from deltaplane.model.addresses import AddressPair, Prefix, parse_address
+from deltaplane.model.objects import (
+    BlockObject,
+    DirectionPolicy,
+    DirectionRule,
+    EndpointObject,
+    NodeObject,
+    PeerSet,
+    StreamObject,
+    SubjectPolicy,
+)
+from nodeagent.control import NodeFacts, Pool, Registration
+from nodeagent.journal import InterfaceRecord
+from nodeagent.netlink.links import PodLink
+from nodeagent.routes import Route
+from nodeagent.state import LocalInterface
+from nodeagent.stream import BarrierReached
+
+OWN = 1
+LINEAGE = bytes(range(16))
+
+
+def pair(ipv4: str, ipv6: str | None = None) -> AddressPair:
+    return AddressPair(ipv4=parse_address(ipv4), ipv6=parse_address(ipv6) if ipv6 else None)
+
+
+def node(index: int, last: int | None = None) -> NodeObject:
+    addresses = pair(f"192.0.2.{last or index}")
+    return NodeObject(index=index, name=f"n{index}", addresses=addresses)
+
+
+def block(third: int, owner: int) -> BlockObject:
+    return BlockObject(prefix=Prefix.parse(f"10.0.{third}.0/24"), node_index=owner)
+
+
+def endpoint(index: int, number: int, identity: int, address: str, born: int = 1) -> EndpointObject:
+    return EndpointObject(
+        node_index=index,
+        id=number,
+        identity=identity,
+        addresses=pair(address),
+        incarnation=born,
+    )
+
+
+def open_policy(identity: int) -> SubjectPolicy:
+    return SubjectPolicy(identity=identity)
+
+
+def isolated(identity: int, *sets: bytes) -> SubjectPolicy:
+    rules = (DirectionRule(peer_sets=tuple(sorted(sets))),) if sets else ()
+    return SubjectPolicy(identity=identity, ingress=DirectionPolicy(isolated=True, rules=rules))
+
+
+def peer_set(name: bytes, *identities: int) -> PeerSet:
+    return PeerSet(set_key=name, identities=tuple(sorted(identities)))
+
+
+def local(number: int, address: str, identity: int = 0, revision: int = 0) -> LocalInterface:
+    return LocalInterface(
+        number=number,
+        ifindex=100 + number,
+        addresses=pair(address),
+        pod_mac=bytes((2, 0, 0, 0, 1, number)),
+        host_mac=bytes((2, 0, 0, 0, 2, number)),
+        identity=identity,
+        revision=revision,
+    )
+
+
+class Stream:
+    """A view that moves from barrier to barrier as the receiver would move it."""
+
+    def __init__(self) -> None:
+        self.view = View()
+        self.revision = 10
+        self._objects: dict[ObjectKey, StreamObject] = {}
+
+    def show(self, objects: Iterable[StreamObject]) -> frozenset[ObjectKey]:
+        """Makes the view hold exactly these objects; what changed."""
+        self.revision += 1
+        wanted = {(item.kind, item.key): item for item in objects}
+        changed = set()
+        for key, value in self._objects.items():
+            if key not in wanted:
+                self.view.apply(
+                    Removal(
+                        kind=key[0],
+                        key=key[1],
+                        generation=self.revision,
+                        incarnation=incarnation_of(value),
+                    )
+                )
+                changed.add(key)
+        for key, value in wanted.items():
+            if self._objects.get(key) != value:
+                self.view.apply(Upsert(value, self.revision))
+                changed.add(key)
+        self._objects = wanted
+        return frozenset(changed)
+
+    def barrier(self, *objects: StreamObject, complete: bool = True) -> BarrierReached:
+        changed = self.show(objects)
+        return BarrierReached(
+            revision=self.revision,
+            lineage=LINEAGE,
+            view=self.view,
+            changed=changed,
+            complete=complete,
+            head_revision=self.revision,
+            head_unix_ns=0,
+        )
+
+
+class FakeRoutes:
+    """A route table in memory; `refuses` names blocks that the kernel would not take."""
+
+    def __init__(self) -> None:
+        self.routes: dict[Prefix, Route] = {}
+        self.refuses: set[Prefix] = set()
+
+    def add(self, routes: tuple[Route, ...]) -> None:
+        for route in routes:
+            if route.prefix in self.refuses:
+                raise OSError(101, "Network is unreachable")
+            self.routes[route.prefix] = route
+
+    def delete(self, routes: tuple[Route, ...]) -> None:
+        for route in routes:
+            self.routes.pop(route.prefix, None)
+
+    def dump(self) -> Mapping[Prefix, Route]:
+        return dict(self.routes)
+
+
+class FakeLinks:
+    """Pod links in memory. `failure` is raised by the next creations."""
+
+    def __init__(self) -> None:
+        self.links: dict[str, int] = {}
+        self.failure: OSError | None = None
+        self._next = 100
+
+    async def create(self, link: PodLink, netns: int) -> int:
+        del netns
+        if self.failure is not None:
+            raise self.failure
+        self._next += 1
+        self.links[link.host_name] = self._next
+        return self._next
+
+    async def delete(self, name: str) -> None:
+        self.links.pop(name, None)
+
+    async def ours(self, node_uid: str) -> dict[str, int]:
+        del node_uid
+        return dict(self.links)
+
+
+class FakeControl:
+    """The services in memory.
+
+    Attributes:
+        failure: raised by every call while set.
+        free: blocks left, by pool.
+        registered: interfaces by number.
+        answer: what a registration answers.
+    """
+
+    def __init__(self) -> None:
+        self.failure: DeltaplaneError | None = None
+        self.free: dict[str, list[Prefix]] = {
+            "pods4": [Prefix.parse(f"10.0.{n}.0/30") for n in range(3)],
+            "pods6": [Prefix.parse(f"fd00::{n}:0/126") for n in range(3)],
+        }
+        self.claims: dict[str, Prefix] = {}
+        self.registered: dict[int, InterfaceRecord] = {}
+        self.answer = Registration(identity=300, has_pod=True, revision=12)
+
+    def _check(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+
+    async def register_node(self, node: NodeFacts) -> int:
+        del node
+        self._check()
+        return OWN
+
+    async def pools(self) -> tuple[Pool, ...]:
+        self._check()
+        return tuple(Pool(name=name, is_ipv4=name.endswith("4")) for name in sorted(self.free))
+
+    async def claim_block(self, pool: str, node: NodeFacts, request_id: str) -> Prefix:
+        del node
+        self._check()
+        if request_id not in self.claims:
+            if not self.free[pool]:
+                raise Exhausted(f"pool {pool} has no free block")
+            self.claims[request_id] = self.free[pool].pop(0)
+        return self.claims[request_id]
+
+    async def register(self, record: InterfaceRecord, node: NodeFacts) -> Registration:
+        del node
+        self._check()
+        self.registered[record.number] = record
+        return self.answer
+
+    async def release(self, records: Sequence[InterfaceRecord], node: NodeFacts) -> None:
+        del node
+        self._check()
+        for record in records:
+            if self.registered.get(record.number) == record or record.number in self.registered:
+                del self.registered[record.number]
