@@ -1,0 +1,113 @@
+"""Which services a command talks to: flags, then environment, then a lab."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from deltaplane.cli.client import Targets
+from deltaplane.errors import Invalid, NotFound
+
+SERVICES = ("registry", "ipam", "slicer")
+LAB_VARIABLE = "DELTAPLANE_LAB"
+PREFIX = "DELTAPLANE_"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """The options that every command has.
+
+    Attributes:
+        lab: lab whose services to use; empty: the environment's, or the only one that runs.
+        targets: service → gRPC target, only those that were given.
+    """
+
+    lab: str = ""
+    targets: Mapping[str, str]
+
+
+def resolve(options: Options, environment: Mapping[str, str], labs: Sequence[str]) -> str | Targets:
+    """Decides between a lab, by name, and targets.
+
+    Args:
+        options: flags of the command line.
+        environment: DELTAPLANE_LAB, DELTAPLANE_REGISTRY and so on.
+        labs: names of the labs that run.
+
+    Raises:
+        Invalid: only some targets are given and no lab fills in the others, or several labs run.
+        NotFound: nothing is given and no lab runs.
+    """
+    given = {
+        service: options.targets.get(service) or environment.get(f"{PREFIX}{service.upper()}", "")
+        for service in SERVICES
+    }
+    lab = options.lab or environment.get(LAB_VARIABLE, "")
+    if any(given.values()) and not lab:
+        if lacking := [service for service, target in given.items() if not target]:
+            flags = ", ".join(f"--{service}" for service in lacking)
+            raise Invalid("", f"also give {flags}, or --lab for the services of a lab")
+        return Targets(**given)
+    if lab:
+        return lab
+    if not labs:
+        raise NotFound(
+            "no lab runs and no service is named: start one with `deltaplane lab up`, or give "
+            "--registry, --ipam and --slicer (host:port or unix:/path)"
+        )
+    if len(labs) > 1:
+        raise Invalid("--lab", f"several labs run ({', '.join(labs)}); name one")
+    return labs[0]
+
+
+def targets(options: Options) -> Targets:
+    """The services to talk to. Looks for labs on this machine only when nothing is named.
+
+    Raises:
+        Invalid: as `resolve`.
+        NotFound: as `resolve`, or there is no lab of that name.
+    """
+    from lab import cluster, lifecycle
+    from lab.layout import Layout
+
+    choice = resolve(options, os.environ, running_labs())
+    if isinstance(choice, Targets):
+        return choice
+    layout = Layout(lab=choice)
+    lifecycle.topology_of(layout)
+    found = cluster.targets(layout)
+    overrides = {
+        service: options.targets[service] for service in SERVICES if options.targets.get(service)
+    }
+    return Targets(
+        registry=overrides.get("registry", found.registry),
+        ipam=overrides.get("ipam", found.ipam),
+        slicer=overrides.get("slicer", found.slicer),
+        hint=found.hint,
+    )
+
+
+def running_labs() -> tuple[str, ...]:
+    """Names of the labs whose supervisor is alive."""
+    from lab import lifecycle
+    from lab.layout import Layout
+
+    return tuple(name for name in lifecycle.labs() if lifecycle.is_running(Layout(lab=name)))
+
+
+def lab_name(name: str) -> str:
+    """The lab that a `lab` command means: the option, the environment's, or the only one.
+
+    Raises:
+        NotFound: there is none.
+        Invalid: there are several.
+    """
+    from lab import lifecycle
+
+    if chosen := name or os.environ.get(LAB_VARIABLE, ""):
+        return chosen
+    there = lifecycle.labs()
+    if not there:
+        raise NotFound("there is no lab; start one with `deltaplane lab up`")
+    if len(there) > 1:
+        raise Invalid("--name", f"there are several labs ({', '.join(there)}); name one")
+    return there[0]

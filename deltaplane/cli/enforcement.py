@@ -1,0 +1,131 @@
+"""Writes policies and follows their receipts until every node enforces them."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from deltaplane import wire
+from deltaplane.cli.client import Client, translated
+from deltaplane.errors import Unavailable
+from deltaplane.model.policy import NetworkPolicy
+from deltaplane.v1 import receipts_pb2, registry_pb2
+
+WAIT_SECONDS = 30.0
+POLICIES_PER_CALL = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """On how many nodes a revision is in force.
+
+    Attributes:
+        revision: what had to be applied.
+        enforced: nodes that have.
+        total: nodes that must.
+        missing: "node: reason" of the others.
+        complete: all have.
+        milliseconds: since the request to write was sent.
+    """
+
+    revision: int
+    enforced: int
+    total: int
+    missing: tuple[str, ...]
+    complete: bool
+    milliseconds: float
+
+    def __str__(self) -> str:
+        text = f"enforced {self.enforced}/{self.total} nodes at revision {self.revision}"
+        if self.complete:
+            return f"{text} after {self.milliseconds:.0f} ms"
+        return f"{text}, missing: {', '.join(self.missing)}" if self.missing else text
+
+
+def follow(
+    client: Client, revision: int, *, started: float, wait: bool, seconds: float = WAIT_SECONDS
+) -> Iterator[Receipt]:
+    """Receipts of a revision, until it is in force everywhere (wait) or exactly one.
+
+    Args:
+        client: where the slicer is.
+        revision: store revision.
+        started: time.monotonic() from which milliseconds count.
+        wait: go on until complete.
+        seconds: give up after this long.
+
+    Raises:
+        Unavailable: not complete in time, or the slicer does not answer.
+    """
+    request = receipts_pb2.WatchRequest(revision=revision, wait=wait)
+    last: Receipt | None = None
+    try:
+        with translated("the slicer", client.targets.slicer, client.targets.hint):
+            for answer in client.receipts.Watch(request, timeout=seconds):
+                last = _receipt(answer, started)
+                yield last
+    except Unavailable as error:
+        if last is None:
+            raise
+        raise Unavailable(f"after {seconds:.0f} s: {last}") from error
+
+
+def _receipt(answer: receipts_pb2.WatchResponse, started: float) -> Receipt:
+    return Receipt(
+        revision=answer.revision,
+        enforced=answer.nodes_enforced,
+        total=answer.nodes_total,
+        missing=tuple(f"{node.node} ({node.reason})" for node in answer.missing),
+        complete=answer.complete,
+        milliseconds=(time.monotonic() - started) * 1000,
+    )
+
+
+def apply_policies(client: Client, policies: Sequence[NetworkPolicy]) -> int:
+    """Writes policies; returns the revision at which all are in effect.
+
+    Raises:
+        DeltaplaneError: one is refused and none of its batch is written, or the registry is away.
+    """
+    revision = 0
+    for start in range(0, len(policies), POLICIES_PER_CALL):
+        batch = policies[start : start + POLICIES_PER_CALL]
+        request = registry_pb2.ApplyPoliciesRequest(
+            policies=[wire.network_policy_to_proto(policy) for policy in batch]
+        )
+        revision = max(revision, client.registry.ApplyPolicies(request).revision)
+    return revision
+
+
+def delete_policies(client: Client, policies: Sequence[NetworkPolicy]) -> int:
+    """Removes policies by name; returns the revision after it."""
+    revision = 0
+    for start in range(0, len(policies), POLICIES_PER_CALL):
+        batch = policies[start : start + POLICIES_PER_CALL]
+        references = [
+            registry_pb2.PolicyRef(namespace=policy.namespace, name=policy.name) for policy in batch
+        ]
+        request = registry_pb2.DeletePoliciesRequest(policies=references)
+        revision = max(revision, client.registry.DeletePolicies(request).revision)
+    return revision
+
+
+def await_enforced(
+    client: Client,
+    revision: int,
+    *,
+    started: float,
+    tell: Callable[[Receipt], None] = lambda _: None,
+    seconds: float = WAIT_SECONDS,
+) -> Receipt:
+    """Waits until a revision is in force on every node; returns the last receipt.
+
+    Raises:
+        Unavailable: not in time.
+    """
+    last: Receipt | None = None
+    for receipt in follow(client, revision, started=started, wait=True, seconds=seconds):
+        tell(receipt)
+        last = receipt
+    if last is None or not last.complete:
+        raise Unavailable(f"the slicer ended without a complete receipt: {last}")
+    return last

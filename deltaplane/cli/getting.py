@@ -1,0 +1,250 @@
+"""`deltaplane get`: tables of what there is."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from deltaplane.cli.options import Output
+
+if TYPE_CHECKING:
+    from deltaplane.cli.client import Client
+    from deltaplane.v1 import registry_pb2
+
+app = typer.Typer(
+    help="List nodes, pods, endpoints, identities, slices, policies, receipts, blocks, pools.",
+    no_args_is_help=True,
+)
+
+Namespace = Annotated[
+    str, typer.Option("--namespace", "-n", help="Only this namespace.", metavar="NAME")
+]
+
+ENDPOINTS_PER_PAGE = 5000
+SLICES_PER_PAGE = 1000
+
+
+@contextmanager
+def connected(context: typer.Context) -> "Iterator[Client]":
+    """Clients of the services that the command line means."""
+    from deltaplane.cli.client import Client
+    from deltaplane.cli.context import targets
+
+    with Client(targets(context.obj)) as client:
+        yield client
+
+
+@app.command()
+def nodes(context: typer.Context, output: Output = "table") -> None:
+    """List registered nodes and how far their agents are."""
+    from deltaplane.cli import output as out
+    from deltaplane.cli import rows
+    from deltaplane.v1 import registry_pb2, slicer_pb2
+
+    form = out.choose(output)
+    with connected(context) as client:
+        known = client.registry.ListNodes(registry_pb2.ListNodesRequest()).nodes
+        agents = client.slicer.ListAgents(slicer_pb2.ListAgentsRequest()).agents
+    out.show(rows.nodes(known, agents), form, empty="no node is registered")
+
+
+@app.command()
+def namespaces(context: typer.Context, output: Output = "table") -> None:
+    """List namespaces with their labels."""
+    from deltaplane.cli import output as out
+    from deltaplane.cli import rows
+    from deltaplane.v1 import registry_pb2
+
+    form = out.choose(output)
+    with connected(context) as client:
+        answer = client.registry.ListNamespaces(registry_pb2.ListNamespacesRequest())
+    out.show([rows.namespace(item) for item in answer.namespaces], form, empty="no namespace")
+
+
+@app.command()
+def pods(context: typer.Context, namespace: Namespace = "", output: Output = "table") -> None:
+    """List pod records with node, addresses and identity."""
+    from deltaplane.cli import output as out
+    from deltaplane.cli import rows
+    from deltaplane.v1 import registry_pb2
+
+    form = out.choose(output)
+    with connected(context) as client:
+        answer = client.registry.ListPods(registry_pb2.ListPodsRequest(namespace=namespace))
+        known = list_endpoints(client, namespace=namespace)
+    records = [
+        rows.pod(item, [e for e in known if e.namespace == item.namespace]) for item in answer.pods
+    ]
+    out.show(records, form, empty="no pod")
+
+
+@app.command()
+def endpoints(context: typer.Context, namespace: Namespace = "", output: Output = "table") -> None:
+    """List endpoints: pod interfaces with addresses and identity."""
+    from deltaplane.cli import output as out
+    from deltaplane.cli import rows
+
+    form = out.choose(output)
+    with connected(context) as client:
+        known = list_endpoints(client, namespace=namespace)
+    out.show([rows.endpoint(item) for item in known], form, empty="no endpoint")
+
+
+def list_endpoints(
+    client: "Client", *, namespace: str = "", pod: str = ""
+) -> "list[registry_pb2.Endpoint]":
+    """All pages of endpoints."""
+    from deltaplane.v1 import registry_pb2
+
+    found: list[registry_pb2.Endpoint] = []
+    token = ""
+    while True:
+        answer = client.registry.ListEndpoints(
+            registry_pb2.ListEndpointsRequest(
+                namespace=namespace, pod=pod, page_size=ENDPOINTS_PER_PAGE, page_token=token
+            )
+        )
+        found += answer.endpoints
+        token = answer.next_page_token
+        if not token:
+            return found
+
+
+@app.command()
+def identities(context: typer.Context, output: Output = "table") -> None:
+    """List identities: numbers and the labels they stand for."""
+    from deltaplane.cli import output as out
+    from deltaplane.cli import rows
+    from deltaplane.v1 import registry_pb2
+
+    form = out.choose(output)
+    with connected(context) as client:
+        answer = client.registry.ListIdentities(registry_pb2.ListIdentitiesRequest())
+    out.show([rows.identity(item) for item in answer.identities], form, empty="no identity")
+
+
+@app.command()
+def slices(
+    context: typer.Context,
+    identity: Annotated[int, typer.Option(help="Only slices of this identity.")] = 0,
+    output: Output = "table",
+) -> None:
+    """List slices: the endpoints of one identity, in parts."""
+    from deltaplane.cli import output as out
+    from deltaplane.cli import rows
+    from deltaplane.v1 import slicer_pb2
+
+    form = out.choose(output)
+    records = []
+    token = ""
+    with connected(context) as client:
+        while True:
+            request = slicer_pb2.ListSlicesRequest(
+                identity=identity, page_size=SLICES_PER_PAGE, page_token=token
+            )
+            answer = client.slicer.ListSlices(request)
+            records += [rows.slice_(item) for item in answer.slices]
+            token = answer.next_page_token
+            if not token:
+                break
+    out.show(records, form, empty="no slice")
+
+
+@app.command()
+def policies(context: typer.Context, namespace: Namespace = "", output: Output = "table") -> None:
+    """List network policies."""
+    from deltaplane.cli import output as out
+    from deltaplane.cli import rows
+    from deltaplane.v1 import registry_pb2
+
+    form = out.choose(output)
+    with connected(context) as client:
+        answer = client.registry.ListPolicies(registry_pb2.ListPoliciesRequest(namespace=namespace))
+    out.show([rows.policy(item) for item in answer.policies], form, empty="no policy")
+
+
+@app.command()
+def policy(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="NAME, or NAMESPACE/NAME.")],
+    namespace: Namespace = "default",
+    output: Output = "table",
+) -> None:
+    """Show one policy; with -o yaml as Kubernetes YAML that can be applied again.
+
+    Example: deltaplane get policy default-deny -n shop -o yaml
+    """
+    from deltaplane import wire
+    from deltaplane.cli import output as out
+    from deltaplane.cli import rows
+    from deltaplane.errors import NotFound
+    from deltaplane.manifest import policy_to_object, policy_to_yaml
+    from deltaplane.v1 import registry_pb2
+
+    form = out.choose(output)
+    before, slash, after = name.partition("/")
+    namespace, name = (before, after) if slash else (namespace, name)
+    request = registry_pb2.ListPoliciesRequest(namespace=namespace, name=name)
+    with connected(context) as client:
+        found = client.registry.ListPolicies(request).policies
+    if not found:
+        raise NotFound(f"there is no policy {namespace}/{name}; see `deltaplane get policies`")
+    known = wire.network_policy_from_proto(found[0])
+    match form:
+        case out.Format.YAML:
+            sys.stdout.write(policy_to_yaml(known))
+        case out.Format.JSON:
+            sys.stdout.write(json.dumps(policy_to_object(known), indent=2) + "\n")
+        case out.Format.TABLE:
+            out.show([rows.policy(found[0])], form)
+
+
+@app.command()
+def receipts(context: typer.Context, namespace: Namespace = "", output: Output = "table") -> None:
+    """List on how many nodes each policy is enforced."""
+    from deltaplane.cli import output as out
+    from deltaplane.cli import rows
+    from deltaplane.cli.client import translated
+    from deltaplane.v1 import receipts_pb2, registry_pb2
+
+    form = out.choose(output)
+    records = []
+    with connected(context) as client:
+        request = registry_pb2.ListPoliciesRequest(namespace=namespace)
+        for item in client.registry.ListPolicies(request).policies:
+            subject = f"{item.namespace}/{item.name}"
+            with translated("the slicer", client.targets.slicer, client.targets.hint):
+                answers = client.receipts.Watch(
+                    receipts_pb2.WatchRequest(policy=subject), timeout=5
+                )
+                records += [rows.receipt(subject, answer) for answer in answers]
+    out.show(records, form, empty="no policy")
+
+
+@app.command()
+def blocks(context: typer.Context, output: Output = "table") -> None:
+    """List address blocks and the nodes that own them."""
+    from deltaplane.cli import output as out
+    from deltaplane.cli import rows
+    from deltaplane.v1 import ipam_pb2
+
+    form = out.choose(output)
+    with connected(context) as client:
+        answer = client.ipam.ListBlocks(ipam_pb2.ListBlocksRequest())
+    out.show([rows.block(item) for item in answer.blocks], form, empty="no block is claimed")
+
+
+@app.command()
+def pools(context: typer.Context, output: Output = "table") -> None:
+    """List address pools and how full they are."""
+    from deltaplane.cli import output as out
+    from deltaplane.cli import rows
+    from deltaplane.v1 import ipam_pb2
+
+    form = out.choose(output)
+    with connected(context) as client:
+        answer = client.ipam.ListPools(ipam_pb2.ListPoolsRequest())
+    out.show([rows.pool(item) for item in answer.pools], form, empty="no pool")

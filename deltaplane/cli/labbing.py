@@ -1,0 +1,210 @@
+"""`deltaplane lab` and `deltaplane demo`: a cluster of network namespaces on this machine."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from deltaplane.cli.options import Files, LabName, Output
+
+if TYPE_CHECKING:
+    from lab.cluster import Applied, Lab
+
+app = typer.Typer(
+    help="Run a cluster of network namespaces on this machine (as root).", no_args_is_help=True
+)
+
+
+def _tell(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+def _attach(name: str) -> "Lab":
+    from deltaplane.cli.context import lab_name
+    from lab.cluster import Lab
+
+    return Lab.attach(lab_name(name))
+
+
+@app.command()
+def up(
+    nodes: Annotated[int, typer.Option(help="Number of nodes, 1 to 200.")] = 3,
+    name: Annotated[str, typer.Option(help="Name of the lab.")] = "lab",
+) -> None:
+    """Start a lab: etcd, the services, and one agent per node, each node a network namespace.
+
+    Example: deltaplane lab up --nodes 3
+    """
+    from lab.cluster import Lab, LabConfig
+
+    lab = Lab.up(LabConfig(name=name, nodes=nodes), _tell)
+    typer.echo(f"lab {lab.layout.lab} is up: {nodes} nodes; end it with `deltaplane lab down`")
+
+
+@app.command()
+def down(name: LabName = "") -> None:
+    """End a lab and remove everything that it made."""
+    from deltaplane.cli.context import lab_name
+    from lab import lifecycle
+
+    chosen = lab_name(name)
+    lifecycle.down(chosen, _tell)
+    typer.echo(f"lab {chosen} is gone")
+
+
+@app.command("apply")
+def apply_(files: Files, name: LabName = "") -> None:
+    """Create or change namespaces, pods, deployments and policies.
+
+    Example: deltaplane lab apply -f examples/shop.yaml
+    """
+    lab = _attach(name)
+    _report(lab.apply([Path(file) for file in files], _tell), "applied")
+
+
+@app.command()
+def delete(files: Files, name: LabName = "") -> None:
+    """Delete what files name; what is not there is fine.
+
+    Example: deltaplane lab delete -f examples/shop.yaml
+    """
+    lab = _attach(name)
+    _report(lab.delete([Path(file) for file in files], _tell), "deleted")
+
+
+def _report(done: "Applied", verb: str) -> None:
+    for namespace in done.namespaces:
+        typer.echo(f"namespace {namespace} {verb}")
+    for pod in done.pods.removed:
+        typer.echo(f"pod {pod.reference} deleted")
+    for pod in done.pods.updated:
+        typer.echo(f"pod {pod.reference} changed")
+    for pod in done.pods.added:
+        typer.echo(f"pod {pod.reference} added on {pod.node}: {', '.join(pod.addresses)}")
+    for policy in done.policies:
+        typer.echo(f"networkpolicy {policy} {verb}")
+
+
+@app.command()
+def probe(name: LabName = "", output: Output = "table") -> None:
+    """Try every pod against every other pod's ports, both protocols and families.
+
+    Repeats until two rounds agree. Exit code 1 when they never do, or when the wrong pod answered.
+
+    Example: deltaplane lab probe -o json
+    """
+    from deltaplane.cli import output as out
+    from lab import matrix
+
+    form = out.choose(output)
+    lab = _attach(name)
+    pods = lab.pods
+    result = lab.probe()
+    if form is out.Format.TABLE:
+        out.console().print(matrix.table(result.rows, pods, "who reaches whom"))
+    elif form is out.Format.JSON:
+        sys.stdout.write(json.dumps([row.as_json() for row in result.rows]) + "\n")
+    else:
+        out.show([row.as_json() for row in result.rows], form)
+    _tell(
+        f"{len(result.rows)} probes, {result.allowed} allowed, "
+        f"{result.rounds} rounds in {result.seconds:.1f} s"
+    )
+    for line in result.wrong:
+        _tell(f"wrong answer: {line}")
+    if not result.stable:
+        _tell("the last two rounds differ: something is still changing")
+    if result.wrong or not result.stable:
+        raise typer.Exit(1)
+
+
+@app.command(name="exec", context_settings={"ignore_unknown_options": True})
+def exec_(
+    pod: Annotated[str, typer.Argument(metavar="POD", help="NAMESPACE/NAME, or NAME.")],
+    command: Annotated[list[str], typer.Argument(metavar="-- COMMAND")],
+    name: LabName = "",
+) -> None:
+    """Run a command in a pod's network namespace.
+
+    Example: deltaplane lab exec shop/frontend-1 -- ping -c 3 10.244.0.2
+    """
+    lab = _attach(name)
+    namespace = lab.pod_namespace(lab.pod(pod))
+    os.execvp("nsenter", ["nsenter", f"--net=/run/netns/{namespace}", "--", *command])  # noqa: S606
+
+
+@app.command()
+def logs(
+    process: Annotated[str, typer.Argument(help="For example slicer or agent-node-1.")] = "",
+    lines: Annotated[int, typer.Option("--lines", "-l", help="How many of the last lines.")] = 100,
+    name: LabName = "",
+) -> None:
+    """Show the log of a process, or which there are."""
+    from deltaplane.cli.context import lab_name
+    from deltaplane.errors import NotFound
+    from lab import lifecycle
+    from lab.layout import Layout
+
+    layout = Layout(lab=lab_name(name))
+    lifecycle.topology_of(layout)
+    known = sorted(file.stem for file in layout.logs.glob("*.log"))
+    if not process:
+        typer.echo("\n".join(known))
+        return
+    if process not in known:
+        raise NotFound(f"no log of {process!r}; there are {', '.join(known)}")
+    typer.echo(lifecycle.log_tail(layout, process, lines))
+
+
+@app.command()
+def status(name: LabName = "", output: Output = "table") -> None:
+    """Show the processes of a lab. Exit code 1 when one does not serve."""
+    from deltaplane.cli import output as out
+    from deltaplane.cli.context import lab_name
+    from deltaplane.errors import NotFound
+    from lab import lifecycle, supervision
+    from lab.layout import Layout
+
+    form = out.choose(output)
+    layout = Layout(lab=lab_name(name))
+    lifecycle.topology_of(layout)
+    state = supervision.read(layout)
+    if state is None:
+        raise NotFound(f"the supervisor of lab {layout.lab} has written no state")
+    alive = lifecycle.is_running(layout)
+    records: list[out.Record] = [
+        {
+            "process": process,
+            "pid": known.process.pid if known.process else 0,
+            "serves": known.ready,
+            "restarts": known.restarts,
+            "last_exit": "" if known.last_exit is None else str(known.last_exit),
+            "listen": list(known.listen),
+        }
+        for process, known in state.processes.items()
+    ]
+    out.show(records, form)
+    if not alive:
+        _tell(f"the supervisor is dead; clean up: deltaplane lab down --name {layout.lab}")
+    if not alive or not state.ready:
+        raise typer.Exit(1)
+
+
+def demo(
+    keep: Annotated[
+        bool, typer.Option("--keep", envvar="KEEP", help="Leave the lab running.")
+    ] = False,
+    nodes: Annotated[int, typer.Option(help="Number of nodes, 2 or more.", min=2)] = 3,
+    name: Annotated[str, typer.Option(help="Name of the lab.")] = "demo",
+) -> None:
+    """Show all of it: a web shop, its policies, and no packet lost while everything is killed.
+
+    Takes about two minutes, as root. Exit code 0 only if everything held.
+    """
+    from lab import demo as story
+
+    if not story.run(story.DemoConfig(name=name, nodes=nodes, keep=keep)):
+        raise typer.Exit(1)

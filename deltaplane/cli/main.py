@@ -1,0 +1,102 @@
+"""Entry point of the `deltaplane` command."""
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from deltaplane.cli import describing, getting, labbing, policing, reporting
+from deltaplane.errors import DeltaplaneError, Unavailable
+
+EXIT_FAILED = 1
+EXIT_UNREACHABLE = 3
+
+HELP = """The pod network: who is there, who may talk, and on which nodes that is enforced.
+
+Commands ask the services of a lab on this machine, or those named by --registry, --ipam and
+--slicer.
+"""
+
+EPILOG = """
+Examples:
+
+  deltaplane lab up --nodes 3
+
+  deltaplane lab apply -f examples/shop.yaml
+
+  deltaplane get endpoints -o json
+
+  deltaplane policy apply -f policy.yaml --wait
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a service is not reachable.
+"""
+
+GLOBAL_OPTIONS = ("--lab", "--registry", "--ipam", "--slicer")
+
+app = typer.Typer(
+    name="deltaplane",
+    help=HELP,
+    epilog=EPILOG,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(labbing.app, name="lab")
+app.add_typer(getting.app, name="get")
+app.add_typer(describing.app, name="describe")
+app.add_typer(policing.app, name="policy")
+app.command("status")(reporting.status)
+app.command("demo")(labbing.demo)
+
+
+@app.callback()
+def root(
+    context: typer.Context,
+    lab: Annotated[str, typer.Option(help="Use the services of this lab.", metavar="LAB")] = "",
+    registry: Annotated[
+        str, typer.Option(help="Target of services/endpoints.", metavar="TARGET")
+    ] = "",
+    ipam: Annotated[str, typer.Option(help="Target of services/ipam.", metavar="TARGET")] = "",
+    slicer: Annotated[str, typer.Option(help="Target of services/slicer.", metavar="TARGET")] = "",
+) -> None:
+    """Keeps the options that every command has."""
+    from deltaplane.cli.context import Options
+
+    given = {"registry": registry, "ipam": ipam, "slicer": slicer}
+    context.obj = Options(lab=lab, targets=given)
+
+
+def hoist(arguments: Sequence[str]) -> list[str]:
+    """Moves the options of every command to the front, where the parser wants them.
+
+    `deltaplane get nodes --lab mine` is what people type. What follows "--" is somebody else's.
+    """
+    front: list[str] = []
+    rest: list[str] = []
+    items = iter(arguments)
+    for item in items:
+        name, equals, _ = item.partition("=")
+        if item == "--":
+            rest += [item, *items]
+        elif name in GLOBAL_OPTIONS:
+            front += (
+                [item] if equals else [item, *(value for _, value in zip("1", items, strict=False))]
+            )
+        else:
+            rest.append(item)
+    return front + rest
+
+
+def main() -> None:
+    """Runs the command line; errors of our tree become one message and an exit code."""
+    sys.argv[1:] = hoist(sys.argv[1:])
+    try:
+        app()
+    except DeltaplaneError as error:
+        sys.stderr.write(f"deltaplane: {error}\n")
+        sys.exit(EXIT_UNREACHABLE if isinstance(error, Unavailable) else EXIT_FAILED)
+    except BrokenPipeError:
+        # The reader of our output has seen enough.
+        sys.stderr.close()
+        sys.exit(EXIT_FAILED)

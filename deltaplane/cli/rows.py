@@ -1,0 +1,155 @@
+"""Answers of the services as records to print. Pure."""
+
+from collections.abc import Iterable, Mapping
+
+from deltaplane.cli.output import Record
+from deltaplane.model.addresses import format_address
+from deltaplane.v1 import common_pb2, ipam_pb2, policy_pb2, receipts_pb2, registry_pb2, slicer_pb2
+
+
+def addresses(pair: common_pb2.AddressPair) -> list[str]:
+    """Textual addresses, IPv4 first."""
+    return [format_address(address) for address in (pair.ipv4, pair.ipv6) if address]
+
+
+def prefix(value: common_pb2.Prefix) -> str:
+    """For example "10.244.0.0/26"."""
+    return f"{format_address(value.address)}/{value.length}"
+
+
+def labels(values: Mapping[str, str]) -> dict[str, str]:
+    """Labels in a stable order."""
+    return dict(sorted(values.items()))
+
+
+def nodes(
+    known: Iterable[registry_pb2.Node], agents: Iterable[slicer_pb2.AgentStatus]
+) -> list[Record]:
+    """Nodes with what the slicer knows of their agents."""
+    by_name = {agent.node: agent for agent in agents}
+    return [
+        {
+            "name": node.name,
+            "index": node.index,
+            "addresses": addresses(node.addresses),
+            "connected": node.name in by_name,
+            "effective_revision": by_name[node.name].effective_revision
+            if node.name in by_name
+            else 0,
+            "refused_objects": by_name[node.name].nacked_objects if node.name in by_name else 0,
+            "uid": node.uid,
+        }
+        for node in known
+    ]
+
+
+def endpoint(item: registry_pb2.Endpoint) -> Record:
+    """One endpoint."""
+    return {
+        "namespace": item.namespace,
+        "pod": item.pod,
+        "addresses": addresses(item.addresses),
+        "node": item.node,
+        "id": item.id,
+        "identity": item.identity,
+        "state": registry_pb2.Endpoint.State.Name(item.state).removeprefix("STATE_").lower(),
+        "incarnation": item.meta.create_revision,
+        "generation": item.meta.mod_revision,
+    }
+
+
+def identity(item: registry_pb2.Identity) -> Record:
+    """One identity."""
+    return {
+        "id": item.id,
+        "namespace": item.namespace,
+        "labels": labels(item.labels),
+        "named_ports": [
+            f"{port.name}:{port.number}/{protocol(port.protocol)}" for port in item.named_ports
+        ],
+        "namespace_labels": labels(item.namespace_labels),
+    }
+
+
+def protocol(number: common_pb2.Protocol.ValueType) -> str:
+    """For example "TCP"."""
+    return common_pb2.Protocol.Name(number).removeprefix("PROTOCOL_")
+
+
+def slice_(item: slicer_pb2.Slice) -> Record:
+    """One slice."""
+    return {
+        "slice": item.id,
+        "identity": item.identity,
+        "endpoints": len(item.endpoints),
+        "generation": item.generation,
+        "members": [
+            f"{member.node_index}/{member.id}"
+            f" {' '.join(format_address(a) for a in (member.ipv4, member.ipv6) if a)}"
+            for member in item.endpoints
+        ],
+    }
+
+
+def policy(item: policy_pb2.NetworkPolicy) -> Record:
+    """One policy, short."""
+    directions = {"Ingress": item.applies_to_ingress, "Egress": item.applies_to_egress}
+    return {
+        "namespace": item.namespace,
+        "name": item.name,
+        "types": [name for name, applies in directions.items() if applies],
+        "ingress_rules": len(item.ingress),
+        "egress_rules": len(item.egress),
+        "generation": item.meta.mod_revision,
+    }
+
+
+def receipt(subject: str, item: receipts_pb2.WatchResponse) -> Record:
+    """Where one policy is enforced."""
+    return {
+        "policy": subject,
+        "revision": item.revision,
+        "enforced": item.nodes_enforced,
+        "nodes": item.nodes_total,
+        "complete": item.complete,
+        "missing": [f"{node.node} ({node.reason})" for node in item.missing],
+    }
+
+
+def block(item: ipam_pb2.Block) -> Record:
+    """One block."""
+    return {
+        "prefix": prefix(item.prefix),
+        "pool": item.pool,
+        "node": item.node,
+        "node_index": item.node_index,
+    }
+
+
+def pool(item: ipam_pb2.PoolStatus) -> Record:
+    """One pool."""
+    return {
+        "name": item.pool.name,
+        "prefix": prefix(item.pool.prefix),
+        "block_length": item.pool.block_length,
+        "blocks_claimed": item.blocks_claimed,
+        "blocks_total": item.blocks_total,
+    }
+
+
+def pod(item: registry_pb2.Pod, endpoints: Iterable[registry_pb2.Endpoint]) -> Record:
+    """One pod record with its endpoint's addresses."""
+    mine = [known for known in endpoints if known.pod == item.name]
+    return {
+        "namespace": item.namespace,
+        "name": item.name,
+        "node": item.node,
+        "addresses": [address for known in mine for address in addresses(known.addresses)],
+        "identity": mine[0].identity if mine else 0,
+        "labels": labels(item.labels),
+    }
+
+
+def namespace(item: registry_pb2.Namespace) -> Record:
+    """One namespace."""
+    return {"name": item.name, "labels": labels(item.labels)}

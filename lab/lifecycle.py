@@ -1,0 +1,309 @@
+"""Makes a lab and takes it away without a trace."""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import msgspec
+
+from deltaplane.errors import Conflict, Internal, NotFound
+from lab import netns, processes, supervision
+from lab.layout import BPFFS, ROOT, Layout
+from lab.pods import read_json
+from lab.processes import ProcessId
+from lab.topology import NAMESPACE_SYSCTLS, Topology, check_name, plan
+
+Progress = Callable[[str], None]
+
+READY_SECONDS = 60.0
+STOP_SECONDS = 10.0
+POLL_SECONDS = 0.05
+TOO_MANY_RESTARTS = 5
+
+BPFFS_MARKER = ".mounted-bpffs"
+"""File that says that a lab mounted bpffs; the last lab unmounts it."""
+
+
+def quiet(_: str) -> None:
+    """A progress that nobody watches."""
+
+
+def labs() -> tuple[str, ...]:
+    """Names of the labs on this machine, running or not."""
+    return tuple(sorted(record.parent.name for record in ROOT.glob("*/lab.json")))
+
+
+def topology_of(layout: Layout) -> Topology:
+    """The plan of an existing lab.
+
+    Raises:
+        NotFound: there is no such lab.
+    """
+    record = read_json(layout.record)
+    if record is None:
+        known = ", ".join(labs())
+        there = f"there are: {known}" if known else "start one with `deltaplane lab up`"
+        raise NotFound(f"there is no lab {layout.lab!r}; {there}")
+    return plan(record["name"], record["nodes"])
+
+
+def is_running(layout: Layout) -> bool:
+    """Whether the lab's supervisor is alive."""
+    state = supervision.read(layout)
+    return state is not None and processes.is_alive(state.supervisor)
+
+
+# --- up ------------------------------------------------------------------------------------------
+
+
+def up(name: str, nodes: int, progress: Progress = quiet) -> Layout:
+    """Starts a lab and waits until every process serves.
+
+    Raises:
+        Conflict: the name is in use.
+        Internal: a process did not come up; the lab is taken away again.
+    """
+    network = plan(name, nodes)
+    layout = Layout(lab=name)
+    claim(layout)
+    try:
+        lay_out(layout, network)
+        mount_bpffs()
+        progress(f"making {len(network.namespaces)} network namespaces")
+        make_network(network)
+        progress("starting etcd, services and agents")
+        start_supervisor(layout)
+        await_ready(layout, READY_SECONDS, progress)
+    except BaseException:
+        down(name)
+        raise
+    return layout
+
+
+def claim(layout: Layout) -> None:
+    """Takes the name by making the folder: of two that try, one succeeds.
+
+    Raises:
+        Conflict: somebody has it.
+    """
+    ROOT.mkdir(parents=True, exist_ok=True)
+    try:
+        layout.folder.mkdir()
+    except FileExistsError:
+        name = layout.lab
+        if is_running(layout):
+            message = f"lab {name!r} runs already; use it, choose another --name, or end it: "
+        elif supervision.read(layout) is None:
+            message = f"lab {name!r} is being started, or its start was cut short; in that case: "
+        else:
+            message = f"lab {name!r} is left over, its supervisor is dead; clean it up first: "
+        raise Conflict(f"{message}deltaplane lab down --name {name}") from None
+
+
+def lay_out(layout: Layout, network: Topology) -> None:
+    """Makes the lab's folders and its record."""
+    layout.logs.mkdir()
+    layout.etcd_data.mkdir(mode=0o700)
+    layout.service_socket("x").parent.mkdir()
+    for node in network.nodes:
+        layout.node(node.name).state.mkdir(parents=True)
+    record = {"name": layout.lab, "nodes": len(network.nodes)}
+    layout.record.write_bytes(msgspec.json.encode(record))
+
+
+def make_network(network: Topology) -> None:
+    """Makes namespaces and links as planned."""
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as threads:
+        list(threads.map(netns.create, network.namespaces))
+        for name in network.namespaces:
+            netns.write_sysctls(name, NAMESPACE_SYSCTLS)
+        # The bridges with all veth pairs first: a node's batch finds its ends made.
+        bridges, ends = network.batches()[:2], network.batches()[2:]
+        list(threads.map(lambda batch: netns.ip_batch(batch.namespace, batch.commands), bridges))
+        list(threads.map(lambda batch: netns.ip_batch(batch.namespace, batch.commands), ends))
+
+
+def start_supervisor(layout: Layout) -> None:
+    """Starts the daemon; returns once it has left our session.
+
+    Raises:
+        Internal: it could not even start; with the end of its log.
+    """
+    with layout.log("supervisor").open("ab") as log:
+        done = subprocess.run(
+            [sys.executable, "-m", "lab.supervisor", "--lab", layout.lab],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd="/",
+            check=False,
+        )
+    if done.returncode != 0:
+        tail = log_tail(layout, "supervisor")
+        raise Internal(f"the supervisor of lab {layout.lab} did not start\n{tail}")
+
+
+def await_ready(layout: Layout, seconds: float, progress: Progress = quiet) -> None:
+    """Waits until every process serves.
+
+    Raises:
+        Internal: one gave up, keeps dying, or is not ready in time; with the end of its log.
+    """
+    deadline = time.monotonic() + seconds
+    told = ""
+    while True:
+        state = supervision.read(layout)
+        if state is not None and state.ready and not state.failure:
+            return
+        waiting = ("supervisor",) if state is None else state.waiting_for
+        restarts = {} if state is None else state.processes
+        dying = [name for name in waiting if name in restarts and restarts[name].restarts]
+        if state is not None and (text := _waiting_text(waiting, len(state.processes))) != told:
+            told = text
+            progress(text)
+        hopeless = [name for name in dying if restarts[name].restarts >= TOO_MANY_RESTARTS]
+        failure = _failure(state)
+        if failure or hopeless or time.monotonic() > deadline:
+            culprits = hopeless or dying or (["supervisor"] if failure else waiting[:1])
+            tails = "\n".join(f"--- {name}\n{log_tail(layout, name)}" for name in culprits)
+            raise Internal(f"lab {layout.lab} did not come up: {failure or told}\n{tails}")
+        time.sleep(POLL_SECONDS)
+
+
+def _failure(state: supervision.SupervisorState | None) -> str:
+    """Why waiting is in vain; empty while it is not."""
+    if state is None or state.failure:
+        return "" if state is None else state.failure
+    return "" if processes.is_alive(state.supervisor) else "its supervisor died"
+
+
+def _waiting_text(waiting: tuple[str, ...], total: int) -> str:
+    named = ", ".join(waiting[:3]) + (", …" if len(waiting) > 3 else "")
+    return f"{total - len(waiting)} of {total} processes serve; waiting for {named}"
+
+
+def log_tail(layout: Layout, process: str, lines: int = 15) -> str:
+    """The last lines of a process's log."""
+    try:
+        text = layout.log(process).read_text(errors="replace")
+    except FileNotFoundError:
+        return "(no log)"
+    return "\n".join(text.splitlines()[-lines:]) or "(empty log)"
+
+
+# --- down ----------------------------------------------------------------------------------------
+
+
+def down(name: str, progress: Progress = quiet) -> None:
+    """Ends a lab's processes and removes all that it made. What is gone already is fine.
+
+    Raises:
+        NotFound: there is no such lab.
+    """
+    layout = Layout(lab=check_name(name))
+    if not layout.folder.exists():
+        topology_of(layout)
+    progress("ending the processes")
+    end_processes(layout)
+    progress("removing network namespaces, pins and files")
+    for namespace in own_namespaces(name):
+        netns.delete(namespace)
+    if layout.pins.exists():
+        shutil.rmtree(layout.pins)
+        with contextlib.suppress(OSError):
+            layout.pins.parent.rmdir()
+    shutil.rmtree(layout.folder, ignore_errors=True)
+    unmount_bpffs()
+
+
+def own_namespaces(name: str) -> tuple[str, ...]:
+    """All network namespaces of a lab, pods included. A lab's name holds no dash."""
+    return tuple(entry for entry in netns.names() if entry.startswith(f"dp-{name}-"))
+
+
+def end_processes(layout: Layout) -> None:
+    """Ends the supervisor and its processes, then whatever still runs in the namespaces."""
+    state = supervision.read(layout)
+    if state is not None and processes.send(state.supervisor, signal.SIGTERM):
+        await_gone([state.supervisor], STOP_SECONDS)
+    # Read again: the supervisor may have started one meanwhile.
+    state = supervision.read(layout)
+    left = set(() if state is None else state.alive())
+    left |= set(inside(own_namespaces(layout.lab)))
+    for process in left:
+        processes.send(process, signal.SIGKILL)
+    await_gone(list(left), STOP_SECONDS)
+
+
+def await_gone(wanted: list[ProcessId], seconds: float) -> None:
+    """Waits until none of the processes is alive, at most so long."""
+    deadline = time.monotonic() + seconds
+    while any(processes.is_alive(process) for process in wanted):
+        if time.monotonic() > deadline:
+            return
+        time.sleep(0.01)
+
+
+def inside(namespaces: tuple[str, ...]) -> Iterator[ProcessId]:
+    """Processes in one of these namespaces: an exec'ed shell, an agent nobody recorded."""
+    wanted = {netns.path(name).stat().st_ino for name in namespaces}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdecimal():
+            continue
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
+            if (entry / "ns/net").stat().st_ino in wanted:
+                process = processes.identify(int(entry.name))
+                if process is not None:
+                    yield process
+
+
+# --- bpffs ---------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _machine_lock() -> Iterator[None]:
+    """One lab at a time mounts and unmounts. The lock is on a folder that exists anyway."""
+    descriptor = os.open(ROOT.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def bpffs_is_mounted() -> bool:
+    """Whether a bpf filesystem is at its usual place."""
+    lines = Path("/proc/self/mounts").read_text().splitlines()
+    return any(line.split()[1:3] == [str(BPFFS), "bpf"] for line in lines)
+
+
+def mount_bpffs() -> None:
+    """Mounts bpffs where it is missing and remembers it."""
+    with _machine_lock():
+        if not bpffs_is_mounted():
+            netns.mount("bpf", BPFFS, "bpf")
+            (ROOT / BPFFS_MARKER).touch()
+
+
+def unmount_bpffs() -> None:
+    """After the last lab: unmounts what a lab mounted, and removes the common folder."""
+    with _machine_lock():
+        if labs() or not ROOT.exists():
+            return
+        marker = ROOT / BPFFS_MARKER
+        if marker.exists():
+            # The kernel's own maps.debug and progs.debug are in every bpffs.
+            pins = [entry for entry in BPFFS.iterdir() if entry.suffix != ".debug"]
+            if bpffs_is_mounted() and not pins:
+                netns.unmount(BPFFS)
+            marker.unlink()
+        with contextlib.suppress(OSError):
+            ROOT.rmdir()

@@ -1,0 +1,92 @@
+"""The pods of a lab as its state file keeps them."""
+
+import enum
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from deltaplane.errors import Refused
+
+
+class Phase(enum.StrEnum):
+    """How far a pod has come."""
+
+    ADDING = "adding"
+    RUNNING = "running"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Port:
+    """One containerPort. protocol: "TCP", "UDP" or "SCTP"; name: empty when it has none."""
+
+    protocol: str
+    number: int
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pod:
+    """One pod.
+
+    Attributes:
+        uid: Kubernetes UID; names the network namespace.
+        owner: name of its Deployment; empty when it stands alone.
+        node: name of its node; empty before placement.
+        addresses: IPv4 first; empty before the CNI has answered.
+    """
+
+    namespace: str
+    name: str
+    uid: str
+    node: str = ""
+    owner: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    ports: tuple[Port, ...] = ()
+    phase: Phase = Phase.ADDING
+    addresses: tuple[str, ...] = ()
+
+    @property
+    def reference(self) -> str:
+        """namespace/name."""
+        return f"{self.namespace}/{self.name}"
+
+
+def load(file: Path) -> tuple[Pod, ...]:
+    """Reads the state file, ordered by namespace and name; an absent one holds no pods.
+
+    Raises:
+        Refused: the file cannot be read as one of ours.
+    """
+    try:
+        return tuple(msgspec.json.decode(file.read_bytes(), type=list[Pod]))
+    except FileNotFoundError:
+        return ()
+    except msgspec.DecodeError as error:
+        raise Refused(f"{file} is damaged ({error}); end the lab with `lab down`") from error
+
+
+def save(file: Path, pods: Iterable[Pod]) -> None:
+    """Writes the state file; a reader sees the old or the new one."""
+    ordered = sorted(pods, key=lambda pod: (pod.namespace, pod.name))
+    replace_file(file, msgspec.json.format(msgspec.json.encode(ordered), indent=1))
+
+
+def replace_file(file: Path, content: bytes) -> None:
+    """Replaces a file as a whole."""
+    fresh = file.with_name(f".{file.name}.{os.getpid()}")
+    fresh.write_bytes(content)
+    fresh.replace(file)
+
+
+def read_json(file: Path) -> Any:  # noqa: ANN401 - the caller knows the shape
+    """Reads a JSON file; None when there is none."""
+    try:
+        return json.loads(file.read_bytes())
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,53 @@
+"""What a lab needs from the machine; all that is missing at once, before anything is touched."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from deltaplane.errors import Refused
+from lab import binaries, store
+from nodeagent.dataplane import preflight as dataplane
+
+COMMANDS = {"ip": "iproute2", "nsenter": "util-linux"}
+"""Command → Debian package."""
+
+
+def missing() -> tuple[str, ...]:
+    """What is missing and how to get it, one sentence each; empty when a lab can start."""
+    return (*_dataplane(), *_programs())
+
+
+def require() -> None:
+    """Checks all.
+
+    Raises:
+        Refused: the message lists everything that is missing.
+    """
+    if lacks := missing():
+        lines = "\n".join(f"  - {line}" for line in lacks)
+        raise Refused(f"this machine cannot run a lab yet:\n{lines}")
+
+
+def _dataplane() -> Iterator[str]:
+    for item in dataplane.check():
+        yield f"{item.what}: {item.how_to_get}"
+
+
+def _programs() -> Iterator[str]:
+    for command, package in COMMANDS.items():
+        if shutil.which(command) is None:
+            yield f"the command {command}: apt-get install {package}"
+    try:
+        binaries.plugin()
+    except Refused as error:
+        yield str(error)
+    try:
+        store.etcd(Path("/nowhere"))
+    except Refused as error:
+        yield str(error)
+
+
+def warnings() -> tuple[str, ...]:
+    """What works, but not as in production; one sentence each."""
+    warning = store.etcd(Path("/nowhere")).warning
+    return (warning,) if warning else ()

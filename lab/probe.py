@@ -1,0 +1,93 @@
+"""Asks the pod hosts all questions until two rounds agree."""
+
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from lab import podhost, topology
+from lab.layout import Layout
+from lab.pods import Pod
+from lab.probing import ProbeResult, Question, questions, rows, wrong
+
+TRY_SECONDS = 0.3
+"""A dropped packet shows as silence. An answer takes well below a millisecond on an idle machine.
+"""
+
+TRIES = 2
+PAUSE_SECONDS = 0.05
+DEADLINE_SECONDS = 20.0
+
+
+def probe(
+    layout: Layout,
+    pods: Sequence[Pod],
+    *,
+    try_seconds: float = TRY_SECONDS,
+    deadline: float = DEADLINE_SECONDS,
+) -> ProbeResult:
+    """Probes all pairs of pods.
+
+    Args:
+        layout: the lab's files.
+        pods: its pods.
+        try_seconds: seconds after which a try counts as dropped.
+        deadline: seconds after which no further round begins.
+
+    Raises:
+        Unreachable: a pod host does not answer.
+    """
+    started = time.monotonic()
+    asked = questions(pods)
+    rounds = 0
+    before = None
+    while True:
+        outcomes = _round(layout, asked, try_seconds)
+        now = rows(asked, outcomes)
+        rounds += 1
+        elapsed = time.monotonic() - started
+        if now == before or elapsed > deadline:
+            return ProbeResult(
+                rows=now,
+                rounds=rounds,
+                seconds=elapsed,
+                stable=now == before,
+                wrong=wrong(outcomes),
+            )
+        before = now
+        time.sleep(PAUSE_SECONDS)
+
+
+def _round(layout: Layout, asked: Sequence[Question], try_seconds: float) -> dict[Question, str]:
+    by_node: dict[str, list[Question]] = defaultdict(list)
+    for question in asked:
+        by_node[question.node].append(question)
+    if not by_node:
+        return {}
+    with ThreadPoolExecutor(max_workers=len(by_node)) as threads:
+        answers = threads.map(
+            lambda item: _ask_node(layout, item[0], item[1], try_seconds), by_node.items()
+        )
+        return {question: outcome for part in answers for question, outcome in part.items()}
+
+
+def _ask_node(
+    layout: Layout, node: str, asked: Sequence[Question], try_seconds: float
+) -> dict[Question, str]:
+    request = {
+        "op": "probe",
+        "timeout": try_seconds,
+        "tries": TRIES,
+        "probes": [
+            {
+                "netns": topology.pod_namespace(layout.lab, question.source_uid),
+                "address": question.address,
+                "port": question.port,
+                "protocol": question.protocol,
+                "expect": question.destination,
+            }
+            for question in asked
+        ],
+    }
+    reply = podhost.ask(layout.node(node).podhost_socket, request, seconds=60.0)
+    return dict(zip(asked, reply["outcomes"], strict=True))

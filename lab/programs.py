@@ -1,0 +1,138 @@
+"""Which processes a lab runs, with which arguments. Pure.
+
+Stages start one after the other, the programs of a stage together.
+"""
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.layout import Layout
+from lab.topology import CONTROL_IPV4, PORTS, Node, Topology
+
+POOLS = (
+    ("pods-ipv4", "10.244.0.0/16", 26),
+    ("pods-ipv6", "fd00:10:244::/64", 122),
+)
+"""(name, prefix, block length) of the pools that `lab up` makes."""
+
+
+class Stage(enum.IntEnum):
+    """When a program starts. Agents need the pools, which need ipam, which needs etcd."""
+
+    STORE = 0
+    SERVICES = 1
+    NODES = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """One process to keep alive.
+
+    Attributes:
+        name: unique in the lab; names its log.
+        argv: program and arguments.
+        stage: when it starts.
+        health: "http://…" that answers 200 once it serves; empty when it prints a ready line.
+        folder: working directory.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    stage: Stage
+    health: str = ""
+    folder: str = "/"
+
+
+def programs(
+    plan: Topology, layout: Layout, *, python: str, etcd: Sequence[str], etcd_folder: str
+) -> tuple[Program, ...]:
+    """All programs of a lab.
+
+    Args:
+        plan: the lab's network.
+        layout: the lab's files.
+        python: interpreter.
+        etcd: etcd's command line.
+        etcd_folder: etcd's working directory.
+    """
+    result = [
+        Program(
+            name="etcd",
+            argv=tuple(etcd),
+            stage=Stage.STORE,
+            health=f"http://127.0.0.1:{PORTS['etcd']}/health",
+            folder=etcd_folder,
+        )
+    ]
+    result += [_service(name, layout, python) for name in ("ipam", "endpoints", "slicer")]
+    for node in plan.nodes:
+        result += [_agent(node, layout, python), _podhost(node, layout, python)]
+    return tuple(result)
+
+
+def _service(name: str, layout: Layout, python: str) -> Program:
+    argv = [
+        *(python, "-m", f"services.{name}"),
+        *("--listen", f"{CONTROL_IPV4}:{PORTS[name]}"),
+        *("--listen", f"unix:{layout.service_socket(name)}"),
+        *("--admin", f"unix:{layout.admin_socket(name)}"),
+        *("--etcd", f"127.0.0.1:{PORTS['etcd']}"),
+    ]
+    if name == "slicer":
+        argv += ["--advertise", f"{CONTROL_IPV4}:{PORTS[name]}"]
+    return Program(name=name, argv=tuple(argv), stage=Stage.SERVICES)
+
+
+def agent_name(node: str) -> str:
+    """Name of a node's agent among the programs."""
+    return f"agent-{node}"
+
+
+def podhost_name(node: str) -> str:
+    """Name of a node's pod host among the programs."""
+    return f"podhost-{node}"
+
+
+def _agent(node: Node, layout: Layout, python: str) -> Program:
+    files = layout.node(node.name)
+    flags: Mapping[str, str | Path] = {
+        "node-name": node.name,
+        "state-dir": files.state,
+        "socket": files.cni_socket,
+        "listen": f"unix:{files.agent_socket}",
+        "admin": f"unix:{files.agent_admin}",
+        "registry": f"{CONTROL_IPV4}:{PORTS['endpoints']}",
+        "ipam": f"{CONTROL_IPV4}:{PORTS['ipam']}",
+        "slicer": f"{CONTROL_IPV4}:{PORTS['slicer']}",
+        "pin-dir": files.pins,
+        "uplink": "uplink",
+        "node-ipv4": node.uplink_ipv4,
+        "node-ipv6": node.uplink_ipv6,
+        "netns": f"/run/netns/{node.namespace}",
+    }
+    argv = [python, "-m", "nodeagent"]
+    for flag, value in flags.items():
+        argv += [f"--{flag}", str(value)]
+    return Program(name=agent_name(node.name), argv=tuple(argv), stage=Stage.NODES)
+
+
+def _podhost(node: Node, layout: Layout, python: str) -> Program:
+    argv = (python, "-m", "lab.podhost", "--lab", layout.lab, "--node", node.name)
+    # It needs nobody: it may load while etcd makes its files.
+    return Program(name=podhost_name(node.name), argv=argv, stage=Stage.STORE)
+
+
+def environment(inherited: Mapping[str, str]) -> dict[str, str]:
+    """What the programs inherit: neither the caller's settings of Deltaplane and etcd, nor a proxy.
+
+    gRPC would send calls to 198.18.0.1 through an http_proxy.
+    """
+    proxies = {"http_proxy", "https_proxy", "grpc_proxy", "all_proxy"}
+    kept = {
+        key: value
+        for key, value in inherited.items()
+        if key.lower() not in proxies and not key.startswith(("DELTAPLANE_", "ETCD_"))
+    }
+    return {**kept, "no_proxy": "*", "PYTHONUNBUFFERED": "1"}

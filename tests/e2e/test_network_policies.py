@@ -1,0 +1,70 @@
+"""The Kubernetes project's own NetworkPolicy cases, on the real data path, all in one lab."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deltaplane import manifest
+from lab import Lab, manifests
+from tests.conformance.cases import Case, Row, Step, load, oracles, pod_addresses
+from tests.e2e.conftest import empty
+
+FILE = "k8s_e2e_netpol_3x3.json"
+
+
+def cases() -> tuple[Case, ...]:
+    path = Path(__file__).parents[3] / "shared/oracles/netpol" / FILE
+    return load(path) if path.exists() else ()
+
+
+# SCTP travels as packets through BPF_PROG_TEST_RUN: few kernels have SCTP sockets.
+WITH_SOCKETS = [case for case in cases() if "[sctp]" not in case.name]
+
+
+@pytest.fixture(scope="module")
+def shared(running_lab: Lab) -> Iterator[Lab]:
+    """Nine pods that stay; only their labels and ports change from case to case."""
+    yield running_lab
+    empty(running_lab)
+
+
+def read(text: str) -> manifests.Manifests:
+    return manifests.sort(manifest.parse(text, source="case"))
+
+
+def test_the_table_is_there() -> None:
+    oracles()
+    assert len(WITH_SOCKETS) == 45
+
+
+@pytest.mark.parametrize("case", WITH_SOCKETS, ids=lambda case: case.name)
+def test_case(shared: Lab, case: Case) -> None:
+    shared.delete(manifests.Manifests(policies=shared.policies()))
+    shared.apply(read(case.setup()))
+    actual = {pod.reference: pod.addresses for pod in shared.pods}
+    assert len(actual) == 9
+
+    for step in case.steps(pod_addresses(case, actual)):
+        check_step(shared, step)
+
+
+def check_step(lab: Lab, step: Step) -> None:
+    lab.delete(read(step.delete))
+    lab.wait_enforced(lab.apply(read(step.apply)))
+
+    result = lab.probe()
+
+    assert result.stable
+    assert result.wrong == ()
+    measured = {
+        (row.source, row.destination, row.port, row.protocol, row.family): row.allowed
+        for row in result.rows
+    }
+    assert [row for row in step.rows if row.allowed != measured[key(row)]] == []
+    # The table is about IPv4; for IPv6 the definition of the policies is the judge.
+    assert lab.contradictions(result) == ()
+
+
+def key(row: Row) -> tuple[str, str, int, str, str]:
+    return row.source, row.destination, row.port, row.protocol, row.family.lower()

@@ -1,0 +1,169 @@
+"""Pod hosts and probes in one namespace of our own: who answers, and how silence is told."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from deltaplane.errors import Invalid
+from lab import netns, podhost, pods, topology
+from lab.layout import ROOT, Layout
+from lab.pods import Phase, Pod, Port
+from lab.prober import Probe, run
+from tests.e2e.conftest import fresh_name
+
+WEB = Pod(
+    namespace="shop",
+    name="web",
+    uid="u",
+    node="node-1",
+    ports=(Port("TCP", 80), Port("UDP", 53)),
+    phase=Phase.RUNNING,
+)
+
+
+@pytest.fixture
+def host() -> Iterator[Layout]:
+    """A pod host with one pod, whose namespace has a loopback and a black hole."""
+    layout = Layout(lab=fresh_name())
+    namespace = topology.pod_namespace(layout.lab, WEB.uid)
+    layout.node("node-1").folder.mkdir(parents=True)
+    netns.create(namespace)
+    process = None
+    try:
+        netns.ip_batch(namespace, ["link set lo up", "addr add 192.0.2.1/24 dev lo"])
+        netns.ip_batch(namespace, ["link add hole type veth peer name end"])
+        netns.ip_batch(namespace, ["link set hole up", "link set end up"])
+        netns.ip_batch(namespace, ["route add 198.51.100.1/32 dev hole"])
+        netns.ip_batch(namespace, ["neigh add 198.51.100.1 lladdr 02:00:00:00:00:01 dev hole"])
+        pods.save(layout.pods, [WEB])
+        process = subprocess.Popen(
+            [sys.executable, "-m", "lab.podhost", "--lab", layout.lab, "--node", "node-1"],
+            stdout=subprocess.PIPE,
+        )
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["event"] == "ready"
+        yield layout
+    finally:
+        if process is not None:
+            process.terminate()
+            assert process.wait(5) == 0
+            assert process.stdout is not None
+            process.stdout.close()
+        netns.delete(namespace)
+        remove(layout.folder)
+
+
+def remove(folder: Path) -> None:
+    for path in sorted(folder.rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    folder.rmdir()
+    if not any(ROOT.iterdir()):
+        ROOT.rmdir()
+
+
+def probe(
+    layout: Layout, address: str, port: int, protocol: str, expect: str = "shop/web"
+) -> Probe:
+    return Probe(
+        netns=topology.pod_namespace(layout.lab, WEB.uid),
+        address=address,
+        port=port,
+        protocol=protocol,
+        expect=expect,
+    )
+
+
+def ask(layout: Layout, *probes: Probe) -> list[str]:
+    fields = ("netns", "address", "port", "protocol", "expect")
+    request = {
+        "op": "probe",
+        "timeout": 0.3,
+        "tries": 2,
+        "probes": [{field: getattr(item, field) for field in fields} for item in probes],
+    }
+    outcomes: list[str] = podhost.ask(layout.node("node-1").podhost_socket, request, seconds=10)[
+        "outcomes"
+    ]
+    return outcomes
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1", "192.0.2.1"])
+def test_every_port_answers_on_both_families(host: Layout, address: str) -> None:
+    assert ask(host, probe(host, address, 80, "TCP"), probe(host, address, 53, "UDP")) == [
+        "allowed",
+        "allowed",
+    ]
+
+
+def test_closed_ports_refuse_and_dropped_packets_time_out(host: Layout) -> None:
+    outcomes = ask(
+        host,
+        probe(host, "127.0.0.1", 81, "TCP"),
+        probe(host, "127.0.0.1", 54, "UDP"),
+        probe(host, "198.51.100.1", 80, "TCP"),
+        probe(host, "198.51.100.1", 53, "UDP"),
+        probe(host, "203.0.113.1", 80, "TCP"),
+    )
+
+    assert outcomes == ["refused", "refused", "timeout", "timeout", "refused"]
+
+
+def test_the_wrong_pod_is_not_taken_for_the_right_one(host: Layout) -> None:
+    outcomes = ask(
+        host,
+        probe(host, "127.0.0.1", 80, "TCP", expect="shop/other"),
+        probe(host, "::1", 53, "UDP", expect="shop/other"),
+    )
+
+    assert outcomes == ["wrong: 'shop/web' answered"] * 2
+
+
+def test_sync_follows_the_state_file(host: Layout) -> None:
+    socket = host.node("node-1").podhost_socket
+    pods.save(host.pods, [replace(WEB, name="new", ports=(Port("TCP", 8080),))])
+
+    assert podhost.ask(socket, {"op": "sync"}, seconds=5) == {"listeners": 1}
+
+    assert ask(
+        host,
+        probe(host, "127.0.0.1", 80, "TCP"),
+        probe(host, "127.0.0.1", 8080, "TCP", expect="shop/new"),
+    ) == ["refused", "allowed"]
+
+
+def test_a_pod_that_does_not_run_is_not_served(host: Layout) -> None:
+    pods.save(host.pods, [replace(WEB, phase=Phase.ADDING)])
+
+    assert podhost.ask(host.node("node-1").podhost_socket, {"op": "sync"}, seconds=5) == {
+        "listeners": 0
+    }
+
+
+def test_what_it_cannot_do_is_an_answer_and_it_goes_on(host: Layout) -> None:
+    socket = host.node("node-1").podhost_socket
+    pods.save(host.pods, [replace(WEB, uid="unknown")])
+
+    with pytest.raises(Invalid, match="No such file"):
+        podhost.ask(socket, {"op": "sync"}, seconds=5)
+    with pytest.raises(Invalid, match="unknown request"):
+        podhost.ask(socket, {"op": "dance"}, seconds=5)
+    pods.save(host.pods, [WEB])
+    assert podhost.ask(socket, {"op": "sync"}, seconds=5) == {"listeners": 2}
+
+
+def test_nobody_at_the_socket_is_told(tmp_path: Path) -> None:
+    with pytest.raises(podhost.Unreachable, match="nobody"):
+        podhost.ask(tmp_path / "nobody", {"op": "sync"}, seconds=1)
+
+
+async def test_a_namespace_that_is_gone_is_an_outcome() -> None:
+    gone = Probe(netns="dp-gone", address="::1", port=1, protocol="TCP", expect="x/y")
+
+    (outcome,) = await run([gone], timeout=0.1, tries=1)
+
+    assert outcome.startswith("wrong: ")

@@ -1,0 +1,51 @@
+import pytest
+
+from deltaplane.cli.client import Targets
+from deltaplane.cli.context import Options, resolve
+from deltaplane.errors import Invalid, NotFound
+
+ALL = {"registry": "r:1", "ipam": "i:1", "slicer": "s:1"}
+
+
+def options(lab: str = "", **targets: str) -> Options:
+    return Options(lab=lab, targets=targets)
+
+
+def test_the_only_running_lab_is_meant() -> None:
+    assert resolve(options(), {}, ["mine"]) == "mine"
+
+
+def test_a_flag_wins_over_the_environment_and_that_over_what_runs() -> None:
+    environment = {"DELTAPLANE_LAB": "env"}
+
+    assert resolve(options(), environment, ["one", "two"]) == "env"
+    assert resolve(options("flag"), environment, ["one"]) == "flag"
+
+
+def test_targets_win_over_a_running_lab() -> None:
+    assert resolve(options(**ALL), {}, ["mine"]) == Targets(**ALL)
+
+
+def test_targets_may_come_from_the_environment_and_a_flag_wins() -> None:
+    environment = {f"DELTAPLANE_{name.upper()}": target for name, target in ALL.items()}
+
+    assert resolve(options(ipam="flag:1"), environment, []) == Targets(**{**ALL, "ipam": "flag:1"})
+
+
+def test_a_named_lab_fills_in_what_is_not_given() -> None:
+    assert resolve(options("mine", registry="r:1"), {}, []) == "mine"
+
+
+def test_some_targets_without_a_lab_are_not_enough() -> None:
+    with pytest.raises(Invalid, match="also give --ipam, --slicer"):
+        resolve(options(registry="r:1"), {}, ["mine"])
+
+
+def test_several_labs_need_a_name() -> None:
+    with pytest.raises(Invalid, match=r"several labs run \(one, two\)"):
+        resolve(options(), {}, ["one", "two"])
+
+
+def test_nothing_at_all_tells_how_to_start_one() -> None:
+    with pytest.raises(NotFound, match="deltaplane lab up"):
+        resolve(options(), {}, [])

@@ -1,0 +1,80 @@
+from pathlib import Path
+
+from lab.layout import Layout
+from lab.programs import Program, Stage, environment, programs
+from lab.topology import plan
+
+
+def all_programs(nodes: int = 2) -> dict[str, Program]:
+    todo = programs(
+        plan("lab", nodes), Layout(lab="lab"), python="py", etcd=("etcd",), etcd_folder="/data"
+    )
+    return {program.name: program for program in todo}
+
+
+def option(program: Program, name: str) -> list[str]:
+    return [
+        value
+        for flag, value in zip(program.argv, program.argv[1:], strict=False)
+        if flag == f"--{name}"
+    ]
+
+
+def test_every_node_has_an_agent_and_a_pod_host() -> None:
+    assert set(all_programs()) == {
+        *("etcd", "ipam", "endpoints", "slicer"),
+        *("agent-node-1", "podhost-node-1", "agent-node-2", "podhost-node-2"),
+    }
+
+
+def test_agents_start_when_the_services_serve_and_those_when_etcd_does() -> None:
+    todo = all_programs()
+
+    assert todo["etcd"].stage is Stage.STORE
+    assert {todo[name].stage for name in ("ipam", "endpoints", "slicer")} == {Stage.SERVICES}
+    assert todo["agent-node-2"].stage is Stage.NODES
+    assert Stage.STORE < Stage.SERVICES < Stage.NODES
+
+
+def test_agents_ask_where_the_services_listen() -> None:
+    todo = all_programs()
+    agent = todo["agent-node-1"]
+
+    for flag, service in (("registry", "endpoints"), ("ipam", "ipam"), ("slicer", "slicer")):
+        assert option(agent, flag)[0] in option(todo[service], "listen")
+    assert option(todo["slicer"], "advertise")[0] in option(todo["slicer"], "listen")
+
+
+def test_no_two_agents_share_a_path_or_an_address() -> None:
+    todo = all_programs(3)
+    flags = ("state-dir", "socket", "listen", "pin-dir", "node-ipv4", "node-ipv6", "netns")
+    for flag in flags:
+        values = {option(todo[f"agent-node-{number}"], flag)[0] for number in (1, 2, 3)}
+        assert len(values) == 3, flag
+
+
+def test_unix_socket_paths_fit_the_kernel_for_the_longest_names() -> None:
+    layout = Layout(lab="a" * 15)
+
+    paths = [
+        layout.admin_socket("endpoints"),
+        layout.node("node-200").podhost_socket,
+        layout.node("node-200").agent_admin,
+    ]
+    assert all(len(str(path)) < 108 for path in paths)
+
+
+def test_neither_proxies_nor_the_callers_settings_are_inherited() -> None:
+    inherited = {
+        "PATH": "/bin",
+        "HTTPS_PROXY": "http://proxy",
+        "http_proxy": "http://proxy",
+        "DELTAPLANE_LISTEN": "x",
+        "ETCD_DATA_DIR": "/elsewhere",
+    }
+
+    assert environment(inherited) == {"PATH": "/bin", "no_proxy": "*", "PYTHONUNBUFFERED": "1"}
+
+
+def test_pins_are_apart_from_the_files() -> None:
+    assert Layout(lab="lab").node("node-1").pins == Path("/sys/fs/bpf/deltaplane/lab/node-1")
