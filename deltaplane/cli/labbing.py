@@ -11,6 +11,7 @@ import typer
 from deltaplane.cli.options import Files, LabName, Output
 
 if TYPE_CHECKING:
+    from deltaplane.cli.context import Options
     from lab.cluster import Applied, Lab
 
 app = typer.Typer(
@@ -22,17 +23,29 @@ def _tell(text: str) -> None:
     typer.echo(text, err=True)
 
 
-def _attach(name: str) -> "Lab":
+def _lab_option(context: typer.Context) -> str:
+    """What stood behind the global --lab; empty when it was not given."""
+    options: Options = context.find_root().obj
+    return options.lab
+
+
+def _chosen(context: typer.Context, name: str) -> str:
     from deltaplane.cli.context import lab_name
+
+    return lab_name(name or _lab_option(context))
+
+
+def _attach(context: typer.Context, name: str) -> "Lab":
     from lab.cluster import Lab
 
-    return Lab.attach(lab_name(name))
+    return Lab.attach(_chosen(context, name))
 
 
 @app.command()
 def up(
+    context: typer.Context,
     nodes: Annotated[int, typer.Option(help="Number of nodes, 1 to 200.")] = 3,
-    name: Annotated[str, typer.Option(help="Name of the lab.")] = "lab",
+    name: Annotated[str, typer.Option(help="Name of the lab.", show_default="lab")] = "",
 ) -> None:
     """Start a lab: etcd, the services, and one agent per node, each node a network namespace.
 
@@ -40,38 +53,37 @@ def up(
     """
     from lab.cluster import Lab, LabConfig
 
-    lab = Lab.up(LabConfig(name=name, nodes=nodes), _tell)
+    lab = Lab.up(LabConfig(name=name or _lab_option(context) or "lab", nodes=nodes), _tell)
     typer.echo(f"lab {lab.layout.lab} is up: {nodes} nodes; end it with `deltaplane lab down`")
 
 
 @app.command()
-def down(name: LabName = "") -> None:
+def down(context: typer.Context, name: LabName = "") -> None:
     """End a lab and remove everything that it made."""
-    from deltaplane.cli.context import lab_name
     from lab import lifecycle
 
-    chosen = lab_name(name)
+    chosen = _chosen(context, name)
     lifecycle.down(chosen, _tell)
     typer.echo(f"lab {chosen} is gone")
 
 
 @app.command("apply")
-def apply_(files: Files, name: LabName = "") -> None:
+def apply_(context: typer.Context, files: Files, name: LabName = "") -> None:
     """Create or change namespaces, pods, deployments and policies.
 
     Example: deltaplane lab apply -f examples/shop.yaml
     """
-    lab = _attach(name)
+    lab = _attach(context, name)
     _report(lab.apply([Path(file) for file in files], _tell), "applied")
 
 
 @app.command()
-def delete(files: Files, name: LabName = "") -> None:
+def delete(context: typer.Context, files: Files, name: LabName = "") -> None:
     """Delete what files name; what is not there is fine.
 
     Example: deltaplane lab delete -f examples/shop.yaml
     """
-    lab = _attach(name)
+    lab = _attach(context, name)
     _report(lab.delete([Path(file) for file in files], _tell), "deleted")
 
 
@@ -89,7 +101,7 @@ def _report(done: "Applied", verb: str) -> None:
 
 
 @app.command()
-def probe(name: LabName = "", output: Output = "table") -> None:
+def probe(context: typer.Context, name: LabName = "", output: Output = "table") -> None:
     """Try every pod against every other pod's ports, both protocols and families.
 
     Repeats until two rounds agree. Exit code 1 when they never do, or when the wrong pod answered.
@@ -100,7 +112,7 @@ def probe(name: LabName = "", output: Output = "table") -> None:
     from lab import matrix
 
     form = out.choose(output)
-    lab = _attach(name)
+    lab = _attach(context, name)
     pods = lab.pods
     result = lab.probe()
     if form is out.Format.TABLE:
@@ -123,6 +135,7 @@ def probe(name: LabName = "", output: Output = "table") -> None:
 
 @app.command(name="exec", context_settings={"ignore_unknown_options": True})
 def exec_(
+    context: typer.Context,
     pod: Annotated[str, typer.Argument(metavar="POD", help="NAMESPACE/NAME, or NAME.")],
     command: Annotated[list[str], typer.Argument(metavar="-- COMMAND")],
     name: LabName = "",
@@ -131,24 +144,24 @@ def exec_(
 
     Example: deltaplane lab exec shop/frontend-1 -- ping -c 3 10.244.0.2
     """
-    lab = _attach(name)
+    lab = _attach(context, name)
     namespace = lab.pod_namespace(lab.pod(pod))
     os.execvp("nsenter", ["nsenter", f"--net=/run/netns/{namespace}", "--", *command])  # noqa: S606
 
 
 @app.command()
 def logs(
+    context: typer.Context,
     process: Annotated[str, typer.Argument(help="For example slicer or agent-node-1.")] = "",
     lines: Annotated[int, typer.Option("--lines", "-l", help="How many of the last lines.")] = 100,
     name: LabName = "",
 ) -> None:
     """Show the log of a process, or which there are."""
-    from deltaplane.cli.context import lab_name
     from deltaplane.errors import NotFound
     from lab import lifecycle
     from lab.layout import Layout
 
-    layout = Layout(lab=lab_name(name))
+    layout = Layout(lab=_chosen(context, name))
     lifecycle.topology_of(layout)
     known = sorted(file.stem for file in layout.logs.glob("*.log"))
     if not process:
@@ -160,16 +173,15 @@ def logs(
 
 
 @app.command()
-def status(name: LabName = "", output: Output = "table") -> None:
+def status(context: typer.Context, name: LabName = "", output: Output = "table") -> None:
     """Show the processes of a lab. Exit code 1 when one does not serve."""
     from deltaplane.cli import output as out
-    from deltaplane.cli.context import lab_name
     from deltaplane.errors import NotFound
     from lab import lifecycle, supervision
     from lab.layout import Layout
 
     form = out.choose(output)
-    layout = Layout(lab=lab_name(name))
+    layout = Layout(lab=_chosen(context, name))
     lifecycle.topology_of(layout)
     state = supervision.read(layout)
     if state is None:

@@ -81,3 +81,18 @@ def test_help_loads_neither_grpc_nor_the_lab() -> None:
     )
 
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--lab", "absent", "lab", "probe"],
+        ["lab", "status", "--lab", "absent"],
+        ["lab", "down", "--name", "absent"],
+    ],
+)
+def test_lab_commands_take_the_lab_from_either_option(command: Run, arguments: list[str]) -> None:
+    done = command(*arguments)
+
+    assert done.code == 1
+    assert "absent" in done.err
