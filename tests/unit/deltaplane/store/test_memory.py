@@ -1,8 +1,11 @@
 """What memory has beyond the port, whose suite is tests/contract/store: its hooks and its clock."""
 
+import asyncio
+
 import pytest
 
 from deltaplane.errors import Invalid, Unavailable
+from deltaplane.store import memory
 from deltaplane.store.memory import MemoryStore
 from deltaplane.store.port import Absent, Put
 
@@ -69,3 +72,24 @@ async def test_compaction_frees_what_nobody_can_read() -> None:
     assert len(store._log) == 1
     assert len(store._keys["a"].values) == 1
     assert len((await store.list("gone/")).items) == 100
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_a_write_as_the_pause_ends_is_not_passed_over(
+    turns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "PROGRESS_SECONDS", 0.0)
+    store = MemoryStore()
+    watch = store.watch("a/", after=await store.head())
+    coming = asyncio.ensure_future(anext(watch))
+    # The pause is over in one turn of the loop and the watch goes on in the next: in between too.
+    for _ in range(turns):
+        await asyncio.sleep(0)
+
+    written = await store.transact([], [Put("a/1", b"")])
+
+    batch = await coming
+    while not batch.events:
+        assert batch.revision < written.revision, "a mark that has overtaken the write"
+        batch = await anext(watch)
+    assert batch.revision == written.revision
