@@ -61,7 +61,6 @@ async def _run(config: AgentConfig) -> None:
             node=NodeFacts(name=config.node_name, uid=uid, addresses=addresses, boot_id=boot_id()),
             journal=journal,
             dataplane=dataplane,
-            set_node_index=dataplane.set_node_index,
             routes=KernelRoutes(uplink.index),
             links=KernelPodLinks(),
             control=control,

@@ -8,7 +8,6 @@ kernel
 """
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -49,7 +48,6 @@ class Parts:
         node: this node.
         journal: opened.
         dataplane: the kernel's maps.
-        set_node_index: tells the data path our number.
         routes: the kernel's routes.
         links: the pods' links.
         control: the services.
@@ -61,7 +59,6 @@ class Parts:
     node: NodeFacts
     journal: Journal
     dataplane: DataPlane
-    set_node_index: Callable[[int], None]
     routes: RouteTable
     links: PodLinks
     control: ControlPlane
@@ -100,7 +97,12 @@ class Agent:
             clock=parts.clock,
         )
         self._plugin = Plugin(
-            self._interfaces, parts.journal, self._blocks, self._applier, parts.clock
+            interfaces=self._interfaces,
+            journal=parts.journal,
+            blocks=self._blocks,
+            applier=self._applier,
+            stream=self._stream,
+            clock=parts.clock,
         )
 
     async def run(self) -> None:
@@ -128,7 +130,7 @@ class Agent:
         """Everything that needs the services."""
         index = await self._register_node()
         self._applier.tracker.node_index = index
-        await self._worker.call(self._parts.set_node_index, index)
+        await self._worker.call(self._parts.dataplane.set_node_index, index)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._blocks.run())
             group.create_task(self._interfaces.register_again())

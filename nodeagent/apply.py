@@ -52,6 +52,7 @@ class Applier:
         self._work = asyncio.Event()
         self._waiting: list[asyncio.Future[None]] = []
         self._current: list[asyncio.Future[None]] = []
+        self._onlookers: list[asyncio.Future[None]] = []
         self._unresolved: dict[ObjectKey, Refusal] = {}
         self._stopped = False
 
@@ -73,6 +74,7 @@ class Applier:
             return ApplyResult()
         first, self.complete = not self.complete, True
         if first:
+            log.get().info("view_complete", revision=reached.revision, objects=len(reached.view))
             keys = frozenset((held.value.kind, held.value.key) for held in reached.view)
             self._pending.add(self.tracker.advance(reached.view, reached.revision, keys))
             self._pending.add(self.tracker.everything())
@@ -97,13 +99,12 @@ class Applier:
                 touched, self._pending = self._pending, Touched()
                 if touched:
                     self._pending.add(await self._settle(touched))
-                for future in self._current:
-                    if not future.done():
-                        future.set_result(None)
+                _resolve(self._current)
+                _resolve(self._onlookers)
         finally:
             # Whoever waits must neither wait for ever nor believe that it was applied.
             self._stopped = True
-            for future in (*self._current, *self._waiting):
+            for future in (*self._current, *self._waiting, *self._onlookers):
                 future.cancel()
 
     async def attach(self, local: LocalInterface) -> None:
@@ -139,7 +140,8 @@ class Applier:
         """Endpoint number → identity in force, of open interfaces."""
         return {
             endpoint.endpoint_id: endpoint.identity
-            for endpoint in self.kernel.endpoints.values()
+            # A copy, made at once: the worker thread writes meanwhile.
+            for endpoint in tuple(self.kernel.endpoints.values())
             if endpoint.identity in self.kernel.subjects
         }
 
@@ -148,7 +150,8 @@ class Applier:
         try:
             async with asyncio.timeout(seconds):
                 while not self.is_open(number):
-                    await self._next_settled()
+                    # Also the plan that is being executed now may open it.
+                    await _added_to(self._onlookers)
         except TimeoutError:
             return self.is_open(number)
         return True
@@ -161,16 +164,11 @@ class Applier:
         """
         if self._stopped:
             raise Unavailable("the agent is stopping")
-        settled = self._next_settled()
+        settled = _added_to(self._waiting)
         self._work.set()
         await settled
 
     # --- inside ----------------------------------------------------------------------------------
-
-    def _next_settled(self) -> asyncio.Future[None]:
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(future)
-        return future
 
     async def _settle(self, touched: Touched) -> Touched:
         """Plans and runs until a plan works; returns the keys that are to be tried again."""
@@ -244,3 +242,17 @@ class Applier:
         return {
             key: Refusal(kind=key[0], key=key[1], reason=reason, retryable=True) for key in objects
         }
+
+
+def _added_to(waiters: list[asyncio.Future[None]]) -> asyncio.Future[None]:
+    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    waiters.append(future)
+    return future
+
+
+def _resolve(waiters: list[asyncio.Future[None]]) -> None:
+    """Wakes all and empties the list."""
+    for future in waiters:
+        if not future.done():
+            future.set_result(None)
+    waiters.clear()

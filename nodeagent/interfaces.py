@@ -15,6 +15,7 @@ from deltaplane.errors import (
     Conflict,
     DeltaplaneError,
     Exhausted,
+    Internal,
     NotFound,
     Refused,
     Unavailable,
@@ -35,6 +36,9 @@ from nodeagent.worker import Worker
 
 OPEN_SECONDS = 1.0
 """Longest that ADD waits for the pod's policies, or for its pod record."""
+
+REGISTER_RETRY_SECONDS = (0.5, 10.0)
+"""First and longest pause between attempts to register again what a restart has found."""
 
 RELEASE_RETRY_SECONDS = (1.0, 30.0)
 """First and longest pause between attempts to release what the registry still holds."""
@@ -255,20 +259,44 @@ class Interfaces:
         self._releasing.set()
 
     async def register_again(self) -> None:
-        """Tells the registry about every interface that is ready.
+        """Tells the registry about every interface that is ready, for as long as it takes.
 
         It may have lost some with the node.
         """
-        for record in list(self._journal.interfaces.values()):
-            if record.state is not State.READY:
-                continue
+        pending = {
+            record.number: record
+            for record in self._journal.interfaces.values()
+            if record.state is State.READY
+        }
+        pause, longest = REGISTER_RETRY_SECONDS
+        while True:
+            try:
+                for number, record in list(pending.items()):
+                    await self._register_again(record)
+                    del pending[number]
+            except (Unavailable, Internal) as error:
+                log.get().warning("registration_postponed", pending=len(pending), reason=str(error))
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, longest)
+            else:
+                return
+
+    async def _register_again(self, record: InterfaceRecord) -> None:
+        """Raises Unavailable or Internal when it is worth another attempt."""
+        # In turn with DEL: registered after its release, the interface would stay for ever.
+        async with self._alone(record.attachment):
+            now = self._journal.interfaces.get(record.number)
+            if now is None or now.state is not State.READY:
+                return
             try:
                 found = await self._control.register(record, self._node)
+            except (Unavailable, Internal):
+                raise
             except DeltaplaneError as error:
                 log.get().warning(
                     "interface_not_registered", number=record.number, reason=str(error)
                 )
-                continue
+                return
             await self._applier.registered(record.number, found.identity, found.revision)
 
     # --- inside ----------------------------------------------------------------------------------

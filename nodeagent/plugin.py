@@ -12,6 +12,7 @@ from nodeagent.cni.result import CniError, Code
 from nodeagent.interfaces import Interfaces
 from nodeagent.journal import Journal, State
 from nodeagent.netlink import namespace
+from nodeagent.stream import SlicerStream
 
 
 class Plugin:
@@ -19,10 +20,12 @@ class Plugin:
 
     def __init__(
         self,
+        *,
         interfaces: Interfaces,
         journal: Journal,
         blocks: Blocks,
         applier: Applier,
+        stream: SlicerStream,
         clock: Clock,
     ) -> None:
         self._interfaces = interfaces
@@ -30,6 +33,7 @@ class Plugin:
         self._blocks = blocks
         self._clock = clock
         self._applier = applier
+        self._stream = stream
 
     async def handle(self, call: Call, netns: int | None) -> bytes:
         """Runs a command and returns what the plugin prints.
@@ -108,7 +112,9 @@ class Plugin:
         if not self._applier.tracker.node_index:
             raise CniError(Code.NOT_AVAILABLE, "this node is not registered yet")
         if not self._applier.complete:
-            raise CniError(Code.NOT_AVAILABLE, "no slicer has told the policies yet")
+            raise CniError(
+                Code.NOT_AVAILABLE, "no slicer has told the policies yet", self._stream.last_error
+            )
         now = self._clock.wall_ns() / 1e9
         empty = [
             f"IPv{family}"

@@ -16,12 +16,13 @@ import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import cycle
 
 import grpc
 import grpc.aio
 
-from deltaplane.delta.messages import StreamBroken
+from deltaplane.delta.messages import StreamBroken, Welcome
 from deltaplane.delta.receiver import (
     DEFAULT_CREDIT_BYTES,
     BarrierReached,
@@ -51,6 +52,9 @@ METHOD = "/deltaplane.v1.Slicer/Stream"
 
 IDLE_BOOKMARKS = 4
 """A stream without a message for so many bookmark periods is dead; a busy server may miss some."""
+
+REMIND_SECONDS = 10.0
+"""A stream that keeps ending for the same reason says so this often."""
 
 BATCH_MESSAGES = 64
 """Messages taken before other tasks get a turn; a chunk of 256 KiB takes about 50 ms to decode."""
@@ -117,6 +121,8 @@ class SlicerStream:
         self._credit_bytes = credit_bytes
         self._receiver: Receiver | None = None
         self._attempt = 0
+        self._unlogged = 0
+        self._logged_at = float("-inf")
 
     @property
     def received_revision(self) -> int:
@@ -146,7 +152,9 @@ class SlicerStream:
         )
         first = random.randrange(len(targets))  # noqa: S311 - spreads agents, keeps no secret
         for target in cycle([*targets[first:], *targets[:first]]):
-            session = _Session(receiver, apply, self._clock, self._timing, self._welcomed)
+            session = _Session(
+                receiver, apply, self._clock, self._timing, partial(self._welcomed, target)
+            )
             try:
                 await session.run(target)
             except DeltaplaneError as error:
@@ -162,13 +170,23 @@ class SlicerStream:
             await asyncio.sleep(delay)
 
     def _note_end(self, target: str, reason: str) -> None:
-        """Logs the end of a stream that was up, and else only what is new: it tries many times."""
-        if self.connected or reason != self.last_error:
-            log.get().warning("stream_ended", target=target, reason=reason)
+        """Logs the end of a stream that was up, what is new, and now and then that it goes on."""
+        now = self._clock.now()
+        is_news = self.connected or reason != self.last_error
+        if is_news or now - self._logged_at >= REMIND_SECONDS:
+            log.get().warning(
+                "stream_ended", target=target, reason=reason, unlogged_before=self._unlogged
+            )
+            self._unlogged, self._logged_at = 0, now
+        else:
+            self._unlogged += 1
         self.last_error = reason
 
-    def _welcomed(self) -> None:
+    def _welcomed(self, target: str, welcome: Welcome) -> None:
         self.connected, self._attempt = True, 0
+        log.get().info(
+            "stream_up", target=target, mode=welcome.mode.name, head=welcome.head_revision
+        )
 
     def _back_off(self) -> float:
         longest: float = min(self._timing.retry_max, self._timing.retry_min * 2**self._attempt)
@@ -190,7 +208,7 @@ class _Session:
     apply: Apply
     clock: Clock
     timing: Timing
-    welcomed: Callable[[], None]
+    welcomed: Callable[[Welcome], None]
     retry_after: float | None = None
     apply_error: Exception | None = None
     _inbox: deque[bytes] = field(default_factory=deque)
@@ -233,7 +251,7 @@ class _Session:
             data = self._inbox.popleft()
             self.receiver.receive(decode_response(data), len(data))
         if self.receiver.welcome is not None and not was_welcomed:
-            self.welcomed()
+            self.welcomed(self.receiver.welcome)
         await self.apply_last()
         for message in self.receiver.poll(self.clock.now()):
             await self._send(call, encode_request(message))

@@ -21,6 +21,9 @@ DEADLINE_SECONDS = 5
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 """Largest request that a server takes."""
 
+CONNECT_MS = 3000
+"""Longest attempt to connect, with the handshake: a busy machine or a far one takes its time."""
+
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 """Largest answer that a client takes: a listing of 100,000 endpoints is below 16 MiB."""
 
@@ -77,12 +80,16 @@ def channel(target: str) -> grpc.aio.Channel:
         options=(
             ("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})),
             ("grpc.initial_reconnect_backoff_ms", 100),
-            ("grpc.min_reconnect_backoff_ms", 100),
+            # Not a pause, whatever its name says: what one attempt to connect may take.
+            ("grpc.min_reconnect_backoff_ms", CONNECT_MS),
             ("grpc.max_reconnect_backoff_ms", 2000),
             ("grpc.keepalive_time_ms", 10_000),
             ("grpc.keepalive_timeout_ms", 5_000),
             ("grpc.http2.max_pings_without_data", 0),
             ("grpc.max_receive_message_length", MAX_ANSWER_BYTES),
+            # Else a channel that is made when another to the same address has just been closed
+            # inherits its connection, perhaps to the very replica that said goodbye.
+            ("grpc.use_local_subchannel_pool", 1),
             # Cluster traffic never goes through the proxy of somebody's shell.
             ("grpc.enable_http_proxy", 0),
         ),

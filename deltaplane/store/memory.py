@@ -213,7 +213,8 @@ class MemoryStore:
                     yield WatchBatch(revision=events[-1].mod_revision, events=events)
                     continue
             if not await self._wait_for_change() and self.available and not self._closed:
-                yield WatchBatch(revision=self._revision, events=())
+                # Not the store's revision: a write may come between the end of the pause and here.
+                yield WatchBatch(revision=cursor, events=())
 
     async def _wait_for_change(self) -> bool:
         """False when a pause passed without one."""

@@ -63,6 +63,12 @@ class KernelDataPlane:
         """Says which node this is, 1 or more, as soon as it is registered."""
         self._maps["settings"].update([(_ONLY, abi.Settings(node_index).pack())])
 
+    @property
+    def node_index(self) -> int:
+        """As set, also by an earlier agent; 0 before."""
+        value = self._maps["settings"].get(_ONLY)
+        return abi.Settings.unpack(value).node_index if value else 0
+
     def upsert_mappings(self, mappings: Sequence[Mapping]) -> None:
         """Writes identity-map entries."""
         self._maps["mappings"].update([records.mapping_item(mapping) for mapping in mappings])

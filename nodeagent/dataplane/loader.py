@@ -72,6 +72,11 @@ def schema_folder(pin_dir: Path) -> Path:
     return pin_dir / f"v{abi.SCHEMA_VERSION}"
 
 
+def is_schema_folder(path: Path) -> bool:
+    """Whether a folder in a pin directory holds the maps of some schema version."""
+    return path.is_dir() and path.name[:1] == "v" and path.name[1:].isdigit()
+
+
 def load(pin_dir: Path, *, config: abi.Config, capacities: Mapping[str, int]) -> Loaded:
     """Loads all programs on maps that are created and pinned, or adopted.
 

@@ -5,9 +5,11 @@ packets flow, none sees a gap. The whole request is one datagram: one system cal
 messages.
 """
 
+import errno
 import os
 import socket
 import struct
+from collections.abc import Iterable
 from enum import IntEnum
 
 _HEADER = struct.Struct("=IHHII")
@@ -15,7 +17,7 @@ _TCMSG = struct.Struct("=BxxxiIII")
 _ATTRIBUTE = struct.Struct("=HH")
 _ERROR = struct.Struct("=i")
 
-_RTM_NEWQDISC, _RTM_NEWTFILTER, _NLMSG_ERROR = 36, 44, 2
+_RTM_NEWQDISC, _RTM_NEWTFILTER, _RTM_DELTFILTER, _NLMSG_ERROR = 36, 44, 45, 2
 _REQUEST, _ACK, _EXCL, _CREATE = 0x1, 0x4, 0x200, 0x400
 _TCA_KIND, _TCA_OPTIONS = 1, 2
 _TCA_BPF_FD, _TCA_BPF_NAME, _TCA_BPF_FLAGS = 6, 7, 8
@@ -64,6 +66,35 @@ def attach(ifindex: int, programs: dict[Hook, tuple[str, int]]) -> None:
                 pending -= 1
                 # The qdisc of an earlier agent, or of somebody else, is as good as ours.
                 if error and not (sequence == 0 and isinstance(error, FileExistsError)):
+                    raise error
+
+
+def detach(ifindex: int, hooks: Iterable[Hook]) -> None:
+    """Takes the filters at our place off a link; absent ones, or an absent link, are fine.
+
+    The qdisc stays: others may use it, and empty it does nothing.
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    info = PRIORITY << 16 | socket.htons(_ETH_P_ALL)
+    requests = [
+        _message(
+            _RTM_DELTFILTER,
+            _REQUEST | _ACK,
+            _TCMSG.pack(socket.AF_UNSPEC, ifindex, HANDLE, hook, info)
+            + _attribute(_TCA_KIND, b"bpf\0"),
+            sequence=sequence,
+        )
+        for sequence, hook in enumerate(hooks)
+    ]
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as netlink:
+        netlink.bind((0, 0))
+        for request in requests:
+            netlink.send(request)
+            for _, error in _acknowledgements(netlink.recv(65536)):
+                # No link; no qdisc (EINVAL); no filter.
+                if error and error.errno not in {errno.ENODEV, errno.EINVAL, errno.ENOENT}:
                     raise error
 
 

@@ -41,7 +41,7 @@ RTNH_F_ONLINK = 4
 RT_TABLE_MAIN = 254
 RT_SCOPE_UNIVERSE, RT_SCOPE_LINK = 0, 253
 RTN_UNICAST, RTN_UNREACHABLE = 1, 7
-NDA_DST, NDA_LLADDR, NUD_PERMANENT = 1, 2, 0x80
+NDA_DST, NDA_LLADDR, NUD_NONE, NUD_PERMANENT, NTF_USE = 1, 2, 0, 0x80, 0x01
 
 PROTOCOL = 0xD9
 """rtm_protocol of every route that we make (rtnetlink.h leaves 192 and above, but for a few, to
@@ -212,6 +212,13 @@ def new_neighbour(index: int, address: bytes, mac: bytes) -> Message:
     )
     flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE
     return Message(RTM_NEWNEIGH, flags, body, f"add neighbour {address.hex()}")
+
+
+def resolve_neighbour(index: int, address: bytes) -> Message:
+    """Has the kernel ask for a neighbour as if a packet went there; answers at once."""
+    body = NEIGHBOUR.pack(family(address), index, NUD_NONE, NTF_USE, 0)
+    body += attribute(NDA_DST, address)
+    return Message(RTM_NEWNEIGH, NLM_F_ACK | NLM_F_CREATE, body, f"resolve {address.hex()}")
 
 
 def route(

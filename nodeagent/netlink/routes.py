@@ -1,19 +1,36 @@
 """Kernel routes of blocks: writing them and reading them back."""
 
+import contextlib
 import errno
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from deltaplane.model.addresses import Prefix
 from nodeagent.netlink import message
 from nodeagent.netlink.channel import Channel
-from nodeagent.netlink.message import AF_INET, AF_INET6, Message
+from nodeagent.netlink.message import AF_INET, AF_INET6, Message, NetlinkError
 from nodeagent.routes import Route
+
+RESOLVE_AT_MOST = 100
+"""Next hops that are resolved ahead, of one family and call: from 128 neighbours on (gc_thresh1)
+the kernel begins to forget some, at 1024 it refuses new ones.
+"""
 
 
 def add(routes: Iterable[Route], uplink_index: int) -> list[Message]:
     """Requests that make routes; one that is there is replaced."""
     return [_request(route, uplink_index, delete=False) for route in routes]
+
+
+def resolve(routes: Iterable[Route], uplink_index: int) -> list[Message]:
+    """Requests that resolve the next hops of routes before the first packet needs them."""
+    hops = sorted({route.via for route in routes if route.via is not None})
+    chosen = [
+        hop
+        for size in (4, 16)
+        for hop in [hop for hop in hops if len(hop) == size][:RESOLVE_AT_MOST]
+    ]
+    return [message.resolve_neighbour(uplink_index, hop) for hop in chosen]
 
 
 def delete(routes: Iterable[Route], uplink_index: int) -> list[Message]:
@@ -63,9 +80,12 @@ class KernelRoutes:
         self._channel = Channel()
         self._uplink_index = uplink_index
 
-    def add(self, routes: Iterable[Route]) -> None:
+    def add(self, routes: Sequence[Route]) -> None:
         """Makes routes; one for the same block is replaced. Raises OSError."""
         self._channel.run(add(routes, self._uplink_index))
+        # What cannot be resolved now is resolved by the first packet.
+        with contextlib.suppress(NetlinkError):
+            self._channel.run(resolve(routes, self._uplink_index))
 
     def delete(self, routes: Iterable[Route]) -> None:
         """Removes routes; absent ones are fine. Raises OSError."""

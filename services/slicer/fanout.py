@@ -4,12 +4,12 @@ Everybody who waits for something registers a callback: a stream's writer for ne
 receipt for new acknowledgements. A callback only sets a flag; the waiting is the shell's.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
 from deltaplane.delta.messages import Ack, ClientMessage, Drain, Hello
 from deltaplane.delta.sender import Published, Reader, Sender, Tick
-from deltaplane.errors import Conflict, NotFound, Unavailable
+from deltaplane.errors import Conflict, Internal, NotFound, Unavailable
 from services.slicer.facts import Facts, Record
 from services.slicer.pacing import Pacer
 from services.slicer.receipts import Effective, describe
@@ -59,9 +59,18 @@ class Fanout:
 
     # --- the store's side ------------------------------------------------------------------------
 
-    def take(self, records: Iterable[Record], revision: int, *, wall_ns: int) -> None:
-        """Takes what was written through a revision; without records, that nothing was."""
+    def take(self, records: Collection[Record], revision: int, *, wall_ns: int) -> None:
+        """Takes what was written through a revision; without records, that nothing was.
+
+        Raises:
+            Internal: the watch has vouched for that revision before it delivered these records.
+        """
         if revision <= self._pending.revision:
+            if records:
+                raise Internal(
+                    f"the store's watch delivers writes of revision {revision} after it said that "
+                    f"everything through {self._pending.revision} was delivered; start again"
+                )
             return
         for record in records:
             if not self._has_news:

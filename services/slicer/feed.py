@@ -65,7 +65,8 @@ class Feed:
         """Runs until cancelled.
 
         Raises:
-            ExceptionGroup: of Refused: the store has another lineage now.
+            ExceptionGroup: of Refused: the store has another lineage now; of Internal: its watch
+                cannot be relied on. Whoever starts the process again gets a view that is right.
         """
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._watch(fanout))

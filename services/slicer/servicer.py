@@ -14,6 +14,7 @@ from deltaplane.delta.sender import Reader
 from deltaplane.delta.wire import decode_request
 from deltaplane.errors import DeltaplaneError, Invalid, Refused
 from deltaplane.model.objects import Kind
+from deltaplane.runtime import log
 from deltaplane.runtime.clock import Clock
 from deltaplane.v1 import receipts_pb2, receipts_pb2_grpc, slicer_pb2
 from services.slicer import metrics
@@ -96,7 +97,9 @@ class SlicerServicer:
         hello = await self._hello(context)
         await self._admissible(hello)
         session = self._fanout.admit(hello, wake.set, now=self._clock.now())
-        metrics.STREAMS.labels(session.reader.mode.name).inc()
+        mode = session.reader.mode.name
+        metrics.STREAMS.labels(mode).inc()
+        log.get().info("agent_admitted", node=hello.node, mode=mode, has=hello.applied_revision)
         failure: BaseException | None = None
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -137,6 +140,11 @@ class SlicerServicer:
                 await wait(changed, left)
         if obstacle is None:
             return
+        if not fanout.draining:
+            # The scanned revision tells a watch that lags from a node that is not there.
+            log.get().warning(
+                "agent_refused", node=hello.node, reason=str(obstacle), scanned=fanout.scanned
+            )
         if fanout.sender.is_behind(hello):
             await self._check_history(hello)
         raise obstacle

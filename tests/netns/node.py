@@ -95,6 +95,9 @@ class Node:
     def ip(self, *arguments: str, check: bool = True) -> str:
         return run("ip", "-n", self.namespace, *arguments, check=check)
 
+    def in_node(self, *command: str) -> str:
+        return run("ip", "netns", "exec", self.namespace, *command)
+
     def command(self, **options: str) -> list[str]:
         flags = {
             "node-name": self.name,

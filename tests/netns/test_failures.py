@@ -34,6 +34,21 @@ def test_registry_down(node: Node, services: Services) -> None:
     assert until(lambda: node.cni("ADD", "web").code == 0, "the registry is back")
 
 
+def test_slicer_down_status_says_so(node: Node, services: Services) -> None:
+    services.stop("slicer")
+    node.start()
+
+    def why() -> str:
+        answer = node.cni("STATUS", "", netns="")
+        assert answer.code == 1
+        details: str = answer.document.get("details", "")
+        return details
+
+    until(lambda: str(services.sockets["slicer"]) in why(), "the reason is told")
+    services.start("slicer")
+    until(lambda: node.cni("STATUS", "", netns="").code == 0, "the slicer is back")
+
+
 def test_registry_down_at_delete_is_remembered(node: Node, services: Services) -> None:
     node.start_ready()
     node.add("web")

@@ -50,9 +50,11 @@ EMPTY = Actual(
 
 
 class Plane(DataPlane, Protocol):
-    """The port, and a look into the table by address."""
+    """The port, and a look at what no dump shows."""
 
     def holder_of(self, address: bytes) -> int | None: ...
+    @property
+    def node_index(self) -> int: ...
 
 
 Restart = Callable[[], Plane]
@@ -325,6 +327,12 @@ def test_applied_and_grace(plane: Plane) -> None:
     assert plane.dump().applied == applied
 
 
+def test_the_node_index_is_what_was_set_last(plane: Plane) -> None:
+    for index in (1, 2**32 - 1):
+        plane.set_node_index(index)
+        assert plane.node_index == index
+
+
 def test_restarted_agent_finds_everything(plane: Plane, restart: Restart) -> None:
     plane.set_node_index(3)
     plane.upsert_mappings([mapping(1)])
@@ -337,6 +345,7 @@ def test_restarted_agent_finds_everything(plane: Plane, restart: Restart) -> Non
     before = plane.dump()
     plane = restart()
     assert plane.dump() == before
+    assert plane.node_index == 3
     # It also knows what the sets that it did not write consist of.
     plane.delete_policy_sets([7])
     plane.upsert_subjects([Subject(identity=300, ingress_set=0, egress_set=0, epoch=3)])

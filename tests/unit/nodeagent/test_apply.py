@@ -1,7 +1,8 @@
 """The applier on the fake data plane: adoption, barriers, refusals, waiting."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
@@ -12,7 +13,7 @@ from deltaplane.model.objects import Kind
 from nodeagent.apply import Applier
 from nodeagent.dataplane.config import Capacities
 from nodeagent.dataplane.fake import FakeDataPlane
-from nodeagent.dataplane.port import Applied, Mapping, PolicySet, Subject
+from nodeagent.dataplane.port import Applied, LocalEndpoint, Mapping, PolicySet, Subject
 from nodeagent.stream import ApplyResult
 from nodeagent.worker import Worker
 from tests.unit.nodeagent.worlds import (
@@ -189,3 +190,33 @@ async def test_after_the_end_nobody_waits_for_ever() -> None:
         await applier.settle()
     with pytest.raises(Unavailable):
         await applier.detach(1)
+
+
+class SlowDataPlane(FakeDataPlane):
+    """Opens interfaces only when it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.opening, self.may_open = threading.Event(), threading.Event()
+
+    def upsert_local_endpoints(self, endpoints: Sequence[LocalEndpoint]) -> None:
+        if any(endpoint.identity for endpoint in endpoints):
+            self.opening.set()
+            assert self.may_open.wait(10)
+        super().upsert_local_endpoints(endpoints)
+
+
+async def test_who_begins_to_wait_while_the_interface_is_being_opened_is_woken() -> None:
+    dataplane, stream = SlowDataPlane(), Stream()
+    shown = (node(OWN), endpoint(OWN, 1, 300, "10.0.0.1"), open_policy(300))
+    async with applying(dataplane) as applier, asyncio.timeout(5):
+        await applier.attach(local(1, "10.0.0.1"))
+        reached = asyncio.ensure_future(applier.barrier(stream.barrier(*shown)))
+        assert await asyncio.to_thread(dataplane.opening.wait, 5)
+
+        waiting = asyncio.ensure_future(applier.wait_open(1, seconds=60))
+        await asyncio.sleep(0)
+        dataplane.may_open.set()
+
+        assert await waiting, "without another barrier"
+        await reached

@@ -72,6 +72,7 @@ class Plane:
 @pytest.fixture
 async def plane(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Plane]:
     monkeypatch.setattr(module, "OPEN_SECONDS", 0.05)
+    monkeypatch.setattr(module, "REGISTER_RETRY_SECONDS", (0.01, 0.02))
     monkeypatch.setattr(module, "RELEASE_RETRY_SECONDS", (0.01, 0.02))
     journal, control, links = Journal(tmp_path / "journal.db"), FakeControl(), FakeLinks()
     dataplane, worker, writer = FakeDataPlane(), Worker("kernel"), Worker("journal")
@@ -234,3 +235,35 @@ async def test_what_the_registry_forgot_is_registered_again(plane: Plane) -> Non
     plane.control.registered.clear()
     await plane.interfaces.register_again()
     assert set(plane.control.registered) == {1}
+
+
+async def test_registering_again_waits_for_a_registry_that_went_away(plane: Plane) -> None:
+    await add(plane)
+    plane.control.registered.clear()
+    plane.control.failure = Unavailable("away")
+    again = asyncio.ensure_future(plane.interfaces.register_again())
+    await eventually(lambda: plane.control.refusals >= 2)
+    assert not again.done()
+
+    plane.control.failure = None
+    await asyncio.wait_for(again, 5)
+    assert set(plane.control.registered) == {1}
+
+
+async def test_registering_again_gives_up_what_is_refused(plane: Plane) -> None:
+    await add(plane)
+    plane.control.failure = Refused("no such block")
+    await asyncio.wait_for(plane.interfaces.register_again(), 5)
+
+
+async def test_nothing_is_registered_again_after_its_release(plane: Plane) -> None:
+    await add(plane)
+    plane.control.may_register.clear()
+    again = asyncio.ensure_future(plane.interfaces.register_again())
+    await eventually(lambda: plane.control.registering == 1)
+    deleting = asyncio.ensure_future(plane.interfaces.delete(call().attachment))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    plane.control.may_register.set()
+    await asyncio.gather(again, deleting)
+    plane.nothing_is_left()

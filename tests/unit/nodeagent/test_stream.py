@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+import structlog.testing
 
 from deltaplane.delta.messages import (
     Barrier,
@@ -21,6 +22,7 @@ from deltaplane.delta.messages import (
 )
 from deltaplane.delta.view import View
 from deltaplane.delta.wire import ProtobufEncoder, decode_request
+from nodeagent import stream as stream_module
 from nodeagent.stream import ApplyResult, BarrierReached, HelloState, SlicerStream, Timing
 
 PATIENCE = 10.0
@@ -145,6 +147,30 @@ async def test_a_bad_stream_is_given_up_and_tried_again(
         with pytest.raises(asyncio.CancelledError):
             await running
         assert not stream.connected
+
+
+@pytest.mark.parametrize(("remind_seconds", "lines"), [(60.0, [0]), (0.0, [0, 0, 0])])
+async def test_a_refusal_that_goes_on_is_logged_now_and_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, remind_seconds: float, lines: list[int]
+) -> None:
+    async def refuse(context: _Context) -> None:
+        await context.abort(grpc.StatusCode.NOT_FOUND, "not registered")
+
+    monkeypatch.setattr(stream_module, "REMIND_SECONDS", remind_seconds)
+    server, application = Server(refuse, refuse, refuse, send_snapshot), Application()
+    async with serving(server, tmp_path) as target:
+        with structlog.testing.capture_logs() as logged:
+            stream = SlicerStream(timing=FAST)
+            running = asyncio.create_task(stream.run([target], HELLO, application.apply))
+            async with asyncio.timeout(PATIENCE):
+                await application.reached.wait()
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+    ended = [line for line in logged if line["event"] == "stream_ended"]
+    assert [line["unlogged_before"] for line in ended] == lines
+    assert {line["reason"] for line in ended} == {"not registered"}
+    assert [line["event"] for line in logged][-1] == "stream_up"
 
 
 async def test_a_goodbye_is_no_error_and_the_view_is_kept(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Small worlds of stream objects for tests of the agent, and fakes of what surrounds it."""
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 
 from deltaplane.delta.changes import ObjectKey, Removal, Upsert, incarnation_of
@@ -171,7 +172,10 @@ class FakeControl:
         failure: raised by every call while set.
         free: blocks left, by pool.
         registered: interfaces by number.
+        refusals: calls that failed.
         answer: what a registration answers.
+        may_register: registrations wait for it.
+        registering: registrations that wait.
     """
 
     def __init__(self) -> None:
@@ -183,9 +187,13 @@ class FakeControl:
         self.claims: dict[str, Prefix] = {}
         self.registered: dict[int, InterfaceRecord] = {}
         self.answer = Registration(identity=300, has_pod=True, revision=12)
+        self.refusals = self.registering = 0
+        self.may_register = asyncio.Event()
+        self.may_register.set()
 
     def _check(self) -> None:
         if self.failure is not None:
+            self.refusals += 1
             raise self.failure
 
     async def register_node(self, node: NodeFacts) -> int:
@@ -209,6 +217,9 @@ class FakeControl:
     async def register(self, record: InterfaceRecord, node: NodeFacts) -> Registration:
         del node
         self._check()
+        self.registering += 1
+        await self.may_register.wait()
+        self.registering -= 1
         self.registered[record.number] = record
         return self.answer
 

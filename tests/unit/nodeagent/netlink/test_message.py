@@ -80,6 +80,17 @@ def test_a_block_route_reads_back_as_it_was_written(prefix: Prefix, own: bool) -
     assert routes.parse(request.body) == Route(prefix, via)
 
 
+def test_a_next_hop_is_resolved_once_and_not_too_many_of_them() -> None:
+    via = [bytes((192, 0, 2 + n // 250, n % 250)) for n in range(300)]
+    table = [Route(Prefix(bytes((10, n // 250, n % 250, 0)), 24), hop) for n, hop in enumerate(via)]
+    table += [Route(Prefix(IPV6, 128), IPV6), Route(Prefix(bytes(4), 8), None)]
+    requests = routes.resolve([*table, *table], uplink_index=4)
+    assert len(requests) == routes.RESOLVE_AT_MOST + 1
+    found = read(ndmsg, requests[-1])
+    assert (found["ifindex"], found["flags"], found["NDA_DST"]) == (4, message.NTF_USE, "fd00::5")
+    assert found["state"] == message.NUD_NONE
+
+
 def test_routes_of_others_and_of_pods_are_not_read() -> None:
     [ours] = routes.add([Route(Prefix(bytes(4), 8), IPV4)], uplink_index=4)
     others = bytearray(ours.body)

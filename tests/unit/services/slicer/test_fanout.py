@@ -3,7 +3,7 @@ import pytest
 from deltaplane.delta.messages import Ack, Barrier, Drain, Hello, Mode, Nack, StreamBroken
 from deltaplane.delta.sender import Sender
 from deltaplane.delta.wire import ProtobufEncoder, decode_response
-from deltaplane.errors import Conflict, NotFound, Unavailable
+from deltaplane.errors import Conflict, Internal, NotFound, Unavailable
 from deltaplane.model.addresses import AddressPair
 from deltaplane.model.objects import EndpointObject, Kind, NodeObject
 from deltaplane.policy.compiler import Compiler
@@ -121,6 +121,14 @@ def test_progress_behind_unpublished_writes_waits_for_their_tick(fanout: Fanout)
     assert (fanout.sender.head, fanout.scanned) == (10, 20)
     assert fanout.cut(now=0.0, wall_ns=7).changes == 1
     assert fanout.sender.head == 20
+
+
+def test_writes_that_the_watch_has_already_vouched_for_are_not_lost_in_silence(
+    fanout: Fanout,
+) -> None:
+    fanout.take([], 20, wall_ns=6)
+    with pytest.raises(Internal, match="revision 15"):
+        fanout.take([endpoint(1, 15)], 15, wall_ns=7)
 
 
 def test_the_newest_stream_of_a_node_wins(fanout: Fanout) -> None:

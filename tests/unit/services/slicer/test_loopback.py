@@ -1,13 +1,14 @@
 """Streams over a real connection."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import grpc.aio
 import pytest
 
 from deltaplane.delta.messages import Mode
-from deltaplane.errors import Refused
+from deltaplane.errors import Internal, Refused
 from deltaplane.model.addresses import AddressPair, parse_address
 from deltaplane.model.objects import EndpointObject, Kind
 from deltaplane.runtime import rpc
@@ -24,7 +25,8 @@ from nodeagent.stream import (
 from services.slicer import metrics
 from services.slicer.__main__ import serve
 from services.slicer.config import Config
-from services.slicer.repository import Repository
+from services.slicer.facts import Record
+from services.slicer.repository import Batch, Repository
 from tests.unit.services.slicer.loopback import (
     PATIENCE,
     Agent,
@@ -199,6 +201,21 @@ async def test_a_store_with_another_lineage_ends_the_process(world: World, targe
         async with asyncio.timeout(PATIENCE):
             await task
     assert failure.group_contains(Refused, match="lineage of the store has changed")
+
+
+async def test_a_watch_that_breaks_its_word_ends_the_process(
+    world: World, target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def changes(_: Repository, after: int) -> AsyncIterator[Batch]:
+        late = Record(key=keys.node("node-9"), generation=after + 1, content=None)
+        yield Batch((), after + 2)
+        yield Batch((late,), after + 1)
+
+    monkeypatch.setattr(Repository, "changes", changes)
+    with pytest.raises(ExceptionGroup) as failure:
+        async with asyncio.timeout(PATIENCE):
+            await serve(Config(listen=(target,), log_level="error"), world.store)
+    assert failure.group_contains(Internal, match="start again")
 
 
 async def test_a_store_that_forgets_is_noticed(world: World) -> None:

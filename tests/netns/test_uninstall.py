@@ -1,0 +1,86 @@
+"""A node is given back as it was; only then, and only by the command for it."""
+
+import signal
+import subprocess
+
+from tests.netns.node import ROOT, Node
+
+SYSCTLS = ("ipv4/ip_forward", "ipv6/conf/all/forwarding")
+
+
+def uninstall(node: Node) -> subprocess.CompletedProcess[str]:
+    command = ["nodeagent.uninstall" if word == "nodeagent" else word for word in node.command()]
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False
+    )
+
+
+def settings(node: Node) -> list[str]:
+    paths = [f"/proc/sys/net/{name}" for name in SYSCTLS]
+    return node.in_node("cat", *paths).split()
+
+
+def left_behind(node: Node) -> dict[str, object]:
+    """What an agent has put on the node, of each kind."""
+    filters = [
+        line
+        for hook in ("ingress", "egress")
+        for line in node.in_node("tc", "filter", "show", "dev", "uplink", hook).splitlines()
+    ]
+    routes = [
+        line
+        for family in ("-4", "-6")
+        for line in node.ip(family, "route", "show", "proto", "217").splitlines()
+    ]
+    found = {
+        "filters": filters,
+        "routes": routes,
+        "links": node.host_links(),
+        "pins": node.pins.exists(),
+        "sysctls": settings(node) != ["0", "0"],
+    }
+    return {kind: what for kind, what in found.items() if what}
+
+
+def test_a_drained_node_is_given_back_as_it_was(node: Node) -> None:
+    for name in SYSCTLS:
+        node.in_node("sh", "-c", f"echo 0 > /proc/sys/net/{name}")
+    node.start_ready()
+    node.add("web")
+    running = uninstall(node)
+    assert (running.returncode, "another agent runs" in running.stderr) == (1, True)
+    node.stop(signal.SIGTERM)
+    everything = set(left_behind(node))
+    assert everything == {"filters", "routes", "links", "pins", "sysctls"}
+
+    attached = uninstall(node)
+    assert (attached.returncode, "shop/web" in attached.stderr) == (1, True), attached.stderr
+    assert set(left_behind(node)) == everything
+
+    node.start_ready()
+    assert node.cni("DEL", "web").code == 0
+    node.stop(signal.SIGTERM)
+    drained = uninstall(node)
+    assert drained.returncode == 0, drained.stderr
+    assert left_behind(node) == {}
+    assert uninstall(node).returncode == 0, "it may be repeated"
+
+    node.start_ready()
+    node.add("next")
+
+
+def test_what_somebody_else_has_changed_since_stays(node: Node) -> None:
+    for name in SYSCTLS:
+        node.in_node("sh", "-c", f"echo 0 > /proc/sys/net/{name}")
+    node.start_ready()
+    node.stop(signal.SIGTERM)
+    node.in_node("sh", "-c", "echo 2 > /proc/sys/net/ipv6/conf/all/forwarding")
+    mode = settings(node)[1]
+    node.pins.joinpath("other-node").mkdir()
+    node.ip("route", "add", "10.9.0.0/24", "via", "198.19.77.250")
+
+    assert uninstall(node).returncode == 0
+
+    assert settings(node) == ["0", mode]
+    assert [path.name for path in node.pins.iterdir()] == ["other-node"]
+    assert "10.9.0.0/24" in node.ip("route", "show")
