@@ -1,0 +1,114 @@
+"""The tables that others wrote, as packets through the real programs, SCTP above all.
+
+Few kernels of test machines have SCTP sockets, so the lab cannot tell what becomes of SCTP.
+"""
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nodeagent.dataplane.config import DataPlaneConfig
+from nodeagent.dataplane.kernel import KernelDataPlane
+from tests.bpf.conformance_node import Node, steps
+from tests.bpf.conftest import NODE4, NODE6, SMALL, UPLINK, UPLINK_MTU
+from tests.bpf.packets import address
+from tests.conformance.cases import Case, Row, load, oracles
+
+KUBERNETES = "k8s_e2e_netpol_3x3.json"
+EVERY = frozenset({"TCP", "UDP", "SCTP"})
+ONLY_SCTP = frozenset({"SCTP"})
+
+FAMILIES = pytest.mark.parametrize("family", ["IPv4", "IPv6"])
+OWN = load(Path(__file__).with_name("sctp_cases.json"))
+
+
+def kubernetes_cases() -> tuple[Case, ...]:
+    path = Path(__file__).parents[3] / "shared/oracles/netpol" / KUBERNETES
+    return load(path) if path.exists() else ()
+
+
+@pytest.fixture(scope="module")
+def node(private_bpffs: Path) -> Iterator[Node]:
+    config = DataPlaneConfig(
+        uplink_ifindex=UPLINK,
+        uplink_mtu=UPLINK_MTU,
+        node_ipv4=address(NODE4),
+        node_ipv6=address(NODE6),
+    )
+    plane = KernelDataPlane(private_bpffs / "conformance", config=config, capacities=SMALL)
+    yield Node(plane)
+    plane.close()
+
+
+def named(case: Case) -> str:
+    return case.name
+
+
+def rows_of(case: Case) -> list[Row]:
+    return [row for step in case.steps() for row in step.rows]
+
+
+@pytest.mark.parametrize("case", OWN, ids=named)
+def test_an_own_case(node: Node, case: Case) -> None:
+    found, compared = node.differences(case, case.steps(), protocols=EVERY)
+    assert found == []
+    assert compared >= 40
+
+
+def test_a_wrong_expectation_is_a_difference(node: Node) -> None:
+    content = copy.deepcopy(OWN[0].content)
+    (step,) = content["steps"]
+    step["expect"]["denied"]["2905/SCTP"] = [["ran/cell", "core/mme"]]
+    step["expect"]["denied"]["2906/SCTP@IPv6"][0][2] = "E"
+    wrong = Case(name="wrong", content=content)
+
+    found, _ = node.differences(wrong, wrong.steps(), protocols=EVERY)
+
+    allowed = "port=2905, protocol='SCTP', family='IPv4', allowed=False, sides=None)"
+    assert [line.partition(allowed)[2] for line in found[:2]] == [
+        ", but with the pods apart these deny: ''",
+        ", but with the pods on one node: True",
+    ]
+    assert "family='IPv6'" in found[2]
+    assert found[2].endswith("sides='E'), but with the pods apart these deny: 'I'")
+    assert len(found) == 3
+
+
+def test_the_kubernetes_table_is_complete() -> None:
+    oracles()
+    cases = kubernetes_cases()
+    assert len(cases) == 48
+    sctp = [case for case in cases if any(row.protocol == "SCTP" for row in rows_of(case))]
+    assert len(sctp) == 3
+    assert sum(len(rows_of(case)) for case in cases) > 4000
+
+
+@FAMILIES
+@pytest.mark.parametrize("case", kubernetes_cases(), ids=named)
+def test_a_kubernetes_case(node: Node, case: Case, family: str) -> None:
+    found, compared = node.differences(case, steps(case, family), protocols=EVERY)
+    assert found == []
+    assert compared == len(rows_of(case))
+
+
+@pytest.mark.timeout(120)
+@FAMILIES
+def test_sctp_of_the_cyclonus_table(node: Node, family: str) -> None:
+    total = 0
+    for case in load(oracles() / "cyclonus_cases.json"):
+        found, compared = node.differences(case, steps(case, family), protocols=ONLY_SCTP)
+        assert found[:5] == []
+        total += compared
+    assert total > 30_000
+
+
+@pytest.mark.timeout(120)
+def test_sctp_of_the_random_table(node: Node) -> None:
+    total = 0
+    for case in load(oracles() / "random_300.json"):
+        found, compared = node.differences(case, case.steps(), protocols=ONLY_SCTP)
+        assert found[:5] == []
+        total += compared
+    assert total > 50_000
