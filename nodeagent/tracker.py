@@ -282,11 +282,15 @@ class Tracker:
             return in_force.identity
         return 0
 
-    def _rank(self, key: ObjectKey) -> tuple[int, int]:
-        """For one address a node wins over an endpoint, then the highest incarnation."""
+    def _rank(self, key: ObjectKey) -> tuple[int, int, bytes]:
+        """For one address a node wins over an endpoint, then the highest incarnation.
+
+        The key decides what is left, two nodes with one address: any order would do, but it must
+        not depend on which was learnt first.
+        """
         if key[0] is Kind.NODE:
-            return 1, 0
-        return 0, self._view.endpoints[key[1]].value.incarnation
+            return 1, 0, key[1]
+        return 0, self._view.endpoints[key[1]].value.incarnation, key[1]
 
     def _mapping(self, address: bytes) -> Mapping | None:
         key = self.object_of(address)

@@ -147,6 +147,16 @@ def test_the_highest_incarnation_holds_an_address() -> None:
         assert [held.identity for held in mapping.values()] == [301]
 
 
+def test_of_two_nodes_with_one_address_the_order_of_arrival_decides_nothing() -> None:
+    shared = to_mapped(parse_address("192.0.2.77"))
+    for first, second in ((1, 2), (2, 1)):
+        tracker, stream = world(node(first, 77))
+        shown = (node(first, 77), node(second, 77))
+        tracker.advance(stream.view, stream.revision, stream.show(shown))
+        wanted = tracker.wanted(tracker.everything(), Kernel())
+        assert wanted.mappings[shared].node_index == 2
+
+
 def test_nodes_are_mapped_and_routed_to() -> None:
     tracker, _ = world(node(OWN), node(2), block(1, OWN), block(2, 2), block(3, 9))
 
