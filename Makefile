@@ -90,7 +90,9 @@ BPF_ARCH := $(patsubst aarch64,arm64,$(patsubst x86_64,x86,$(shell uname -m)))
 # clang does not look for it when the target is bpf.
 MULTIARCH_INCLUDE = /usr/include/$(shell $(CC) -print-multiarch)
 # -g is for BTF; llvm-strip -g then drops the DWARF and keeps the BTF.
-BPF_CFLAGS = -O2 -g -Wall -Werror -target bpf -D__TARGET_ARCH_$(BPF_ARCH) -Ibpf/include -idirafter $(MULTIARCH_INCLUDE)
+# linux/if.h reads sys/socket.h. That asks for the C library of 32 bits, which nobody has, unless it sees the machine's
+# name, which clang does not define when the target is bpf.
+BPF_CFLAGS = -O2 -g -Wall -Werror -target bpf -D__TARGET_ARCH_$(BPF_ARCH) -D__$(shell uname -m)__ -Ibpf/include -idirafter $(MULTIARCH_INCLUDE)
 SHIM_CFLAGS := -O2 -Wall -Wextra -Werror -static
 
 build: $(BPF_OBJECTS) $(SHIM)

@@ -6,6 +6,7 @@ from deltaplane.errors import Refused
 
 TREE = Path(__file__).resolve().parents[1]
 PLUGIN = "deltaplane-cni"
+SHOP = "examples/shop.yaml"
 
 
 def plugin() -> Path:
@@ -18,3 +19,9 @@ def plugin() -> Path:
         if candidate.exists():
             return candidate
     raise Refused(f"the CNI plugin build/bin/{PLUGIN} is not built: make build")
+
+
+def shop() -> Path:
+    """The example's manifests; a wheel has them beside this file."""
+    packed = Path(__file__).with_name("shop.yaml")
+    return packed if packed.exists() else TREE / SHOP

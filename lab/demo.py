@@ -23,7 +23,7 @@ from lab.killing import Kill
 from lab.pods import Pod
 from lab.probing import ProbeResult
 
-SHOP = binaries.TREE / "examples/shop.yaml"
+SHOP = binaries.shop()
 FLOOD_SOURCE = "monitoring/prober-1"
 DENIALS_SHOWN = 20
 WIDTH = 120
@@ -85,10 +85,11 @@ def run(config: DemoConfig, console: Console | None = None) -> bool:
     out = console or output.console(WIDTH)
     found = Findings()
     began = time.monotonic()
+    shop = manifests.read([config.shop])
     lab = Lab.up(LabConfig(name=config.name, nodes=config.nodes), lambda text: _step(out, text))
     found.note("lab up", f"{time.monotonic() - began:.1f} s")
     try:
-        _tell(lab, manifests.read([config.shop]), out, found)
+        _tell(lab, shop, out, found)
     except DeltaplaneError as error:
         found.problems.append(str(error))
     finally:

@@ -95,6 +95,12 @@ def claim(layout: Layout) -> None:
         Conflict: somebody has it.
     """
     ROOT.mkdir(parents=True, exist_ok=True)
+    foreign = own_namespaces(layout.lab)
+    if foreign and not layout.folder.exists():
+        raise Conflict(
+            f"network namespaces of that name are there, but no lab: {', '.join(foreign)}; choose "
+            "another --name, or remove them with ip netns delete"
+        )
     try:
         layout.folder.mkdir()
     except FileExistsError:

@@ -63,7 +63,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     skipped = terminalreporter.stats.get("skipped", [])
     left_out = Counter(
-        str(Path(report.nodeid).parent) for report in skipped if LEFT_OUT in str(report.longrepr)
+        str(Path(report.nodeid.split("::")[0]).parent)
+        for report in skipped
+        if LEFT_OUT in str(report.longrepr)
     )
     for folder, count in sorted(left_out.items()):
         terminalreporter.write_line(f"left out: {count} in {folder}/: {LEFT_OUT}", yellow=True)

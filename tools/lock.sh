@@ -4,6 +4,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+export UV_SYSTEM_CERTS=1 # as in setup.sh
+
 compile() {
   .venv/bin/uv pip compile --quiet --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
     --python .venv/bin/python --python-version 3.11 --extra otlp "$@" pyproject.toml

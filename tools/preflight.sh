@@ -3,6 +3,8 @@
 # left out without it. Changes nothing, needs no root, always exits 0.
 set -uo pipefail
 cd "$(dirname "$0")/.."
+# Debian keeps bpftool where only root looks.
+PATH=$PATH:/usr/sbin:/sbin
 
 # report NAME WITHOUT COMMAND...: the ability, what is lost without it, the test for it.
 report() {

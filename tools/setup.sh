@@ -8,9 +8,13 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-PACKAGES=(
+# Without these there is no build and no check.
+NEEDED=(
   # BPF programs and the CNI shim
   clang llvm libbpf-dev linux-libc-dev gcc libc6-dev clang-format
+)
+# Without these a part of the tests and the lab are left out.
+WANTED=(
   # loading and looking at BPF programs
   libbpf1 bpftool
   # the lab
@@ -40,38 +44,55 @@ without_daemons() {
   return "$status"
 }
 
+# Prints those of the named Debian packages that are not installed.
+not_installed() {
+  LC_ALL=C comm -23 \
+    <(printf '%s\n' "$@" | LC_ALL=C sort) \
+    <(dpkg-query --show --showformat='${Package} ${db:Status-Status}\n' "$@" 2>/dev/null |
+      sed -n 's/ installed$//p' | LC_ALL=C sort -u)
+}
+
 install_packages() {
   if ! command -v dpkg-query >/dev/null; then
-    step "not a Debian system: have these ready, by your system's names: ${PACKAGES[*]}"
+    step "not a Debian system: have these ready, by your system's names: ${NEEDED[*]} ${WANTED[*]}"
     return
   fi
-  local wanted=("${PACKAGES[@]}")
-  # Debian ships Python without the means to make a virtual environment.
-  "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null || wanted+=(python3-venv)
+  # A small Debian has no Python, a larger one has it without the means to make a virtual environment.
+  if [ "$PYTHON" = python3 ] && ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
+    NEEDED+=(python3 python3-venv)
+  fi
 
-  local missing
-  mapfile -t missing < <(comm -23 \
-    <(printf '%s\n' "${wanted[@]}" | LC_ALL=C sort) \
-    <(dpkg-query --show --showformat='${Package} ${db:Status-Status}\n' "${wanted[@]}" 2>/dev/null |
-      sed -n 's/ installed$//p' | LC_ALL=C sort -u))
+  local needed wanted missing
+  mapfile -t needed < <(not_installed "${NEEDED[@]}")
+  mapfile -t wanted < <(not_installed "${WANTED[@]}")
+  missing=("${needed[@]}" "${wanted[@]}")
   if [ ${#missing[@]} -eq 0 ]; then
     return
   fi
+  local by_hand="apt-get update && apt-get install --no-install-recommends ${missing[*]}"
   if [ "$(id -u)" -ne 0 ]; then
-    step "missing, and only root can install it: apt-get install ${missing[*]}"
+    [ ${#needed[@]} -eq 0 ] ||
+      fail "missing: ${needed[*]}; only root can install Debian packages: $by_hand"
+    step "left out, because only root can install Debian packages: ${wanted[*]}"
     return
   fi
   step "installing Debian packages: ${missing[*]}"
   export DEBIAN_FRONTEND=noninteractive
-  apt-get update --quiet=2
+  apt-get update --quiet=2 || fail "apt-get update failed; still missing: ${missing[*]}"
   without_daemons apt-get install --yes --quiet=2 --no-install-recommends "${missing[@]}" |
-    sed -n 's/^Setting up/setup:   &/p'
+    awk -v asked=" ${missing[*]} " '/^Setting up/ { sub(/:.*/, "", $3); if (index(asked, " " $3 " ")) print "setup:   " $3 }' ||
+    fail "apt-get could not install what is missing; when its sources answer again: $by_hand"
+}
+
+require_python() {
+  "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null ||
+    fail "$PYTHON is missing or older than 3.11; name another one with PYTHON=…"
 }
 
 make_venv() {
   if ! .venv/bin/python -c '' 2>/dev/null; then
     step "making .venv with $("$PYTHON" --version)"
-    "$PYTHON" -m venv --clear .venv
+    "$PYTHON" -m venv --clear .venv || fail "$PYTHON cannot make a virtual environment (Debian: python3-venv)"
   fi
   local stamp fresh
   stamp=.venv/deltaplane-setup.sha256
@@ -83,24 +104,34 @@ make_venv() {
   uv=$(grep '^uv==' requirements/dev.txt)
   if [ "$(.venv/bin/uv --version 2>/dev/null | awk '{print $1 "==" $2}')" != "$uv" ]; then
     step "installing $uv"
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check "$uv"
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check "$uv" ||
+      fail "pip could not install $uv: is a Python package index reachable? (PIP_INDEX_URL names another)"
   fi
   step "installing $(wc -l <requirements/dev.txt) Python packages"
-  .venv/bin/uv pip install --quiet --python .venv/bin/python -r requirements/dev.txt
+  .venv/bin/uv pip install --quiet --python .venv/bin/python -r requirements/dev.txt ||
+    fail "uv could not install requirements/dev.txt: is a Python package index reachable? (UV_DEFAULT_INDEX names another)"
   step "installing this tree, editable"
   .venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation -e .
   printf '%s\n' "$fresh" >"$stamp"
 }
 
 PYTHON=${PYTHON:-python3}
-"$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null ||
-  fail "$PYTHON is missing or older than 3.11; name another one with PYTHON=…"
+# uv brings its own list of authorities; pip and everything else here use the system's.
+export UV_SYSTEM_CERTS=1
+
+# What `sudo make demo` made cannot be changed by the one who says `make test` afterwards.
+foreign=$(find . -maxdepth 2 -path ./.git -prune -o ! -type l ! -writable -print -quit)
+[ -z "$foreign" ] ||
+  fail "$foreign belongs to $(stat --format=%U "$foreign"); make it yours: sudo chown -R $(id -un) '$PWD'"
 
 # Two make targets at a time must not install into each other's feet.
 mkdir -p build
 exec 9>build/setup.lock
 flock 9
 
+# A python3 that is not there yet may come with the packages.
+[ "$PYTHON" = python3 ] && ! command -v python3 >/dev/null || require_python
 install_packages
+require_python
 make_venv
 step "ready"

@@ -1,7 +1,8 @@
-"""hatchling's build hook: puts the built BPF objects and the CNI binary into the wheel.
+"""hatchling's build hook: puts what lies outside the packages into the wheel.
 
-They are optional: a wheel from a tree without `make build` is pure Python and says so in its tag.
-In the wheel they lie under nodeagent/prebuilt/, in the tree under bpf/build/ and build/bin/.
+The BPF objects and the CNI binary are optional: a wheel from a tree without `make build` is pure
+Python and says so in its tag. In the wheel they lie under nodeagent/prebuilt/, in the tree under
+bpf/build/ and build/bin/.
 """
 
 import sysconfig
@@ -12,6 +13,8 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 CNI_BINARY = Path("build/bin/deltaplane-cni")
 IN_WHEEL = Path("nodeagent/prebuilt")
+EXAMPLE = ("examples/shop.yaml", "lab/shop.yaml")
+"""What `deltaplane demo` shows, and where it finds it in a wheel."""
 
 
 def built_files(root: Path) -> dict[str, str]:
@@ -36,6 +39,7 @@ class WheelHook(BuildHookInterface[Any]):
             return
         files = built_files(Path(self.root))
         build_data["force_include"].update(files)
+        build_data["force_include"][str(Path(self.root) / EXAMPLE[0])] = EXAMPLE[1]
         if (Path(self.root) / CNI_BINARY).exists():
             platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
             build_data["pure_python"] = False

@@ -214,7 +214,7 @@ def demo(
 ) -> None:
     """Show all of it: a web shop, its policies, and no packet lost while everything is killed.
 
-    Takes about two minutes, as root. Exit code 0 only if everything held.
+    Takes about half a minute, as root. Exit code 0 only if everything held.
     """
     from lab import demo as story
 

@@ -100,3 +100,6 @@ def main() -> None:
         # The reader of our output has seen enough.
         sys.stderr.close()
         sys.exit(EXIT_FAILED)
+    except OSError as error:
+        sys.stderr.write(f"deltaplane: {error}\n")
+        sys.exit(EXIT_FAILED)

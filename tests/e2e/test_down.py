@@ -179,3 +179,15 @@ def test_a_service_that_is_away_is_named_with_its_address(running_lab: Lab) -> N
     assert done.returncode == 3
     assert f"the endpoint registry at unix:/run/deltaplane/{lab}/run/endpoints.sock" in done.stderr
     assert "deltaplane lab status" in done.stderr
+
+
+def test_namespaces_that_somebody_else_made_are_left_alone(name: str) -> None:
+    foreign = f"dp-{name}-control"
+    netns.create(foreign)
+    try:
+        with pytest.raises(Conflict, match=foreign):
+            Lab.up(LabConfig(name=name, nodes=1))
+        assert foreign in netns.names()
+        assert name not in lifecycle.labs()
+    finally:
+        netns.delete(foreign)

@@ -164,7 +164,7 @@ async def test_the_registry_away_at_delete_is_made_up_for(plane: Plane) -> None:
     plane.control.failure = None
     await add(plane)
     await eventually(lambda: len(plane.control.registered) == 1)
-    assert [r.state for r in plane.journal.interfaces.values()] == [State.READY]
+    await eventually(lambda: [r.state for r in plane.journal.interfaces.values()] == [State.READY])
 
 
 async def test_a_pod_without_a_record_is_undone(plane: Plane) -> None:

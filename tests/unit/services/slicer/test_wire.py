@@ -40,6 +40,11 @@ def stored(key: str, value: bytes) -> KeyValue:
     return KeyValue(key=key, value=value, create_revision=5, mod_revision=9)
 
 
+def kind_of(parameter: object) -> str:
+    """An id that is the same in every process: serialised maps are not."""
+    return parameter if isinstance(parameter, str) else type(parameter).__name__
+
+
 @pytest.mark.parametrize(
     ("key", "value", "content"),
     [
@@ -77,6 +82,7 @@ def stored(key: str, value: bytes) -> KeyValue:
         ),
         (keys.STATE + "later/thing", b"whatever", None),
     ],
+    ids=kind_of,
 )
 def test_records(key: str, value: bytes, content: Content | None) -> None:
     record = record_from_store(stored(key, value))
@@ -99,6 +105,7 @@ def test_a_deletion() -> None:
         (ENDPOINT_KEY, registry_pb2.Endpoint(node="node-1").SerializeToString()),
         (keys.identity(300), registry_pb2.Identity(id=7).SerializeToString()),
     ],
+    ids=kind_of,
 )
 def test_what_cannot_be_read_is_absent_and_says_why(key: str, value: bytes) -> None:
     record = record_from_store(stored(key, value))
