@@ -6,6 +6,7 @@ process share one prefix.
 """
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -82,12 +83,26 @@ class ProcessConfig(BaseSettings):
         }
 
 
+def _lineage(text: str) -> str:
+    if text and not re.fullmatch(r"[0-9a-f]{32}", text):
+        raise ValueError("a lineage is 32 digits 0-9 a-f, as a service logs it when it starts")
+    return text
+
+
 class ServiceConfig(ProcessConfig):
     """Options of every process that talks to etcd."""
 
     etcd: ListenAddresses = Field(
         default=("127.0.0.1:2379",), description="etcd endpoints, host:port or unix:/path"
     )
+    lineage: Annotated[str, AfterValidator(_lineage)] = Field(
+        default="", description="refuse an etcd of another lineage; none: take any"
+    )
+
+    @property
+    def expected_lineage(self) -> bytes:
+        """16 bytes, or empty: any will do."""
+        return bytes.fromhex(self.lineage)
 
 
 Config = TypeVar("Config", bound=ProcessConfig)

@@ -20,14 +20,15 @@ NAME = "endpoints"
 SERVICE = registry_pb2.DESCRIPTOR.services_by_name["Registry"].full_name
 
 
-async def ensure_lineage(store: Store) -> None:
+async def ensure_lineage(store: Store, expected: bytes) -> None:
     """Makes sure that the store is one of ours, as soon as etcd is there."""
     while True:
         try:
-            await lineage.ensure(store)
+            found = await lineage.ensure(store, expected)
         except Unavailable as error:
             log.get().warning("etcd_away", reason=str(error))
         else:
+            log.get().info("store_found", lineage=found.hex())
             return
 
 
@@ -51,8 +52,11 @@ async def main(settings: Config) -> None:
 
     try:
         async with asyncio.TaskGroup() as tasks:
+            ensuring = tasks.create_task(ensure_lineage(store, settings.expected_lineage))
+            if settings.lineage:
+                await ensuring  # nothing is written to the wrong store
             background = [
-                tasks.create_task(ensure_lineage(store)),
+                ensuring,
                 tasks.create_task(repositories.coalescer.run()),
                 tasks.create_task(repositories.repairer.run()),
             ]

@@ -13,7 +13,6 @@ from deltaplane.store.etcd import EtcdStore
 from deltaplane.store.port import Store
 from deltaplane.v1 import ipam_pb2, ipam_pb2_grpc
 from services.ipam.config import Config
-from services.ipam.pools import Pool
 from services.ipam.repository import Repository
 from services.ipam.servicer import IpamServicer
 
@@ -21,19 +20,20 @@ NAME = "ipam"
 SERVICE = ipam_pb2.DESCRIPTOR.services_by_name["Ipam"].full_name
 
 
-async def prepare(store: Store, repository: Repository, pools: Sequence[Pool]) -> None:
+async def prepare(settings: Config, store: Store, repository: Repository) -> None:
     """Makes sure that the store is one of ours and that the configured pools exist."""
-    await lineage.ensure(store)
-    for pool in pools:
+    found = await lineage.ensure(store, settings.expected_lineage)
+    log.get().info("store_found", lineage=found.hex())
+    for pool in settings.pools:
         await repository.create_pool(pool)
         log.get().info("pool_ready", pool=pool.name, prefix=str(pool.prefix))
 
 
-async def keep_preparing(store: Store, repository: Repository, pools: Sequence[Pool]) -> None:
+async def keep_preparing(settings: Config, store: Store, repository: Repository) -> None:
     """Prepares as soon as etcd is there; each try takes a few seconds by itself."""
     while True:
         try:
-            return await prepare(store, repository, pools)
+            return await prepare(settings, store, repository)
         except Unavailable as error:
             log.get().warning("etcd_away", reason=str(error))
 
@@ -57,9 +57,10 @@ async def main(settings: Config) -> None:
 
     try:
         async with asyncio.TaskGroup() as tasks:
-            preparing = tasks.create_task(keep_preparing(store, repository, settings.pools))
+            preparing = tasks.create_task(keep_preparing(settings, store, repository))
             # Whoever sees the ready line finds the pools, unless etcd is away for longer than this.
-            await asyncio.wait([preparing], timeout=5)
+            # With a lineage to check nothing is written before that.
+            await asyncio.wait([preparing], timeout=None if settings.lineage else 5)
             await service.serve(settings, name=NAME, register=register, ready=ready)
             preparing.cancel()
     finally:

@@ -25,7 +25,7 @@ NAME = "slicer"
 async def serve(settings: Config, store: Store, *, stop: asyncio.Event | None = None) -> None:
     """Serves until told to stop. It listens only once its view is loaded."""
     clock = SystemClock()
-    repository = Repository(store)
+    repository = Repository(store, settings.expected_lineage)
     replica = Replica(f"{socket.gethostname()}-{secrets.token_hex(4)}", settings.advertised)
     peers = Peers(repository, replica.server_id, clock)
     feed = Feed(repository, replica, clock)

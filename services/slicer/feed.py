@@ -58,7 +58,12 @@ class Feed:
             objects=facts.flush(listing.revision),
             head_unix_ns=self._clock.wall_ns(),
         )
-        log.get().info("view_loaded", revision=listing.revision, objects=len(sender.view))
+        log.get().info(
+            "view_loaded",
+            lineage=lineage.hex(),
+            revision=listing.revision,
+            objects=len(sender.view),
+        )
         return Fanout(facts, sender)
 
     async def run(self, fanout: Fanout) -> None:

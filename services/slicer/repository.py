@@ -32,12 +32,17 @@ class Replica:
 class Repository:
     """The records behind the view."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, expected_lineage: bytes = b"") -> None:
         self._store = store
+        self._expected_lineage = expected_lineage
 
     async def lineage(self) -> bytes:
-        """The store's lineage; a new store gets one."""
-        return await lineage.ensure(self._store)
+        """The store's lineage; a new store gets one.
+
+        Raises:
+            Refused: it is not the expected one.
+        """
+        return await lineage.ensure(self._store, self._expected_lineage)
 
     async def check_history(self, lineage_id: bytes, scanned: int) -> None:
         """Whether it is still the store whose writes up to a revision we have seen.

@@ -13,7 +13,9 @@ import pytest
 
 from deltaplane.errors import Unavailable
 from deltaplane.runtime import rpc
+from deltaplane.store import keys
 from deltaplane.store.embedded import EtcdProcess, find_etcd
+from deltaplane.store.etcd import EtcdStore
 from deltaplane.v1 import ipam_pb2, ipam_pb2_grpc, registry_pb2, registry_pb2_grpc
 from tests.services.plane import failure, ok, pair
 
@@ -140,3 +142,27 @@ async def test_a_pool_that_differs_from_the_stored_one_ends_the_program(
         _, complaint = await process.communicate()
     assert process.returncode == 1
     assert b"pool v4 exists with prefix 10.244.0.0/16" in complaint
+
+
+@pytest.mark.timeout(90)
+async def test_the_wrong_etcd_is_refused_before_anything_is_written(sockets: Path) -> None:
+    etcd = EtcdProcess(find_etcd(), sockets / "etcd")
+    await etcd.start()
+    try:
+        for module in ("services.ipam", "services.endpoints", "services.slicer"):
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", module, "--lineage", "0" * 32),
+                *options(etcd.endpoint, sockets / "s"),
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+            )
+            async with asyncio.timeout(SECONDS):
+                out, err = await process.communicate()
+            assert process.returncode == 1
+            assert b"ready" not in out
+            assert b"--lineage asks for 00000000" in err
+        store = EtcdStore([etcd.endpoint])
+        assert (await store.list(keys.ROOT)).items == ()
+        await store.close()
+    finally:
+        await etcd.stop()

@@ -29,3 +29,14 @@ async def test_a_store_of_somebody_else_is_refused() -> None:
     await store.transact([], [Put(keys.LINEAGE, b"hello")])
     with pytest.raises(Refused, match="5 bytes"):
         await lineage.ensure(store)
+
+
+async def test_only_the_expected_lineage_will_do_and_nothing_is_written_otherwise() -> None:
+    store = MemoryStore()
+    with pytest.raises(Refused, match=r"no lineage.*ffff"):
+        await lineage.ensure(store, b"\xff" * 16)
+    assert await store.get(keys.LINEAGE) is None
+    made = await lineage.ensure(store)
+    assert await lineage.ensure(store, made) == made
+    with pytest.raises(Refused, match=made.hex()):
+        await lineage.ensure(store, b"\xff" * 16)
