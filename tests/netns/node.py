@@ -68,7 +68,8 @@ class Node:
 
     @property
     def namespace(self) -> str:
-        return f"dpt-{self.name}"
+        """Two test runs may share a machine."""
+        return f"dpt{os.getpid()}-{self.name}"
 
     @property
     def pins(self) -> Path:
@@ -170,19 +171,19 @@ class Node:
 
     def new_pod_namespace(self, pod: str) -> str:
         """Its path."""
-        run("ip", "netns", "add", f"dpt-{self.name}-{pod}")
+        run("ip", "netns", "add", f"{self.namespace}-{pod}")
         self.pods.append(pod)
         return self.pod_path(pod)
 
     def delete_pod_namespace(self, pod: str) -> None:
-        run("ip", "netns", "delete", f"dpt-{self.name}-{pod}", check=False)
+        run("ip", "netns", "delete", f"{self.namespace}-{pod}", check=False)
         self.pods.remove(pod)
 
     def pod_path(self, pod: str) -> str:
-        return f"/run/netns/dpt-{self.name}-{pod}"
+        return f"/run/netns/{self.namespace}-{pod}"
 
     def in_pod(self, pod: str, *command: str, check: bool = True) -> str:
-        return run("ip", "netns", "exec", f"dpt-{self.name}-{pod}", *command, check=check)
+        return run("ip", "netns", "exec", f"{self.namespace}-{pod}", *command, check=check)
 
     def cni(
         self,

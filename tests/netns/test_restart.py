@@ -19,7 +19,7 @@ def test_kill_and_restart_lose_no_packet_between_pods(node: Node) -> None:
             "ip",
             "netns",
             "exec",
-            f"dpt-{node.name}-client",
+            f"{node.namespace}-client",
             "ping",
             "-q",
             "-i",
