@@ -1,12 +1,13 @@
 """What the CNI commands mean to this agent."""
 
 import os
+import sqlite3
 
 from deltaplane.errors import DeltaplaneError
 from deltaplane.runtime.clock import Clock
 from nodeagent.apply import Applier
 from nodeagent.blocks import Blocks
-from nodeagent.cni import result
+from nodeagent.cni import conversion, result
 from nodeagent.cni.netconf import Attachment, Call
 from nodeagent.cni.result import CniError, Code
 from nodeagent.interfaces import Interfaces
@@ -50,6 +51,8 @@ class Plugin:
                 await self._collect(call)
             case "STATUS":
                 self._check_status()
+            case "CHECK":
+                await self._check(call, netns)
             case command:
                 raise CniError(
                     Code.INVALID_ENVIRONMENT, f"{command} is not supported by deltaplane"
@@ -78,12 +81,27 @@ class Plugin:
         if not self._applier.tracker.node_index:
             raise CniError(Code.TRY_AGAIN, "this node is not registered yet")
         interface = await self._interfaces.add(call, call.pod, netns)
-        return result.success(call.version, interface)
+        made = result.of_interface(interface)
+        if call.previous is not None:
+            made = result.behind(call.previous, made)
+        return conversion.success(call.version, made)
+
+    async def _check(self, call: Call, netns: int | None) -> None:
+        if call.previous is None:
+            raise CniError(Code.INVALID_CONFIG, "prevResult is missing", "CHECK compares with it")
+        if netns is None or not namespace.is_network_namespace(netns):
+            raise CniError(
+                Code.NOT_AS_ADDED, "the network namespace is gone", f"CNI_NETNS={call.netns}"
+            )
+        if problems := await self._interfaces.check(call, call.previous, netns):
+            raise CniError(
+                Code.NOT_AS_ADDED, "the interface is not as ADD has made it", "; ".join(problems)
+            )
 
     async def _delete(self, attachment: Attachment) -> None:
         try:
             await self._interfaces.delete(attachment)
-        except (DeltaplaneError, OSError) as error:
+        except (DeltaplaneError, OSError, sqlite3.Error) as error:
             raise CniError(Code.TRY_AGAIN, "the interface is not gone yet", str(error)) from error
 
     async def _collect(self, call: Call) -> None:

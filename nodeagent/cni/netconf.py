@@ -10,8 +10,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from nodeagent.cni import conversion
 from nodeagent.cni.protocol import Request
-from nodeagent.cni.result import CURRENT_VERSION, SUPPORTED_VERSIONS, CniError, Code
+from nodeagent.cni.result import CURRENT_VERSION, SUPPORTED_VERSIONS, CniError, Code, Result
 
 NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")
 """Network names and container ids (section 2 and 3 of the specification)."""
@@ -25,6 +26,9 @@ POD_NAME = "K8S_POD_NAME"
 POD_UID = "K8S_POD_UID"
 KNOWN_ARGS = frozenset({POD_NAMESPACE, POD_NAME, POD_UID, "K8S_POD_INFRA_CONTAINER_ID"})
 IGNORE_UNKNOWN = "IgnoreUnknown"
+
+IPAM_TYPE = "deltaplane-ipam"
+OUR_TYPES = ("deltaplane-cni", IPAM_TYPE)
 
 CONTAINER = ("CNI_CONTAINERID", "CNI_IFNAME")
 REQUIRED = {
@@ -73,6 +77,8 @@ class Call:
         pod: from CNI_ARGS; None when it names none.
         valid_attachments: (container id, interface) that GC keeps; None when the configuration has
             no list.
+        previous: prevResult, for ADD and CHECK; None when there is none. DEL does its best without.
+        address_only: another plugin makes the interface and asks us for its addresses.
     """
 
     command: str
@@ -81,6 +87,8 @@ class Call:
     netns: str
     pod: PodName | None
     valid_attachments: frozenset[tuple[str, str]] | None
+    previous: Result | None = None
+    address_only: bool = False
 
 
 def claimed_version(config: bytes) -> str:
@@ -113,6 +121,8 @@ def parse(request: Request) -> Call:
         netns=request.netns,
         pod=_parse_args(request.args) if request.command == "ADD" else None,
         valid_attachments=_valid_attachments(config),
+        previous=_previous(config, request.command),
+        address_only=_is_address_only(config),
     )
 
 
@@ -196,6 +206,27 @@ def _parse_args(args: str) -> PodName | None:
     if not namespace or not name:
         return None
     return PodName(namespace=namespace, name=name, uid=pairs.get(POD_UID, ""))
+
+
+def _previous(config: Mapping[str, object], command: str) -> Result | None:
+    document = config.get("prevResult")
+    if document is None or command not in ("ADD", "CHECK"):
+        return None
+    return conversion.decode(document)
+
+
+def _is_address_only(config: Mapping[str, object]) -> bool:
+    section = config.get("ipam")
+    if not isinstance(section, dict) or not section:
+        return False
+    if section.get("type") != IPAM_TYPE or config.get("type") in OUR_TYPES:
+        # Our own plugin brings its addresses along: whoever writes this expects something else.
+        raise CniError(
+            Code.INVALID_CONFIG,
+            f"ipam is for other plugins, with type {IPAM_TYPE}",
+            f"ipam.type: {section.get('type')!r}",
+        )
+    return True
 
 
 def _valid_attachments(config: Mapping[str, object]) -> frozenset[tuple[str, str]] | None:
