@@ -200,6 +200,17 @@ class Interfaces:
                 log.get().warning("release_postponed", number=record.number, reason=str(error))
                 self._releasing.set()
 
+    async def retire(self, attachment: Attachment) -> None:
+        """Makes durable that an interface goes, and leaves the rest to `run_releases`.
+
+        An unknown one is fine.
+        """
+        async with self._alone(attachment):
+            record = self._journal.find(attachment)
+            if record is not None:
+                await self._writer.call(self._journal.retire, record.number)
+                self._releasing.set()
+
     async def _release(self, record: InterfaceRecord) -> None:
         """Undoes a RELEASING interface; may be repeated.
 

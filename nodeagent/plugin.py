@@ -10,10 +10,14 @@ from nodeagent.blocks import Blocks
 from nodeagent.cni import conversion, result
 from nodeagent.cni.netconf import Attachment, Call
 from nodeagent.cni.result import CniError, Code
+from nodeagent.cni.spool import Spool
 from nodeagent.interfaces import Interfaces
 from nodeagent.journal import Journal, State
 from nodeagent.netlink import namespace
 from nodeagent.stream import SlicerStream
+
+STREAM_GRACE_SECONDS = 5.0
+"""For a slicer to restart or another to take over before STATUS sends pods elsewhere."""
 
 
 class Plugin:
@@ -27,6 +31,7 @@ class Plugin:
         blocks: Blocks,
         applier: Applier,
         stream: SlicerStream,
+        spool: Spool,
         clock: Clock,
     ) -> None:
         self._interfaces = interfaces
@@ -35,6 +40,7 @@ class Plugin:
         self._clock = clock
         self._applier = applier
         self._stream = stream
+        self._spool = spool
 
     async def handle(self, call: Call, netns: int | None) -> bytes:
         """Runs a command and returns what the plugin prints.
@@ -80,6 +86,8 @@ class Plugin:
             )
         if not self._applier.tracker.node_index:
             raise CniError(Code.TRY_AGAIN, "this node is not registered yet")
+        # A DEL of the same attachment may have come while the agent was away.
+        await self._spool.replay()
         interface = await self._interfaces.add(call, call.pod, netns)
         made = result.of_interface(interface)
         if call.previous is not None:
@@ -133,6 +141,10 @@ class Plugin:
             raise CniError(
                 Code.NOT_AVAILABLE, "no slicer has told the policies yet", self._stream.last_error
             )
+        lost_at = self._stream.lost_at
+        if lost_at is not None and self._clock.now() - lost_at > STREAM_GRACE_SECONDS:
+            # Pods that are there keep their connections: not code 51.
+            raise CniError(Code.NOT_AVAILABLE, "no slicer is reachable", self._stream.last_error)
         now = self._clock.wall_ns() / 1e9
         empty = [
             f"IPv{family}"

@@ -79,6 +79,11 @@ class Node:
         return self.directory / "cni.sock"
 
     @property
+    def spool(self) -> Path:
+        """Where DELs wait for the agent."""
+        return self.directory / "state/cni-spool"
+
+    @property
     def agent_target(self) -> str:
         return f"unix:{self.directory / 'agent.sock'}"
 
@@ -239,6 +244,7 @@ class Node:
             "name": "deltaplane",
             "type": "deltaplane-cni",
             "agentSocket": str(self.cni_socket),
+            "spoolDir": str(self.spool),
         } | config
         return environment, json.dumps(document)
 
