@@ -27,9 +27,6 @@ POD_UID = "K8S_POD_UID"
 KNOWN_ARGS = frozenset({POD_NAMESPACE, POD_NAME, POD_UID, "K8S_POD_INFRA_CONTAINER_ID"})
 IGNORE_UNKNOWN = "IgnoreUnknown"
 
-IPAM_TYPE = "deltaplane-ipam"
-OUR_TYPES = ("deltaplane-cni", IPAM_TYPE)
-
 CONTAINER = ("CNI_CONTAINERID", "CNI_IFNAME")
 REQUIRED = {
     "ADD": (*CONTAINER, "CNI_NETNS", "CNI_PATH"),
@@ -78,7 +75,6 @@ class Call:
         valid_attachments: (container id, interface) that GC keeps; None when the configuration has
             no list.
         previous: prevResult, for ADD and CHECK; None when there is none. DEL does its best without.
-        address_only: another plugin makes the interface and asks us for its addresses.
     """
 
     command: str
@@ -88,7 +84,6 @@ class Call:
     pod: PodName | None
     valid_attachments: frozenset[tuple[str, str]] | None
     previous: Result | None = None
-    address_only: bool = False
 
 
 def claimed_version(config: bytes) -> str:
@@ -122,7 +117,6 @@ def parse(request: Request) -> Call:
         pod=_parse_args(request.args) if request.command == "ADD" else None,
         valid_attachments=_valid_attachments(config),
         previous=_previous(config, request.command),
-        address_only=_is_address_only(config),
     )
 
 
@@ -213,20 +207,6 @@ def _previous(config: Mapping[str, object], command: str) -> Result | None:
     if document is None or command not in ("ADD", "CHECK"):
         return None
     return conversion.decode(document)
-
-
-def _is_address_only(config: Mapping[str, object]) -> bool:
-    section = config.get("ipam")
-    if not isinstance(section, dict) or not section:
-        return False
-    if section.get("type") != IPAM_TYPE or config.get("type") in OUR_TYPES:
-        # Our own plugin brings its addresses along: whoever writes this expects something else.
-        raise CniError(
-            Code.INVALID_CONFIG,
-            f"ipam is for other plugins, with type {IPAM_TYPE}",
-            f"ipam.type: {section.get('type')!r}",
-        )
-    return True
 
 
 def _valid_attachments(config: Mapping[str, object]) -> frozenset[tuple[str, str]] | None:

@@ -136,11 +136,6 @@ def of_interface(interface: Interface) -> Result:
     )
 
 
-def of_addresses(addresses: AddressPair) -> Result:
-    """What ADD has reserved for another plugin's interface."""
-    return Result(ips=_ips(addresses, None), routes=_defaults(addresses))
-
-
 def behind(previous: Result, own: Result) -> Result:
     """A previous plugin's result with ours added, as a chain wants it."""
     offset = len(previous.links)
