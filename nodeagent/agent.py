@@ -1,10 +1,9 @@
 """The agent as a whole: what starts when, and what goes on at the same time.
 
-lock, journal ─► adopt the kernel's state ─► CNI socket, gRPC ─► register ─┬─► stream: view ─►
-kernel
-                                                                           ├─► blocks
-                                                                           └─► postponed
-                                                                           releases
+lock, journal ─► spooled DELs ─► adopt the kernel's state ─► CNI socket, gRPC ─► register
+register ─┬─► stream: view ─► kernel
+          ├─► blocks
+          └─► postponed releases
 """
 
 import asyncio
@@ -20,6 +19,7 @@ from deltaplane.v1 import agent_pb2, agent_pb2_grpc
 from nodeagent.apply import Applier
 from nodeagent.blocks import Blocks
 from nodeagent.cni.server import CniServer
+from nodeagent.cni.spool import Spool
 from nodeagent.config import AgentConfig
 from nodeagent.control import ControlPlane, NodeFacts
 from nodeagent.dataplane.port import Applied, DataPlane
@@ -96,12 +96,14 @@ class Agent:
             mtu=parts.mtu,
             clock=parts.clock,
         )
+        self._spool = Spool(parts.config.spool, self._interfaces.retire)
         self._plugin = Plugin(
             interfaces=self._interfaces,
             journal=parts.journal,
             blocks=self._blocks,
             applier=self._applier,
             stream=self._stream,
+            spool=self._spool,
             clock=parts.clock,
         )
 
@@ -111,6 +113,7 @@ class Agent:
         async with asyncio.TaskGroup() as group:
             background = [group.create_task(self._applier.run())]
             await self._worker.call(self._parts.dataplane.attach_uplink, self._parts.uplink_index)
+            await self._spool.replay()
             await self._interfaces.resume()
             listening = asyncio.Event()
             cni = CniServer(self._parts.config.socket, self._plugin.handle)
@@ -118,6 +121,7 @@ class Agent:
             await listening.wait()
             background.append(group.create_task(self._connect(applied)))
             background.append(group.create_task(self._interfaces.run_releases()))
+            background.append(group.create_task(self._spool.run()))
             await service.serve(
                 self._parts.config, name="agent", register=self._register, ready=self._is_ready
             )

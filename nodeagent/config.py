@@ -68,6 +68,11 @@ class AgentConfig(ProcessConfig):
     socket: Path = Field(
         default=Path("/run/deltaplane/agent.sock"), description="unix socket of the CNI plugin"
     )
+    spool_dir: Path | None = Field(
+        default=None,
+        description="where the CNI plugin leaves DELs while the agent is away; none: cni-spool in "
+        "the state directory",
+    )
     pin_dir: Path = Field(
         default=Path("/sys/fs/bpf/deltaplane"), description="folder of a BPF file system"
     )
@@ -96,6 +101,11 @@ class AgentConfig(ProcessConfig):
             ipv4=parse_address(self.node_ipv4) if self.node_ipv4 else None,
             ipv6=parse_address(self.node_ipv6) if self.node_ipv6 else None,
         )
+
+    @property
+    def spool(self) -> Path:
+        """Directory of remembered DELs."""
+        return self.spool_dir or self.state_dir / "cni-spool"
 
     @property
     def slicers(self) -> tuple[str, ...]:

@@ -22,10 +22,11 @@ from deltaplane.errors import (
 )
 from deltaplane.runtime import log, metrics
 from deltaplane.runtime.clock import Clock
+from nodeagent import check
 from nodeagent.apply import Applier
 from nodeagent.blocks import Blocks
 from nodeagent.cni.netconf import Attachment, Call, PodName
-from nodeagent.cni.result import CniError, Code, Interface
+from nodeagent.cni.result import CniError, Code, Interface, Result
 from nodeagent.control import ControlPlane, NodeFacts, Registration
 from nodeagent.journal import InterfaceRecord, Journal, State
 from nodeagent.netlink.links import PodLink
@@ -199,6 +200,17 @@ class Interfaces:
                 log.get().warning("release_postponed", number=record.number, reason=str(error))
                 self._releasing.set()
 
+    async def retire(self, attachment: Attachment) -> None:
+        """Makes durable that an interface goes, and leaves the rest to `run_releases`.
+
+        An unknown one is fine.
+        """
+        async with self._alone(attachment):
+            record = self._journal.find(attachment)
+            if record is not None:
+                await self._writer.call(self._journal.retire, record.number)
+                self._releasing.set()
+
     async def _release(self, record: InterfaceRecord) -> None:
         """Undoes a RELEASING interface; may be repeated.
 
@@ -238,6 +250,29 @@ class Interfaces:
             pause = RELEASE_RETRY_SECONDS[0]
             await self._releasing.wait()
             self._releasing.clear()
+
+    # --- CHECK -----------------------------------------------------------------------------------
+
+    async def check(self, call: Call, previous: Result, netns: int) -> list[str]:
+        """What is not as ADD has left it, for people.
+
+        Raises:
+            CniError: there is no such interface, or it cannot be looked at.
+        """
+        async with self._alone(call.attachment):
+            record = self._journal.find(call.attachment)
+            if record is None or record.state is not State.READY:
+                raise CniError(Code.UNKNOWN_CONTAINER, "no such interface", str(call.attachment))
+            link = self._link(record)
+            try:
+                found = await self._links.inspect(link, netns)
+            except OSError as error:
+                raise _to_cni(error) from error
+            problems = check.differences(link, call.netns, previous, found)
+            local = self._applier.tracker.locals.get(record.number)
+            if local is None or (found.host is not None and local.ifindex != found.host.index):
+                problems.append("the data path does not serve the interface")
+            return problems
 
     # --- start -----------------------------------------------------------------------------------
 

@@ -1,18 +1,23 @@
 """What the CNI commands mean to this agent."""
 
 import os
+import sqlite3
 
 from deltaplane.errors import DeltaplaneError
 from deltaplane.runtime.clock import Clock
 from nodeagent.apply import Applier
 from nodeagent.blocks import Blocks
-from nodeagent.cni import result
+from nodeagent.cni import conversion, result
 from nodeagent.cni.netconf import Attachment, Call
 from nodeagent.cni.result import CniError, Code
+from nodeagent.cni.spool import Spool
 from nodeagent.interfaces import Interfaces
 from nodeagent.journal import Journal, State
 from nodeagent.netlink import namespace
 from nodeagent.stream import SlicerStream
+
+STREAM_GRACE_SECONDS = 5.0
+"""For a slicer to restart or another to take over before STATUS sends pods elsewhere."""
 
 
 class Plugin:
@@ -26,6 +31,7 @@ class Plugin:
         blocks: Blocks,
         applier: Applier,
         stream: SlicerStream,
+        spool: Spool,
         clock: Clock,
     ) -> None:
         self._interfaces = interfaces
@@ -34,6 +40,7 @@ class Plugin:
         self._clock = clock
         self._applier = applier
         self._stream = stream
+        self._spool = spool
 
     async def handle(self, call: Call, netns: int | None) -> bytes:
         """Runs a command and returns what the plugin prints.
@@ -50,6 +57,8 @@ class Plugin:
                 await self._collect(call)
             case "STATUS":
                 self._check_status()
+            case "CHECK":
+                await self._check(call, netns)
             case command:
                 raise CniError(
                     Code.INVALID_ENVIRONMENT, f"{command} is not supported by deltaplane"
@@ -77,13 +86,30 @@ class Plugin:
             )
         if not self._applier.tracker.node_index:
             raise CniError(Code.TRY_AGAIN, "this node is not registered yet")
+        # A DEL of the same attachment may have come while the agent was away.
+        await self._spool.replay()
         interface = await self._interfaces.add(call, call.pod, netns)
-        return result.success(call.version, interface)
+        made = result.of_interface(interface)
+        if call.previous is not None:
+            made = result.behind(call.previous, made)
+        return conversion.success(call.version, made)
+
+    async def _check(self, call: Call, netns: int | None) -> None:
+        if call.previous is None:
+            raise CniError(Code.INVALID_CONFIG, "prevResult is missing", "CHECK compares with it")
+        if netns is None or not namespace.is_network_namespace(netns):
+            raise CniError(
+                Code.NOT_AS_ADDED, "the network namespace is gone", f"CNI_NETNS={call.netns}"
+            )
+        if problems := await self._interfaces.check(call, call.previous, netns):
+            raise CniError(
+                Code.NOT_AS_ADDED, "the interface is not as ADD has made it", "; ".join(problems)
+            )
 
     async def _delete(self, attachment: Attachment) -> None:
         try:
             await self._interfaces.delete(attachment)
-        except (DeltaplaneError, OSError) as error:
+        except (DeltaplaneError, OSError, sqlite3.Error) as error:
             raise CniError(Code.TRY_AGAIN, "the interface is not gone yet", str(error)) from error
 
     async def _collect(self, call: Call) -> None:
@@ -115,6 +141,10 @@ class Plugin:
             raise CniError(
                 Code.NOT_AVAILABLE, "no slicer has told the policies yet", self._stream.last_error
             )
+        lost_at = self._stream.lost_at
+        if lost_at is not None and self._clock.now() - lost_at > STREAM_GRACE_SECONDS:
+            # Pods that are there keep their connections: not code 51.
+            raise CniError(Code.NOT_AVAILABLE, "no slicer is reachable", self._stream.last_error)
         now = self._clock.wall_ns() / 1e9
         empty = [
             f"IPv{family}"

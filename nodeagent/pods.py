@@ -5,6 +5,7 @@ One thread makes links, another removes them (removal takes 20 ms in the kernel)
 
 from typing import Protocol
 
+from nodeagent.netlink.inspect import Found
 from nodeagent.netlink.links import Links, PodLink
 from nodeagent.worker import Worker
 
@@ -22,6 +23,10 @@ class PodLinks(Protocol):
 
     async def ours(self, node_uid: str) -> dict[str, int]:
         """Name → index of the links that this node's agent has made."""
+        ...
+
+    async def inspect(self, link: PodLink, netns: int) -> Found:
+        """What is there of a link. Raises OSError."""
         ...
 
 
@@ -43,3 +48,7 @@ class KernelPodLinks:
     async def ours(self, node_uid: str) -> dict[str, int]:
         """See PodLinks."""
         return await self._makers.call(self._making.ours, node_uid)
+
+    async def inspect(self, link: PodLink, netns: int) -> Found:
+        """See PodLinks."""
+        return await self._makers.call(self._making.inspect, link, netns)

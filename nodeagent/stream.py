@@ -102,6 +102,7 @@ class SlicerStream:
 
     Attributes:
         connected: a server has welcomed us and the stream is up.
+        lost_at: the clock's time when the stream that was up ended; None while it is up and before.
         last_error: why the last stream ended, for people; empty before the first end.
         received_revision: last barrier received; 0 before the first.
         lineage: lineage of that revision; empty before the first.
@@ -115,6 +116,7 @@ class SlicerStream:
         credit_bytes: int = DEFAULT_CREDIT_BYTES,
     ) -> None:
         self.connected = False
+        self.lost_at: float | None = None
         self.last_error = ""
         self._clock = clock or SystemClock()
         self._timing = timing or Timing()
@@ -162,6 +164,8 @@ class SlicerStream:
                     raise
                 self._note_end(target, str(error))
             finally:
+                if self.connected:
+                    self.lost_at = self._clock.now()
                 self.connected = False
             await session.apply_last()
             delay = session.retry_after
@@ -183,7 +187,7 @@ class SlicerStream:
         self.last_error = reason
 
     def _welcomed(self, target: str, welcome: Welcome) -> None:
-        self.connected, self._attempt = True, 0
+        self.connected, self._attempt, self.lost_at = True, 0, None
         log.get().info(
             "stream_up", target=target, mode=welcome.mode.name, head=welcome.head_revision
         )

@@ -10,8 +10,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from nodeagent.cni import conversion
 from nodeagent.cni.protocol import Request
-from nodeagent.cni.result import CURRENT_VERSION, SUPPORTED_VERSIONS, CniError, Code
+from nodeagent.cni.result import CURRENT_VERSION, SUPPORTED_VERSIONS, CniError, Code, Result
 
 NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")
 """Network names and container ids (section 2 and 3 of the specification)."""
@@ -73,6 +74,7 @@ class Call:
         pod: from CNI_ARGS; None when it names none.
         valid_attachments: (container id, interface) that GC keeps; None when the configuration has
             no list.
+        previous: prevResult, for ADD and CHECK; None when there is none. DEL does its best without.
     """
 
     command: str
@@ -81,6 +83,7 @@ class Call:
     netns: str
     pod: PodName | None
     valid_attachments: frozenset[tuple[str, str]] | None
+    previous: Result | None = None
 
 
 def claimed_version(config: bytes) -> str:
@@ -113,6 +116,7 @@ def parse(request: Request) -> Call:
         netns=request.netns,
         pod=_parse_args(request.args) if request.command == "ADD" else None,
         valid_attachments=_valid_attachments(config),
+        previous=_previous(config, request.command),
     )
 
 
@@ -196,6 +200,13 @@ def _parse_args(args: str) -> PodName | None:
     if not namespace or not name:
         return None
     return PodName(namespace=namespace, name=name, uid=pairs.get(POD_UID, ""))
+
+
+def _previous(config: Mapping[str, object], command: str) -> Result | None:
+    document = config.get("prevResult")
+    if document is None or command not in ("ADD", "CHECK"):
+        return None
+    return conversion.decode(document)
 
 
 def _valid_attachments(config: Mapping[str, object]) -> frozenset[tuple[str, str]] | None:

@@ -1,8 +1,12 @@
-"""What the plugin prints: results of ADD in every supported version, and error objects."""
+"""What the plugin prints: results of ADD in every supported version, and error objects.
+
+`Result` is what `nodeagent.cni.conversion` reads from and writes to each version.
+"""
 
 import enum
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from deltaplane.model.addresses import AddressPair, format_address
 
@@ -17,7 +21,10 @@ both.
 
 
 class Code(enum.IntEnum):
-    """Error codes of the CNI specification, section 5; FAILED: the reference library's "other"."""
+    """Error codes of the CNI specification, section 5; from 100 on they are the plugin's own.
+
+    FAILED is the reference library's "other".
+    """
 
     INCOMPATIBLE_VERSION = 1
     UNSUPPORTED_FIELD = 2
@@ -29,6 +36,7 @@ class Code(enum.IntEnum):
     INVALID_NETNS = 8
     TRY_AGAIN = 11
     NOT_AVAILABLE = 50
+    NOT_AS_ADDED = 100
     FAILED = 999
 
 
@@ -71,48 +79,102 @@ class Interface:
     addresses: AddressPair
 
 
-def _version(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split("."))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """An entry of `interfaces`; empty texts and None are left out when it is printed."""
+
+    name: str
+    mac: str = ""
+    mtu: int | None = None
+    sandbox: str = ""
+    pci_id: str = ""
+    socket_path: str = ""
 
 
-def _link(version: str, name: str, mac: bytes, mtu: int, sandbox: str | None) -> dict[str, object]:
-    link: dict[str, object] = {"name": name, "mac": mac.hex(":")}
-    if _version(version) >= (1, 1, 0):
-        link["mtu"] = mtu
-    if sandbox is not None:
-        link["sandbox"] = sandbox
-    return link
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ip:
+    """An entry of `ips`. address: with its prefix length; interface: index into `links` or None."""
+
+    address: str
+    gateway: str = ""
+    interface: int | None = None
 
 
-def success(version: str, interface: Interface) -> bytes:
-    """The result of an ADD in one of SUPPORTED_VERSIONS, as JSON."""
-    ips: list[dict[str, object]] = []
-    routes: list[dict[str, object]] = []
-    for address in interface.addresses:
-        is_ipv4 = len(address) == 4
-        gateway = format_address(GATEWAY_IPV4 if is_ipv4 else GATEWAY_IPV6)
-        family: dict[str, object] = {"version": "4" if is_ipv4 else "6"}
-        ips.append(
-            (family if _version(version) < (1, 0, 0) else {})
-            | {
-                "interface": 1,
-                "address": f"{format_address(address)}/{len(address) * 8}",
-                "gateway": gateway,
-            }
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """An entry of `routes`. options: mtu, advmss, priority, table, scope."""
+
+    dst: str
+    gw: str = ""
+    options: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """A result whatever its version."""
+
+    links: tuple[Link, ...] = ()
+    ips: tuple[Ip, ...] = ()
+    routes: tuple[Route, ...] = ()
+    dns: Mapping[str, object] = field(default_factory=dict)
+
+
+def of_interface(interface: Interface) -> Result:
+    """What ADD has made."""
+    return Result(
+        links=(
+            Link(name=interface.host_link, mac=interface.host_mac.hex(":"), mtu=interface.mtu),
+            Link(
+                name=interface.ifname,
+                mac=interface.pod_mac.hex(":"),
+                mtu=interface.mtu,
+                sandbox=interface.netns,
+            ),
+        ),
+        ips=_ips(interface.addresses, 1),
+        routes=_defaults(interface.addresses),
+    )
+
+
+def behind(previous: Result, own: Result) -> Result:
+    """A previous plugin's result with ours added, as a chain wants it."""
+    offset = len(previous.links)
+    shifted = tuple(
+        Ip(
+            address=ip.address,
+            gateway=ip.gateway,
+            interface=None if ip.interface is None else ip.interface + offset,
         )
-        routes.append({"dst": "0.0.0.0/0" if is_ipv4 else "::/0", "gw": gateway})
-    mtu = interface.mtu
-    document = {
-        "cniVersion": version,
-        "interfaces": [
-            _link(version, interface.host_link, interface.host_mac, mtu, None),
-            _link(version, interface.ifname, interface.pod_mac, mtu, interface.netns),
-        ],
-        "ips": ips,
-        "routes": routes,
-        "dns": {},
-    }
-    return json.dumps(document).encode()
+        for ip in own.ips
+    )
+    return Result(
+        links=previous.links + own.links,
+        ips=previous.ips + shifted,
+        routes=previous.routes + own.routes,
+        dns=previous.dns or own.dns,
+    )
+
+
+def _gateway(address: bytes) -> str:
+    return format_address(GATEWAY_IPV4 if len(address) == 4 else GATEWAY_IPV6)
+
+
+def _ips(addresses: AddressPair, interface: int | None) -> tuple[Ip, ...]:
+    return tuple(
+        Ip(
+            address=f"{format_address(address)}/{len(address) * 8}",
+            gateway=_gateway(address),
+            interface=interface,
+        )
+        for address in addresses
+    )
+
+
+def _defaults(addresses: AddressPair) -> tuple[Route, ...]:
+    return tuple(
+        Route(dst="0.0.0.0/0" if len(address) == 4 else "::/0", gw=_gateway(address))
+        for address in addresses
+    )
 
 
 def failure(version: str, error: CniError) -> bytes:

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 
 from deltaplane.model.addresses import AddressPair
 from nodeagent.cni.result import GATEWAY_IPV4, GATEWAY_IPV6
-from nodeagent.netlink import message, namespace, sysctl
+from nodeagent.netlink import inspect, message, namespace, sysctl
 from nodeagent.netlink.channel import Channel
+from nodeagent.netlink.inspect import Found
 from nodeagent.netlink.message import Message, NetlinkError
 
 NAME_PREFIX = "dp"
@@ -164,6 +165,21 @@ class Links:
             if error.errno == errno.ENODEV:
                 return None
             raise
+
+    def inspect(self, link: PodLink, netns: int) -> Found:
+        """Reads what is there of a link.
+
+        Raises:
+            OSError: the namespace cannot be entered.
+        """
+        with namespace.inside(netns, self._home, Channel) as pod:
+            pod_end = inspect.find(pod, link.ifname)
+            return Found(
+                host=inspect.find(self._channel, link.host_name),
+                pod=pod_end,
+                addresses=inspect.addresses(pod, pod_end.index) if pod_end else frozenset(),
+                routes=inspect.routes(pod),
+            )
 
     def mtu(self, name: str) -> int:
         """MTU of a link, bytes."""

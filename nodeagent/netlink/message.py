@@ -21,7 +21,7 @@ NEIGHBOUR = struct.Struct("=BxxxiHBB")
 NLMSG_ERROR = 2
 NLMSG_DONE = 3
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
-RTM_NEWADDR = 20
+RTM_NEWADDR, RTM_GETADDR = 20, 22
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 RTM_NEWNEIGH = 28
 
@@ -36,7 +36,7 @@ IFLA_AF_SPEC, IFLA_NET_NS_FD, IFLA_IFALIAS = 26, 28, 20
 IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER = 1, 2, 1
 IFLA_INET6_ADDR_GEN_MODE, ADDR_GEN_NONE = 8, 1
 IFA_ADDRESS, IFA_LOCAL, IFA_FLAGS, IFA_F_NODAD = 1, 2, 8, 0x02
-RTA_DST, RTA_OIF, RTA_GATEWAY = 1, 4, 5
+RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_TABLE = 1, 4, 5, 15
 RTNH_F_ONLINK = 4
 RT_TABLE_MAIN = 254
 RT_SCOPE_UNIVERSE, RT_SCOPE_LINK = 0, 253
@@ -273,6 +273,11 @@ def list_routes(address_family: int) -> Message:
     """Asks for all routes of a family; the kernel may return more tables than asked for."""
     body = ROUTE.pack(address_family, 0, 0, 0, RT_TABLE_MAIN, PROTOCOL, 0, 0, 0)
     return Message(RTM_GETROUTE, NLM_F_DUMP, body, "list routes")
+
+
+def list_addresses() -> Message:
+    """Asks for all addresses of the namespace."""
+    return Message(RTM_GETADDR, NLM_F_DUMP, IFADDR.pack(0, 0, 0, 0, 0), "list addresses")
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,6 +80,11 @@ class Node:
         return self.directory / "cni.sock"
 
     @property
+    def spool(self) -> Path:
+        """Where DELs wait for the agent."""
+        return self.directory / "state/cni-spool"
+
+    @property
     def agent_target(self) -> str:
         return f"unix:{self.directory / 'agent.sock'}"
 
@@ -240,6 +245,7 @@ class Node:
             "name": "deltaplane",
             "type": "deltaplane-cni",
             "agentSocket": str(self.cni_socket),
+            "spoolDir": str(self.spool),
         } | config
         return environment, json.dumps(document)
 

@@ -2,7 +2,7 @@
 /*
  * The CNI plugin binary: forwards one call to the node agent and prints its answer.
  *
- * It holds no state and no logic but VERSION, so that an upgrade of the agent needs no new binary on the node. Static
+ * It holds no state and no logic but VERSION and the spool of DELs for an agent that is away (spool.h), so that an upgrade of the agent needs no new binary on the node. Static
  * and without an interpreter, because the container runtime waits for it on every pod start.
  *
  * Request:  u32 length of the rest, then seven fields, each u32 length + bytes: CNI_COMMAND, CNI_CONTAINERID, CNI_NETNS,
@@ -21,9 +21,12 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "io.h"
 #include "json.h"
+#include "spool.h"
 
 #define DEFAULT_SOCKET "/run/deltaplane/agent.sock"
+#define DEFAULT_SPOOL  "/var/lib/deltaplane/cni-spool"
 #define MAX_CONFIG     (1u << 20)
 #define MAX_VARIABLE   (1u << 16)
 #define MAX_ANSWER     (1u << 20)
@@ -47,40 +50,7 @@ static char config[MAX_CONFIG + 1];
 static char request[4 + (VARIABLES + 1) * 4 + VARIABLES * MAX_VARIABLE + MAX_CONFIG];
 static char answer[MAX_ANSWER];
 static char version[16] = "1.1.0";
-
-static bool write_all(int fd, const char *data, size_t length)
-{
-	while (length) {
-		ssize_t written = write(fd, data, length);
-
-		if (written < 0 && errno == EINTR)
-			continue;
-		if (written <= 0)
-			return false;
-		data += written;
-		length -= (size_t)written;
-	}
-	return true;
-}
-
-/* Reads until length bytes or the end of file; returns how many came, or -1. */
-static ssize_t read_up_to(int fd, char *data, size_t length)
-{
-	size_t got = 0;
-
-	while (got < length) {
-		ssize_t part = read(fd, data + got, length - got);
-
-		if (part < 0 && errno == EINTR)
-			continue;
-		if (part < 0)
-			return -1;
-		if (!part)
-			break;
-		got += (size_t)part;
-	}
-	return (ssize_t)got;
-}
+static char spool[256];
 
 /* Prints a CNI error object and ends. The texts are ours: nothing in them needs escaping. */
 __attribute__((noreturn)) static void fail(int code, const char *message, const char *reason)
@@ -107,6 +77,21 @@ static void adopt_version(const struct json_text *text)
 	version[text->length] = 0;
 }
 
+/* An agent of its own has a spool of its own: without "spoolDir" only the default socket has one. */
+static void adopt_spool(const struct json_scan *scan)
+{
+	if (!scan->spool.data) {
+		if (!scan->socket.data)
+			strcpy(spool, DEFAULT_SPOOL);
+		return;
+	}
+	if (scan->spool.escaped || !scan->spool.length || *scan->spool.data != '/' ||
+	    scan->spool.length >= sizeof(spool))
+		fail(CNI_BAD_CONFIG, "spoolDir is no absolute path of at most 255 plain characters",
+		     "");
+	memcpy(spool, scan->spool.data, scan->spool.length);
+}
+
 static size_t read_config(struct sockaddr_un *address)
 {
 	struct json_scan scan = {.at = config};
@@ -121,6 +106,7 @@ static size_t read_config(struct sockaddr_un *address)
 		fail(CNI_BAD_CONFIG, "the configuration on standard input is not a JSON object",
 		     "");
 	adopt_version(&scan.version);
+	adopt_spool(&scan);
 	address->sun_family = AF_UNIX;
 	strcpy(address->sun_path, DEFAULT_SOCKET);
 	if (scan.socket.data) {
@@ -194,27 +180,54 @@ static bool send_request(int fd, int netns, size_t length)
 	return sent > 0;
 }
 
-static int forward(const struct sockaddr_un *address, size_t length, int unreachable)
+static bool is_set(const char *variable)
+{
+	const char *value = getenv(variable);
+
+	return value && *value;
+}
+
+/*
+ * Ends a call that the agent did not answer. A DEL that names an interface is remembered and done as far as the runtime
+ * is concerned: the agent makes up for it before it adds anything.
+ */
+__attribute__((noreturn)) static void unreachable(size_t length, const char *message,
+						  const char *reason)
+{
+	const char *command = getenv("CNI_COMMAND");
+
+	if (!strcmp(command, "STATUS"))
+		fail(CNI_NOT_AVAILABLE, message, reason);
+	if (!strcmp(command, "DEL") && *spool && is_set("CNI_CONTAINERID") &&
+	    is_set("CNI_IFNAME") && is_set("CNI_PATH")) {
+		reason = spool_store(spool, request, length);
+		if (!reason)
+			exit(0);
+	}
+	fail(CNI_TRY_AGAIN, message, reason);
+}
+
+static int forward(const struct sockaddr_un *address, size_t sent)
 {
 	const char *path = getenv("CNI_NETNS");
 	const struct timeval timeout = {.tv_sec = TIMEOUT_SECONDS};
 	int netns = path && *path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	uint32_t head[2];
+	uint32_t head[2], length;
 
 	if (fd < 0)
 		fail(CNI_IO_FAILURE, "cannot make a socket", strerror(errno));
 	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout));
 	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof(timeout));
 	if (connect(fd, (const struct sockaddr *)address, sizeof(*address)))
-		fail(unreachable, "the node agent is not reachable on its socket", strerror(errno));
-	if (!send_request(fd, netns, length))
-		fail(unreachable, "the node agent did not take the request", strerror(errno));
+		unreachable(sent, "the node agent is not reachable on its socket", strerror(errno));
+	if (!send_request(fd, netns, sent))
+		unreachable(sent, "the node agent did not take the request", strerror(errno));
 	if (read_up_to(fd, (char *)head, sizeof(head)) != sizeof(head))
-		fail(unreachable, "the node agent gave no answer", "");
+		unreachable(sent, "the node agent gave no answer", "");
 	length = ntohl(head[1]);
 	if (length > MAX_ANSWER || read_up_to(fd, answer, length) != (ssize_t)length)
-		fail(unreachable, "the node agent's answer is cut short", "");
+		unreachable(sent, "the node agent's answer is cut short", "");
 	if (!write_all(STDOUT_FILENO, answer, length))
 		return 1;
 	return ntohl(head[0]) ? 1 : 0;
@@ -233,6 +246,5 @@ int main(void)
 	/* Before standard input is read: the runtime may keep it open. */
 	if (!strcmp(command, "VERSION"))
 		return !write_all(STDOUT_FILENO, versions, sizeof(versions) - 1);
-	return forward(&address, build_request(read_config(&address)),
-		       strcmp(command, "STATUS") ? CNI_TRY_AGAIN : CNI_NOT_AVAILABLE);
+	return forward(&address, build_request(read_config(&address)));
 }

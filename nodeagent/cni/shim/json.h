@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A strict JSON scanner (RFC 8259) that remembers two top-level strings. It never allocates, never reads past
+ * A strict JSON scanner (RFC 8259) that remembers three top-level strings. It never allocates, never reads past
  * the end, and nests at most JSON_MAX_DEPTH deep.
  */
 #ifndef DELTAPLANE_SHIM_JSON_H
@@ -24,6 +24,7 @@ struct json_scan {
 	const char *end;
 	struct json_text version; /* "cniVersion" */
 	struct json_text socket;  /* "agentSocket" */
+	struct json_text spool;	  /* "spoolDir" */
 };
 
 static inline void json_space(struct json_scan *scan)
@@ -91,6 +92,8 @@ static inline bool json_member(struct json_scan *scan, int depth)
 		keep = &scan->version;
 	else if (depth == 1 && json_is(&name, "agentSocket"))
 		keep = &scan->socket;
+	else if (depth == 1 && json_is(&name, "spoolDir"))
+		keep = &scan->spool;
 	if (!keep)
 		return json_value(scan, depth);
 	/* Twice the same key: whom to believe? */

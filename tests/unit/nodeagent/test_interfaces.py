@@ -167,6 +167,17 @@ async def test_the_registry_away_at_delete_is_made_up_for(plane: Plane) -> None:
     await eventually(lambda: [r.state for r in plane.journal.interfaces.values()] == [State.READY])
 
 
+async def test_a_retired_interface_goes_by_itself(plane: Plane) -> None:
+    await add(plane)
+    plane.control.failure = Unavailable("away")
+    await plane.interfaces.retire(call().attachment)
+    assert [r.state for r in plane.journal.interfaces.values()] == [State.RELEASING]
+    await plane.interfaces.retire(call().attachment)
+    plane.control.failure = None
+    await eventually(lambda: not plane.journal.interfaces)
+    plane.nothing_is_left()
+
+
 async def test_a_pod_without_a_record_is_undone(plane: Plane) -> None:
     plane.control.answer = Registration(identity=5, has_pod=False, revision=1000)
     with pytest.raises(CniError, match="no pod record") as caught:

@@ -19,7 +19,9 @@ from deltaplane.model.objects import (
 )
 from nodeagent.control import NodeFacts, Pool, Registration
 from nodeagent.journal import InterfaceRecord
+from nodeagent.netlink.inspect import Found
 from nodeagent.netlink.links import PodLink
+from nodeagent.netlink.message import Link
 from nodeagent.routes import Route
 from nodeagent.state import LocalInterface
 from nodeagent.stream import BarrierReached
@@ -163,6 +165,16 @@ class FakeLinks:
     async def ours(self, node_uid: str) -> dict[str, int]:
         del node_uid
         return dict(self.links)
+
+    async def inspect(self, link: PodLink, netns: int) -> Found:
+        del netns
+        index = self.links.get(link.host_name)
+        return Found(
+            host=None if index is None else Link(index, link.host_name, link.host_mac, 1400, ""),
+            pod=None,
+            addresses=frozenset(),
+            routes=frozenset(),
+        )
 
 
 class FakeControl:

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import socket
+import stat
 import struct
 import subprocess
 import threading
@@ -144,6 +145,75 @@ def test_without_an_agent(shim: Path, tmp_path: Path) -> None:
     for command, expected in (("ADD", 11), ("DEL", 11), ("STATUS", 50)):
         code, document, _ = run(shim, config, CNI_COMMAND=command)
         assert (code, document["code"], document["cniVersion"]) == (1, expected, "0.4.0")
+
+
+def delete_with_spool(shim: Path, tmp_path: Path, spool: object, **config: object) -> int:
+    """DEL without an agent: 0, or the error's code."""
+    document = {"agentSocket": str(tmp_path / "none"), "spoolDir": str(spool)} | config
+    done = subprocess.run(
+        [str(shim)],
+        env=VARIABLES | {"CNI_COMMAND": "DEL"},
+        input=json.dumps(document).encode(),
+        capture_output=True,
+        timeout=20,
+        check=False,
+    )
+    assert not done.stderr, done.stderr.decode()
+    if done.returncode:
+        return int(json.loads(done.stdout)["code"])
+    assert not done.stdout
+    return 0
+
+
+def test_a_delete_without_an_agent_is_remembered(shim: Path, tmp_path: Path) -> None:
+    spool = tmp_path / "spool"
+
+    assert [delete_with_spool(shim, tmp_path, spool, x=n) for n in range(2)] == [0, 0]
+
+    files = sorted(spool.iterdir())
+    assert [stat.S_IMODE(file.stat().st_mode) for file in files] == [0o600, 0o600]
+    assert stat.S_IMODE(spool.stat().st_mode) == 0o700
+    for number, file in enumerate(files):
+        data = file.read_bytes()
+        request = protocol.decode_request(data[4:])
+        assert protocol.request_length(data[:4]) == len(data) - 4
+        assert (request.command, request.container_id, request.ifname) == ("DEL", "c1", "eth0")
+        assert json.loads(request.config)["x"] == number
+
+
+def test_only_a_whole_delete_is_remembered(shim: Path, tmp_path: Path) -> None:
+    spool = tmp_path / "spool"
+    config = json.dumps({"agentSocket": str(tmp_path / "none"), "spoolDir": str(spool)})
+    for command, expected in (("ADD", 11), ("CHECK", 11), ("GC", 11), ("STATUS", 50)):
+        assert run(shim, config, CNI_COMMAND=command)[1]["code"] == expected
+    assert run(shim, config, CNI_COMMAND="DEL", CNI_IFNAME="")[1]["code"] == 11
+    assert not spool.exists()
+
+
+def test_a_delete_that_cannot_be_remembered_is_to_be_tried_again(
+    shim: Path, tmp_path: Path
+) -> None:
+    open_to_all, full, real = tmp_path / "open", tmp_path / "full", tmp_path / "real"
+    for folder in (open_to_all, full, real):
+        folder.mkdir(mode=0o700)
+    open_to_all.chmod(0o777)
+    (tmp_path / "link").symlink_to(real)
+    for number in range(1024):
+        (full / str(number)).touch()
+
+    for spool in (open_to_all, full, tmp_path / "link", tmp_path / "no/parent"):
+        assert delete_with_spool(shim, tmp_path, spool) == 11
+    assert delete_with_spool(shim, tmp_path, real, large="y" * (1 << 16)) == 11
+    assert not list(open_to_all.iterdir())
+    assert not list(real.iterdir())
+    next(full.iterdir()).unlink()
+    assert delete_with_spool(shim, tmp_path, full) == 0
+    assert delete_with_spool(shim, tmp_path, full) == 11
+
+
+@pytest.mark.parametrize("spool", ["", "relative", "/" + "a" * 255, "/a\\b"])
+def test_a_spool_directory_that_is_none(shim: Path, tmp_path: Path, spool: str) -> None:
+    assert delete_with_spool(shim, tmp_path, spool) == 6
 
 
 def test_version_reads_nothing(shim: Path) -> None:
