@@ -19,8 +19,10 @@ WANTED=(
   libbpf1 bpftool
   # the lab
   iproute2 iputils-ping iperf3
-  # etcd 3.4, for the contract suite only: a store that must pass on an old server too
+  # etcd 3.4: the lab's server, and for the contract suite, which must pass on an old one, too
   etcd-server
+  # portmap and bandwidth, for the tests of CNI chains
+  containernetworking-plugins
 )
 
 step() { printf 'setup: %s\n' "$*"; }
