@@ -21,7 +21,7 @@ from nodeagent.blocks import Blocks
 from nodeagent.cni.server import CniServer
 from nodeagent.cni.spool import Spool
 from nodeagent.config import AgentConfig
-from nodeagent.control import ControlPlane, NodeFacts
+from nodeagent.control import ControlPlane, NodeFacts, NodeRegistration
 from nodeagent.dataplane.port import Applied, DataPlane
 from nodeagent.execute import RouteTable
 from nodeagent.interfaces import Interfaces
@@ -132,7 +132,7 @@ class Agent:
 
     async def _connect(self, applied: Applied) -> None:
         """Everything that needs the services."""
-        index = await self._register_node()
+        index = (await self._register_node()).index
         self._applier.tracker.node_index = index
         await self._worker.call(self._parts.dataplane.set_node_index, index)
         async with asyncio.TaskGroup() as group:
@@ -140,13 +140,13 @@ class Agent:
             group.create_task(self._interfaces.register_again())
             group.create_task(self._follow(applied))
 
-    async def _register_node(self) -> int:
+    async def _register_node(self) -> NodeRegistration:
         """Registers for as long as it takes; says why not when the reason changes."""
         pause, longest = REGISTER_RETRY_SECONDS
         complaint = ""
         while True:
             try:
-                index = await self._parts.control.register_node(self._parts.node)
+                found = await self._parts.control.register_node(self._parts.node)
             except DeltaplaneError as error:
                 if str(error) != complaint:
                     log.get().warning("node_not_registered", reason=str(error))
@@ -154,8 +154,8 @@ class Agent:
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, longest)
             else:
-                log.get().info("node_registered", node=self._parts.node.name, index=index)
-                return index
+                log.get().info("node_registered", node=self._parts.node.name, index=found.index)
+                return found
 
     async def _follow(self, applied: Applied) -> None:
         floor = Floor()

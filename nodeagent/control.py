@@ -41,6 +41,19 @@ class Pool:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NodeRegistration:
+    """What the registry answered for this node.
+
+    Attributes:
+        index: its number.
+        revision: the store had reached it; no older view may be applied here. 0: not known.
+    """
+
+    index: int
+    revision: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Registration:
     """What the registry stored for an interface.
 
@@ -61,8 +74,8 @@ class ControlPlane(Protocol):
     Every call may be repeated; it raises Unavailable when there is no answer in time.
     """
 
-    async def register_node(self, node: NodeFacts) -> int:
-        """Registers this node, returns its number. Raises Conflict: the name is another node's."""
+    async def register_node(self, node: NodeFacts) -> NodeRegistration:
+        """Registers this node. Raises Conflict: the name is another node's."""
         ...
 
     async def pools(self) -> tuple[Pool, ...]:
@@ -77,8 +90,8 @@ class ControlPlane(Protocol):
         """Registers an interface. Raises Conflict or Refused: the pod is not the one it says."""
         ...
 
-    async def release(self, records: Sequence[InterfaceRecord], node: NodeFacts) -> None:
-        """Releases interfaces; absent ones are fine."""
+    async def release(self, records: Sequence[InterfaceRecord], node: NodeFacts) -> int:
+        """Releases interfaces, absent ones are fine; a revision at which none is registered."""
         ...
 
 
@@ -96,7 +109,7 @@ class GrpcControlPlane:
         for channel in self._channels:
             await channel.close()
 
-    async def register_node(self, node: NodeFacts) -> int:
+    async def register_node(self, node: NodeFacts) -> NodeRegistration:
         """See ControlPlane."""
         request = registry_pb2.RegisterNodeRequest(
             node=registry_pb2.Node(
@@ -107,7 +120,7 @@ class GrpcControlPlane:
             )
         )
         answer = await _call(self._registry.RegisterNode(request, timeout=rpc.DEADLINE_SECONDS))
-        return answer.node.index
+        return NodeRegistration(index=answer.node.index, revision=answer.revision)
 
     async def pools(self) -> tuple[Pool, ...]:
         """See ControlPlane."""
@@ -147,7 +160,7 @@ class GrpcControlPlane:
             revision=answer.endpoint.meta.mod_revision,
         )
 
-    async def release(self, records: Sequence[InterfaceRecord], node: NodeFacts) -> None:
+    async def release(self, records: Sequence[InterfaceRecord], node: NodeFacts) -> int:
         """See ControlPlane."""
         request = registry_pb2.ReleaseEndpointsRequest(
             releases=[
@@ -162,7 +175,8 @@ class GrpcControlPlane:
             ],
             node_uid=node.uid,
         )
-        await _call(self._registry.ReleaseEndpoints(request, timeout=rpc.DEADLINE_SECONDS))
+        answer = await _call(self._registry.ReleaseEndpoints(request, timeout=rpc.DEADLINE_SECONDS))
+        return answer.revision
 
 
 def _owner(record: InterfaceRecord) -> registry_pb2.OwnerToken:

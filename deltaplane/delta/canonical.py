@@ -17,6 +17,7 @@ from deltaplane.model.objects import (
     IdentityObject,
     NodeObject,
     PeerSet,
+    PoolObject,
     StreamObject,
     SubjectPolicy,
 )
@@ -33,6 +34,10 @@ def canonical(value: StreamObject) -> bytes:
             return struct.pack(">I", value.node_index)
         case IdentityObject():
             return _text(value.namespace) + _list(map(_text, value.labels))
+        case PoolObject():
+            numbers = bytes((value.block_length, value.min_free_percent))
+            flags = bytes((value.is_static, value.draining, value.on_request))
+            return _prefix(value.prefix) + numbers + flags + _list(map(_prefix, value.reserved))
         case PeerSet():
             return struct.pack(f">{len(value.identities)}I", *value.identities)
         case SubjectPolicy():

@@ -114,6 +114,7 @@ class Barrier:
     head_revision: int
     head_unix_ns: int
     watermark_revision: int = 0
+    strict_watermark_revision: int = 0
     interest_number: int = 0
     span_version: int = 0
     root_digest: bytes = b""

@@ -75,6 +75,8 @@ class BarrierReached:
         complete: a verified snapshot is the base of the view: what it does not hold may be removed.
         head_revision: newest revision the server had scanned.
         head_unix_ns: when that was, by the server's clock.
+        watermark: revision that every live node has passed; 0 while the server does not know.
+        strict_watermark: revision that every registered node has passed, fenced ones included.
     """
 
     revision: int
@@ -84,6 +86,8 @@ class BarrierReached:
     complete: bool
     head_revision: int
     head_unix_ns: int
+    watermark: int = 0
+    strict_watermark: int = 0
 
 
 @dataclass(slots=True)
@@ -290,6 +294,8 @@ class Receiver:
             complete=self._trusted,
             head_revision=barrier.head_revision,
             head_unix_ns=barrier.head_unix_ns,
+            watermark=barrier.watermark_revision,
+            strict_watermark=barrier.strict_watermark_revision,
         )
 
     def applied(

@@ -14,6 +14,7 @@ from deltaplane.model.objects import (
     Kind,
     NodeObject,
     PeerSet,
+    PoolObject,
     StreamObject,
     SubjectPolicy,
 )
@@ -51,6 +52,7 @@ class View:
         self.endpoints: dict[bytes, Held[EndpointObject]] = {}
         self.peer_sets: dict[bytes, Held[PeerSet]] = {}
         self.subject_policies: dict[bytes, Held[SubjectPolicy]] = {}
+        self.pools: dict[bytes, Held[PoolObject]] = {}
         self.digest = Digest()
         # A dict holds values of its own kind only: apply files each under value.kind.
         self._tables = cast(
@@ -62,6 +64,7 @@ class View:
                 Kind.ENDPOINT: self.endpoints,
                 Kind.PEER_SET: self.peer_sets,
                 Kind.SUBJECT_POLICY: self.subject_policies,
+                Kind.POOL: self.pools,
             },
         )
 

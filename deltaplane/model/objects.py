@@ -25,6 +25,7 @@ class Kind(enum.IntEnum):
     BACKEND = 6
     PEER_SET = 7
     SUBJECT_POLICY = 8
+    POOL = 9
 
 
 DERIVED_KINDS = frozenset({Kind.PEER_SET, Kind.SUBJECT_POLICY})
@@ -62,6 +63,37 @@ class BlockObject:
     def key(self) -> bytes:
         """Prefix length, 1 byte, then the address."""
         return bytes((self.prefix.length,)) + self.prefix.address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolObject:
+    """A pool, as far as nodes must know it.
+
+    Attributes:
+        name: DNS label.
+        prefix: the whole range.
+        block_length: prefix length of each block.
+        reserved: ranges of which nodes hand out nothing unasked, ascending.
+        is_static: one block for each node.
+        draining: no new addresses.
+        min_free_percent: share of a node's addresses that should be free, 1..100.
+        on_request: only for pods, namespaces and nodes that name it.
+    """
+
+    kind: ClassVar[Kind] = Kind.POOL
+    name: str
+    prefix: Prefix
+    block_length: int
+    reserved: tuple[Prefix, ...] = ()
+    is_static: bool = False
+    draining: bool = False
+    min_free_percent: int = 50
+    on_request: bool = False
+
+    @property
+    def key(self) -> bytes:
+        """The name, UTF-8."""
+        return self.name.encode()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,4 +205,12 @@ class SubjectPolicy:
         return self.identity.to_bytes(4)
 
 
-StreamObject = NodeObject | BlockObject | IdentityObject | EndpointObject | PeerSet | SubjectPolicy
+StreamObject = (
+    NodeObject
+    | BlockObject
+    | IdentityObject
+    | EndpointObject
+    | PeerSet
+    | SubjectPolicy
+    | PoolObject
+)

@@ -15,15 +15,18 @@ BLOCKS = STATE + "blocks/"
 IDENTITIES = STATE + "identities/"
 ENDPOINTS = STATE + "endpoints/"
 POLICIES = STATE + "policies/"
+POOLS = STATE + "pools/"
+FENCES = STATE + "fences/"
 
 REGISTRY = ROOT + "registry/"
 NAMESPACES = REGISTRY + "namespaces/"
 PODS = REGISTRY + "pods/"
-POOLS = REGISTRY + "pools/"
 NODE_ENDPOINTS = REGISTRY + "node-endpoints/"
 ADDRESSES = REGISTRY + "addresses/"
 LABEL_SETS = REGISTRY + "label-sets/"
 BLOCK_REQUESTS = REGISTRY + "block-requests/"
+FREED_BLOCKS = REGISTRY + "freed-blocks/"
+FIXED_ADDRESSES = REGISTRY + "fixed-addresses/"
 IDENTITY_COUNTER = REGISTRY + "counters/identity"
 """Value: the highest identity number given so far (decimal); absent before the first."""
 NODE_COUNTER = REGISTRY + "counters/node"
@@ -33,6 +36,13 @@ POOL_COUNTER = REGISTRY + "counters/pools"
 
 SLICERS = ROOT + "slicers/"
 """Lease keys of the slicer replicas."""
+
+PROGRESS = ROOT + "progress/"
+COVERAGE = PROGRESS + "coverage/"
+"""Lease keys of the slicer replicas: which nodes have passed which revision; see docs/design."""
+WATERMARK = PROGRESS + "watermark"
+FENCE_EPOCH = PROGRESS + "fence-epoch"
+"""Written whenever a fence goes: no watermark is computed from a view that still has it."""
 
 
 def node(name: str) -> str:
@@ -108,6 +118,26 @@ def address(value: bytes) -> str:
 def label_set(digest_hex: str) -> str:
     """Value: the identity number (decimal) of the label set with this digest."""
     return f"{LABEL_SETS}{digest_hex}"
+
+
+def fence(node_name: str) -> str:
+    """Record: deltaplane.v1.Fence."""
+    return f"{FENCES}{node_name}"
+
+
+def coverage(server_id: str) -> str:
+    """What one slicer replica vouches for; lives as long as its lease."""
+    return f"{COVERAGE}{server_id}"
+
+
+def freed_block(prefix: Prefix) -> str:
+    """Says that a block was owned once: its mod revision is when it was given back."""
+    return f"{FREED_BLOCKS}{format_address(prefix.address)}-{prefix.length}"
+
+
+def fixed_address(value: bytes) -> str:
+    """Value: the key of the block of one address (UTF-8). It lives as long as that."""
+    return f"{FIXED_ADDRESSES}{format_address(value)}"
 
 
 def block_request(node_uid: str, request_id: str) -> str:

@@ -25,39 +25,53 @@ _sym_db = _symbol_database.Default()
 from deltaplane.v1 import common_pb2 as deltaplane_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x64\x65ltaplane/v1/ipam.proto\x12\rdeltaplane.v1\x1a\x1a\x64\x65ltaplane/v1/common.proto\"z\n\x04Pool\x12\x0c\n\x04name\x18\x01 \x01(\t\x12%\n\x06prefix\x18\x02 \x01(\x0b\x32\x15.deltaplane.v1.Prefix\x12\x14\n\x0c\x62lock_length\x18\x03 \x01(\r\x12\'\n\x04meta\x18\x0f \x01(\x0b\x32\x19.deltaplane.v1.ObjectMeta\"\xad\x01\n\x05\x42lock\x12%\n\x06prefix\x18\x01 \x01(\x0b\x32\x15.deltaplane.v1.Prefix\x12\x0c\n\x04pool\x18\x02 \x01(\t\x12\x0c\n\x04node\x18\x03 \x01(\t\x12\x10\n\x08node_uid\x18\x04 \x01(\t\x12\x12\n\nnode_index\x18\x05 \x01(\r\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\'\n\x04meta\x18\x0f \x01(\x0b\x32\x19.deltaplane.v1.ObjectMeta\"6\n\x11\x43reatePoolRequest\x12!\n\x04pool\x18\x01 \x01(\x0b\x32\x13.deltaplane.v1.Pool\"7\n\x12\x43reatePoolResponse\x12!\n\x04pool\x18\x01 \x01(\x0b\x32\x13.deltaplane.v1.Pool\"\x12\n\x10ListPoolsRequest\"]\n\nPoolStatus\x12!\n\x04pool\x18\x01 \x01(\x0b\x32\x13.deltaplane.v1.Pool\x12\x14\n\x0c\x62locks_total\x18\x02 \x01(\x04\x12\x16\n\x0e\x62locks_claimed\x18\x03 \x01(\x04\"O\n\x11ListPoolsResponse\x12(\n\x05pools\x18\x01 \x03(\x0b\x32\x19.deltaplane.v1.PoolStatus\x12\x10\n\x08revision\x18\x02 \x01(\x04\"U\n\x11\x43laimBlockRequest\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\x10\n\x08node_uid\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"9\n\x12\x43laimBlockResponse\x12#\n\x05\x62lock\x18\x01 \x01(\x0b\x32\x14.deltaplane.v1.Block\"N\n\x13ReleaseBlockRequest\x12%\n\x06prefix\x18\x01 \x01(\x0b\x32\x15.deltaplane.v1.Prefix\x12\x10\n\x08node_uid\x18\x02 \x01(\t\"(\n\x14ReleaseBlockResponse\x12\x10\n\x08revision\x18\x01 \x01(\x04\"/\n\x11ListBlocksRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0c\n\x04pool\x18\x02 \x01(\t\"L\n\x12ListBlocksResponse\x12$\n\x06\x62locks\x18\x01 \x03(\x0b\x32\x14.deltaplane.v1.Block\x12\x10\n\x08revision\x18\x02 \x01(\x04\x32\xa8\x03\n\x04Ipam\x12Q\n\nCreatePool\x12 .deltaplane.v1.CreatePoolRequest\x1a!.deltaplane.v1.CreatePoolResponse\x12N\n\tListPools\x12\x1f.deltaplane.v1.ListPoolsRequest\x1a .deltaplane.v1.ListPoolsResponse\x12Q\n\nClaimBlock\x12 .deltaplane.v1.ClaimBlockRequest\x1a!.deltaplane.v1.ClaimBlockResponse\x12W\n\x0cReleaseBlock\x12\".deltaplane.v1.ReleaseBlockRequest\x1a#.deltaplane.v1.ReleaseBlockResponse\x12Q\n\nListBlocks\x12 .deltaplane.v1.ListBlocksRequest\x1a!.deltaplane.v1.ListBlocksResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x64\x65ltaplane/v1/ipam.proto\x12\rdeltaplane.v1\x1a\x1a\x64\x65ltaplane/v1/common.proto\"\xcb\x02\n\x04Pool\x12\x0c\n\x04name\x18\x01 \x01(\t\x12%\n\x06prefix\x18\x02 \x01(\x0b\x32\x15.deltaplane.v1.Prefix\x12\x14\n\x0c\x62lock_length\x18\x03 \x01(\r\x12\'\n\x08reserved\x18\x04 \x03(\x0b\x32\x15.deltaplane.v1.Prefix\x12&\n\x04mode\x18\x05 \x01(\x0e\x32\x18.deltaplane.v1.Pool.Mode\x12\x10\n\x08\x64raining\x18\x06 \x01(\x08\x12\x18\n\x10min_free_percent\x18\x07 \x01(\r\x12\x12\n\non_request\x18\x08 \x01(\x08\x12\'\n\x04meta\x18\x0f \x01(\x0b\x32\x19.deltaplane.v1.ObjectMeta\">\n\x04Mode\x12\x14\n\x10MODE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bMODE_DEMAND\x10\x01\x12\x0f\n\x0bMODE_STATIC\x10\x02\"\xdb\x01\n\x05\x42lock\x12%\n\x06prefix\x18\x01 \x01(\x0b\x32\x15.deltaplane.v1.Prefix\x12\x0c\n\x04pool\x18\x02 \x01(\t\x12\x0c\n\x04node\x18\x03 \x01(\t\x12\x10\n\x08node_uid\x18\x04 \x01(\t\x12\x12\n\nnode_index\x18\x05 \x01(\r\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\x1d\n\x15usable_after_revision\x18\x07 \x01(\x04\x12\r\n\x05\x66ixed\x18\x08 \x01(\x08\x12\'\n\x04meta\x18\x0f \x01(\x0b\x32\x19.deltaplane.v1.ObjectMeta\"6\n\x11\x43reatePoolRequest\x12!\n\x04pool\x18\x01 \x01(\x0b\x32\x13.deltaplane.v1.Pool\"7\n\x12\x43reatePoolResponse\x12!\n\x04pool\x18\x01 \x01(\x0b\x32\x13.deltaplane.v1.Pool\"\x9b\x02\n\x11UpdatePoolRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12&\n\x07grow_to\x18\x02 \x01(\x0b\x32\x15.deltaplane.v1.Prefix\x12&\n\x07reserve\x18\x03 \x03(\x0b\x32\x15.deltaplane.v1.Prefix\x12(\n\tunreserve\x18\x04 \x03(\x0b\x32\x15.deltaplane.v1.Prefix\x12\x15\n\x08\x64raining\x18\x05 \x01(\x08H\x00\x88\x01\x01\x12\x1d\n\x10min_free_percent\x18\x06 \x01(\rH\x01\x88\x01\x01\x12\x17\n\non_request\x18\x07 \x01(\x08H\x02\x88\x01\x01\x42\x0b\n\t_drainingB\x13\n\x11_min_free_percentB\r\n\x0b_on_request\"7\n\x12UpdatePoolResponse\x12!\n\x04pool\x18\x01 \x01(\x0b\x32\x13.deltaplane.v1.Pool\"!\n\x11\x44\x65letePoolRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"&\n\x12\x44\x65letePoolResponse\x12\x10\n\x08revision\x18\x01 \x01(\x04\"\x12\n\x10ListPoolsRequest\"]\n\nPoolStatus\x12!\n\x04pool\x18\x01 \x01(\x0b\x32\x13.deltaplane.v1.Pool\x12\x14\n\x0c\x62locks_total\x18\x02 \x01(\x04\x12\x16\n\x0e\x62locks_claimed\x18\x03 \x01(\x04\"O\n\x11ListPoolsResponse\x12(\n\x05pools\x18\x01 \x03(\x0b\x32\x19.deltaplane.v1.PoolStatus\x12\x10\n\x08revision\x18\x02 \x01(\x04\"U\n\x11\x43laimBlockRequest\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\x10\n\x08node_uid\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"9\n\x12\x43laimBlockResponse\x12#\n\x05\x62lock\x18\x01 \x01(\x0b\x32\x14.deltaplane.v1.Block\"Z\n\x13\x43laimAddressRequest\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\x0c\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\x10\n\x08node_uid\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\";\n\x14\x43laimAddressResponse\x12#\n\x05\x62lock\x18\x01 \x01(\x0b\x32\x14.deltaplane.v1.Block\"N\n\x13ReleaseBlockRequest\x12%\n\x06prefix\x18\x01 \x01(\x0b\x32\x15.deltaplane.v1.Prefix\x12\x10\n\x08node_uid\x18\x02 \x01(\t\"(\n\x14ReleaseBlockResponse\x12\x10\n\x08revision\x18\x01 \x01(\x04\"/\n\x11ListBlocksRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0c\n\x04pool\x18\x02 \x01(\t\"L\n\x12ListBlocksResponse\x12$\n\x06\x62locks\x18\x01 \x03(\x0b\x32\x14.deltaplane.v1.Block\x12\x10\n\x08revision\x18\x02 \x01(\x04\x32\xa7\x05\n\x04Ipam\x12Q\n\nCreatePool\x12 .deltaplane.v1.CreatePoolRequest\x1a!.deltaplane.v1.CreatePoolResponse\x12Q\n\nUpdatePool\x12 .deltaplane.v1.UpdatePoolRequest\x1a!.deltaplane.v1.UpdatePoolResponse\x12Q\n\nDeletePool\x12 .deltaplane.v1.DeletePoolRequest\x1a!.deltaplane.v1.DeletePoolResponse\x12N\n\tListPools\x12\x1f.deltaplane.v1.ListPoolsRequest\x1a .deltaplane.v1.ListPoolsResponse\x12Q\n\nClaimBlock\x12 .deltaplane.v1.ClaimBlockRequest\x1a!.deltaplane.v1.ClaimBlockResponse\x12W\n\x0c\x43laimAddress\x12\".deltaplane.v1.ClaimAddressRequest\x1a#.deltaplane.v1.ClaimAddressResponse\x12W\n\x0cReleaseBlock\x12\".deltaplane.v1.ReleaseBlockRequest\x1a#.deltaplane.v1.ReleaseBlockResponse\x12Q\n\nListBlocks\x12 .deltaplane.v1.ListBlocksRequest\x1a!.deltaplane.v1.ListBlocksResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'deltaplane.v1.ipam_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_POOL']._serialized_start=71
-  _globals['_POOL']._serialized_end=193
-  _globals['_BLOCK']._serialized_start=196
-  _globals['_BLOCK']._serialized_end=369
-  _globals['_CREATEPOOLREQUEST']._serialized_start=371
-  _globals['_CREATEPOOLREQUEST']._serialized_end=425
-  _globals['_CREATEPOOLRESPONSE']._serialized_start=427
-  _globals['_CREATEPOOLRESPONSE']._serialized_end=482
-  _globals['_LISTPOOLSREQUEST']._serialized_start=484
-  _globals['_LISTPOOLSREQUEST']._serialized_end=502
-  _globals['_POOLSTATUS']._serialized_start=504
-  _globals['_POOLSTATUS']._serialized_end=597
-  _globals['_LISTPOOLSRESPONSE']._serialized_start=599
-  _globals['_LISTPOOLSRESPONSE']._serialized_end=678
-  _globals['_CLAIMBLOCKREQUEST']._serialized_start=680
-  _globals['_CLAIMBLOCKREQUEST']._serialized_end=765
-  _globals['_CLAIMBLOCKRESPONSE']._serialized_start=767
-  _globals['_CLAIMBLOCKRESPONSE']._serialized_end=824
-  _globals['_RELEASEBLOCKREQUEST']._serialized_start=826
-  _globals['_RELEASEBLOCKREQUEST']._serialized_end=904
-  _globals['_RELEASEBLOCKRESPONSE']._serialized_start=906
-  _globals['_RELEASEBLOCKRESPONSE']._serialized_end=946
-  _globals['_LISTBLOCKSREQUEST']._serialized_start=948
-  _globals['_LISTBLOCKSREQUEST']._serialized_end=995
-  _globals['_LISTBLOCKSRESPONSE']._serialized_start=997
-  _globals['_LISTBLOCKSRESPONSE']._serialized_end=1073
-  _globals['_IPAM']._serialized_start=1076
-  _globals['_IPAM']._serialized_end=1500
+  _globals['_POOL']._serialized_start=72
+  _globals['_POOL']._serialized_end=403
+  _globals['_POOL_MODE']._serialized_start=341
+  _globals['_POOL_MODE']._serialized_end=403
+  _globals['_BLOCK']._serialized_start=406
+  _globals['_BLOCK']._serialized_end=625
+  _globals['_CREATEPOOLREQUEST']._serialized_start=627
+  _globals['_CREATEPOOLREQUEST']._serialized_end=681
+  _globals['_CREATEPOOLRESPONSE']._serialized_start=683
+  _globals['_CREATEPOOLRESPONSE']._serialized_end=738
+  _globals['_UPDATEPOOLREQUEST']._serialized_start=741
+  _globals['_UPDATEPOOLREQUEST']._serialized_end=1024
+  _globals['_UPDATEPOOLRESPONSE']._serialized_start=1026
+  _globals['_UPDATEPOOLRESPONSE']._serialized_end=1081
+  _globals['_DELETEPOOLREQUEST']._serialized_start=1083
+  _globals['_DELETEPOOLREQUEST']._serialized_end=1116
+  _globals['_DELETEPOOLRESPONSE']._serialized_start=1118
+  _globals['_DELETEPOOLRESPONSE']._serialized_end=1156
+  _globals['_LISTPOOLSREQUEST']._serialized_start=1158
+  _globals['_LISTPOOLSREQUEST']._serialized_end=1176
+  _globals['_POOLSTATUS']._serialized_start=1178
+  _globals['_POOLSTATUS']._serialized_end=1271
+  _globals['_LISTPOOLSRESPONSE']._serialized_start=1273
+  _globals['_LISTPOOLSRESPONSE']._serialized_end=1352
+  _globals['_CLAIMBLOCKREQUEST']._serialized_start=1354
+  _globals['_CLAIMBLOCKREQUEST']._serialized_end=1439
+  _globals['_CLAIMBLOCKRESPONSE']._serialized_start=1441
+  _globals['_CLAIMBLOCKRESPONSE']._serialized_end=1498
+  _globals['_CLAIMADDRESSREQUEST']._serialized_start=1500
+  _globals['_CLAIMADDRESSREQUEST']._serialized_end=1590
+  _globals['_CLAIMADDRESSRESPONSE']._serialized_start=1592
+  _globals['_CLAIMADDRESSRESPONSE']._serialized_end=1651
+  _globals['_RELEASEBLOCKREQUEST']._serialized_start=1653
+  _globals['_RELEASEBLOCKREQUEST']._serialized_end=1731
+  _globals['_RELEASEBLOCKRESPONSE']._serialized_start=1733
+  _globals['_RELEASEBLOCKRESPONSE']._serialized_end=1773
+  _globals['_LISTBLOCKSREQUEST']._serialized_start=1775
+  _globals['_LISTBLOCKSREQUEST']._serialized_end=1822
+  _globals['_LISTBLOCKSRESPONSE']._serialized_start=1824
+  _globals['_LISTBLOCKSRESPONSE']._serialized_end=1900
+  _globals['_IPAM']._serialized_start=1903
+  _globals['_IPAM']._serialized_end=2582
 # @@protoc_insertion_point(module_scope)

@@ -8,6 +8,7 @@ from deltaplane.v1 import common_pb2 as _common_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -25,17 +26,59 @@ class Pool(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    class _Mode:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Pool._Mode.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        MODE_UNSPECIFIED: Pool._Mode.ValueType  # 0
+        """Stands for MODE_DEMAND."""
+        MODE_DEMAND: Pool._Mode.ValueType  # 1
+        """As many blocks as the addresses in use ask for; empty ones go back."""
+        MODE_STATIC: Pool._Mode.ValueType  # 2
+        """One block for each node, claimed when it registers and kept as long as it is registered."""
+
+    class Mode(_Mode, metaclass=_ModeEnumTypeWrapper):
+        """How nodes take blocks."""
+
+    MODE_UNSPECIFIED: Pool.Mode.ValueType  # 0
+    """Stands for MODE_DEMAND."""
+    MODE_DEMAND: Pool.Mode.ValueType  # 1
+    """As many blocks as the addresses in use ask for; empty ones go back."""
+    MODE_STATIC: Pool.Mode.ValueType  # 2
+    """One block for each node, claimed when it registers and kept as long as it is registered."""
+
     NAME_FIELD_NUMBER: _builtins.int
     PREFIX_FIELD_NUMBER: _builtins.int
     BLOCK_LENGTH_FIELD_NUMBER: _builtins.int
+    RESERVED_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    DRAINING_FIELD_NUMBER: _builtins.int
+    MIN_FREE_PERCENT_FIELD_NUMBER: _builtins.int
+    ON_REQUEST_FIELD_NUMBER: _builtins.int
     META_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """DNS label."""
     block_length: _builtins.int
     """Prefix length of each block: 20..30 for IPv4 (default 26), 112..126 for IPv6 (default 122)."""
+    mode: Global___Pool.Mode.ValueType
+    """How nodes take blocks."""
+    draining: _builtins.bool
+    """No new addresses and no new blocks; what is in use stays."""
+    min_free_percent: _builtins.int
+    """Share of a node's addresses that should be free, 1..100; 0 stands for 50. Only in MODE_DEMAND."""
+    on_request: _builtins.bool
+    """Only pods, namespaces and nodes that name the pool get addresses of it."""
     @_builtins.property
     def prefix(self) -> _common_pb2.Prefix:
         """The whole range."""
+
+    @_builtins.property
+    def reserved(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Prefix]:
+        """Inside prefix, ascending, not overlapping: nodes hand out no address of these unless a pod asks for it by
+        number.
+        """
 
     @_builtins.property
     def meta(self) -> _common_pb2.ObjectMeta:
@@ -47,11 +90,16 @@ class Pool(_message.Message):
         name: _builtins.str = ...,
         prefix: _common_pb2.Prefix | None = ...,
         block_length: _builtins.int = ...,
+        reserved: _abc.Iterable[_common_pb2.Prefix] | None = ...,
+        mode: Global___Pool.Mode.ValueType = ...,
+        draining: _builtins.bool = ...,
+        min_free_percent: _builtins.int = ...,
+        on_request: _builtins.bool = ...,
         meta: _common_pb2.ObjectMeta | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta", "prefix", b"prefix"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_length", b"block_length", "meta", b"meta", "name", b"name", "prefix", b"prefix"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_length", b"block_length", "draining", b"draining", "meta", b"meta", "min_free_percent", b"min_free_percent", "mode", b"mode", "name", b"name", "on_request", b"on_request", "prefix", b"prefix", "reserved", b"reserved"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -69,6 +117,8 @@ class Block(_message.Message):
     NODE_UID_FIELD_NUMBER: _builtins.int
     NODE_INDEX_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    USABLE_AFTER_REVISION_FIELD_NUMBER: _builtins.int
+    FIXED_FIELD_NUMBER: _builtins.int
     META_FIELD_NUMBER: _builtins.int
     pool: _builtins.str
     """Pool it comes from."""
@@ -80,6 +130,10 @@ class Block(_message.Message):
     """Cluster-wide number of the owning node."""
     request_id: _builtins.str
     """Chosen by the claimer."""
+    usable_after_revision: _builtins.int
+    """Its addresses may be handed out once every live node has passed this revision; 0: at once."""
+    fixed: _builtins.bool
+    """True: a single address that one pod asked for, claimed with ClaimAddress."""
     @_builtins.property
     def prefix(self) -> _common_pb2.Prefix:
         """The range."""
@@ -97,11 +151,13 @@ class Block(_message.Message):
         node_uid: _builtins.str = ...,
         node_index: _builtins.int = ...,
         request_id: _builtins.str = ...,
+        usable_after_revision: _builtins.int = ...,
+        fixed: _builtins.bool = ...,
         meta: _common_pb2.ObjectMeta | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta", "prefix", b"prefix"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta", "node", b"node", "node_index", b"node_index", "node_uid", b"node_uid", "pool", b"pool", "prefix", b"prefix", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fixed", b"fixed", "meta", b"meta", "node", b"node", "node_index", b"node_index", "node_uid", b"node_uid", "pool", b"pool", "prefix", b"prefix", "request_id", b"request_id", "usable_after_revision", b"usable_after_revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -154,6 +210,137 @@ class CreatePoolResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CreatePoolResponse: _TypeAlias = CreatePoolResponse  # noqa: Y015
+
+@_typing.final
+class UpdatePoolRequest(_message.Message):
+    """Request of UpdatePool. What is absent stays as it is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    GROW_TO_FIELD_NUMBER: _builtins.int
+    RESERVE_FIELD_NUMBER: _builtins.int
+    UNRESERVE_FIELD_NUMBER: _builtins.int
+    DRAINING_FIELD_NUMBER: _builtins.int
+    MIN_FREE_PERCENT_FIELD_NUMBER: _builtins.int
+    ON_REQUEST_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Pool name."""
+    draining: _builtins.bool
+    """Starts or ends draining."""
+    min_free_percent: _builtins.int
+    """1..100."""
+    on_request: _builtins.bool
+    """See Pool."""
+    @_builtins.property
+    def grow_to(self) -> _common_pb2.Prefix:
+        """New range: contains the old one, and overlaps no other pool."""
+
+    @_builtins.property
+    def reserve(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Prefix]:
+        """Ranges to reserve. An address in use stays until it is released."""
+
+    @_builtins.property
+    def unreserve(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Prefix]:
+        """Reserved ranges to give back, as they were reserved."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        grow_to: _common_pb2.Prefix | None = ...,
+        reserve: _abc.Iterable[_common_pb2.Prefix] | None = ...,
+        unreserve: _abc.Iterable[_common_pb2.Prefix] | None = ...,
+        draining: _builtins.bool | None = ...,
+        min_free_percent: _builtins.int | None = ...,
+        on_request: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_draining", b"_draining", "_min_free_percent", b"_min_free_percent", "_on_request", b"_on_request", "draining", b"draining", "grow_to", b"grow_to", "min_free_percent", b"min_free_percent", "on_request", b"on_request"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_draining", b"_draining", "_min_free_percent", b"_min_free_percent", "_on_request", b"_on_request", "draining", b"draining", "grow_to", b"grow_to", "min_free_percent", b"min_free_percent", "name", b"name", "on_request", b"on_request", "reserve", b"reserve", "unreserve", b"unreserve"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__draining: _TypeAlias = _typing.Literal["draining"]  # noqa: Y015
+    _WhichOneofArgType__draining: _TypeAlias = _typing.Literal["_draining", b"_draining"]  # noqa: Y015
+    _WhichOneofReturnType__min_free_percent: _TypeAlias = _typing.Literal["min_free_percent"]  # noqa: Y015
+    _WhichOneofArgType__min_free_percent: _TypeAlias = _typing.Literal["_min_free_percent", b"_min_free_percent"]  # noqa: Y015
+    _WhichOneofReturnType__on_request: _TypeAlias = _typing.Literal["on_request"]  # noqa: Y015
+    _WhichOneofArgType__on_request: _TypeAlias = _typing.Literal["_on_request", b"_on_request"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__draining) -> _WhichOneofReturnType__draining | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_free_percent) -> _WhichOneofReturnType__min_free_percent | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__on_request) -> _WhichOneofReturnType__on_request | None: ...
+
+Global___UpdatePoolRequest: _TypeAlias = UpdatePoolRequest  # noqa: Y015
+
+@_typing.final
+class UpdatePoolResponse(_message.Message):
+    """Response of UpdatePool."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POOL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def pool(self) -> Global___Pool:
+        """The stored record."""
+
+    def __init__(
+        self,
+        *,
+        pool: Global___Pool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["pool", b"pool"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pool", b"pool"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdatePoolResponse: _TypeAlias = UpdatePoolResponse  # noqa: Y015
+
+@_typing.final
+class DeletePoolRequest(_message.Message):
+    """Request of DeletePool."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Pool name."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeletePoolRequest: _TypeAlias = DeletePoolRequest  # noqa: Y015
+
+@_typing.final
+class DeletePoolResponse(_message.Message):
+    """Response of DeletePool."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """Store revision after which the pool does not exist."""
+    def __init__(
+        self,
+        *,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeletePoolResponse: _TypeAlias = DeletePoolResponse  # noqa: Y015
 
 @_typing.final
 class ListPoolsRequest(_message.Message):
@@ -289,6 +476,64 @@ class ClaimBlockResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ClaimBlockResponse: _TypeAlias = ClaimBlockResponse  # noqa: Y015
+
+@_typing.final
+class ClaimAddressRequest(_message.Message):
+    """Request of ClaimAddress."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    NODE_UID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    address: _builtins.bytes
+    """4 or 16 bytes, inside a pool, outside the node's own blocks."""
+    node: _builtins.str
+    """Name of a registered node."""
+    node_uid: _builtins.str
+    """UID of that node; must be the registered one."""
+    request_id: _builtins.str
+    """1..64 characters, unique per wanted address; a retry sends the same."""
+    def __init__(
+        self,
+        *,
+        address: _builtins.bytes = ...,
+        node: _builtins.str = ...,
+        node_uid: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "node", b"node", "node_uid", b"node_uid", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClaimAddressRequest: _TypeAlias = ClaimAddressRequest  # noqa: Y015
+
+@_typing.final
+class ClaimAddressResponse(_message.Message):
+    """Response of ClaimAddress."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BLOCK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def block(self) -> Global___Block:
+        """A block of one address; usable_after_revision is never 0."""
+
+    def __init__(
+        self,
+        *,
+        block: Global___Block | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["block", b"block"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block", b"block"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClaimAddressResponse: _TypeAlias = ClaimAddressResponse  # noqa: Y015
 
 @_typing.final
 class ReleaseBlockRequest(_message.Message):

@@ -40,6 +40,16 @@ class IpamStub(object):
                 request_serializer=deltaplane_dot_v1_dot_ipam__pb2.CreatePoolRequest.SerializeToString,
                 response_deserializer=deltaplane_dot_v1_dot_ipam__pb2.CreatePoolResponse.FromString,
                 _registered_method=True)
+        self.UpdatePool = channel.unary_unary(
+                '/deltaplane.v1.Ipam/UpdatePool',
+                request_serializer=deltaplane_dot_v1_dot_ipam__pb2.UpdatePoolRequest.SerializeToString,
+                response_deserializer=deltaplane_dot_v1_dot_ipam__pb2.UpdatePoolResponse.FromString,
+                _registered_method=True)
+        self.DeletePool = channel.unary_unary(
+                '/deltaplane.v1.Ipam/DeletePool',
+                request_serializer=deltaplane_dot_v1_dot_ipam__pb2.DeletePoolRequest.SerializeToString,
+                response_deserializer=deltaplane_dot_v1_dot_ipam__pb2.DeletePoolResponse.FromString,
+                _registered_method=True)
         self.ListPools = channel.unary_unary(
                 '/deltaplane.v1.Ipam/ListPools',
                 request_serializer=deltaplane_dot_v1_dot_ipam__pb2.ListPoolsRequest.SerializeToString,
@@ -49,6 +59,11 @@ class IpamStub(object):
                 '/deltaplane.v1.Ipam/ClaimBlock',
                 request_serializer=deltaplane_dot_v1_dot_ipam__pb2.ClaimBlockRequest.SerializeToString,
                 response_deserializer=deltaplane_dot_v1_dot_ipam__pb2.ClaimBlockResponse.FromString,
+                _registered_method=True)
+        self.ClaimAddress = channel.unary_unary(
+                '/deltaplane.v1.Ipam/ClaimAddress',
+                request_serializer=deltaplane_dot_v1_dot_ipam__pb2.ClaimAddressRequest.SerializeToString,
+                response_deserializer=deltaplane_dot_v1_dot_ipam__pb2.ClaimAddressResponse.FromString,
                 _registered_method=True)
         self.ReleaseBlock = channel.unary_unary(
                 '/deltaplane.v1.Ipam/ReleaseBlock',
@@ -73,6 +88,20 @@ class IpamServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdatePool(self, request, context):
+        """Grows a pool, drains it, changes what it reserves. All of a request happens, or nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeletePool(self, request, context):
+        """Removes a pool. FAILED_PRECONDITION while a node owns a block of it; OK when there is none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListPools(self, request, context):
         """Lists pools, ordered by name.
         """
@@ -82,7 +111,15 @@ class IpamServicer(object):
 
     def ClaimBlock(self, request, context):
         """Claims a free block of a pool for a node. Idempotent by request_id: the same id gives the same block.
-        RESOURCE_EXHAUSTED when the pool has no free block.
+        RESOURCE_EXHAUSTED when the pool has no free block, FAILED_PRECONDITION when it is draining.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ClaimAddress(self, request, context):
+        """Claims one address for a node that does not own its block. Idempotent by request_id. INVALID_ARGUMENT when
+        the address is in no pool, ALREADY_EXISTS when somebody has it, RESOURCE_EXHAUSTED at the limit.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -110,6 +147,16 @@ def add_IpamServicer_to_server(servicer, server):
                     request_deserializer=deltaplane_dot_v1_dot_ipam__pb2.CreatePoolRequest.FromString,
                     response_serializer=deltaplane_dot_v1_dot_ipam__pb2.CreatePoolResponse.SerializeToString,
             ),
+            'UpdatePool': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdatePool,
+                    request_deserializer=deltaplane_dot_v1_dot_ipam__pb2.UpdatePoolRequest.FromString,
+                    response_serializer=deltaplane_dot_v1_dot_ipam__pb2.UpdatePoolResponse.SerializeToString,
+            ),
+            'DeletePool': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeletePool,
+                    request_deserializer=deltaplane_dot_v1_dot_ipam__pb2.DeletePoolRequest.FromString,
+                    response_serializer=deltaplane_dot_v1_dot_ipam__pb2.DeletePoolResponse.SerializeToString,
+            ),
             'ListPools': grpc.unary_unary_rpc_method_handler(
                     servicer.ListPools,
                     request_deserializer=deltaplane_dot_v1_dot_ipam__pb2.ListPoolsRequest.FromString,
@@ -119,6 +166,11 @@ def add_IpamServicer_to_server(servicer, server):
                     servicer.ClaimBlock,
                     request_deserializer=deltaplane_dot_v1_dot_ipam__pb2.ClaimBlockRequest.FromString,
                     response_serializer=deltaplane_dot_v1_dot_ipam__pb2.ClaimBlockResponse.SerializeToString,
+            ),
+            'ClaimAddress': grpc.unary_unary_rpc_method_handler(
+                    servicer.ClaimAddress,
+                    request_deserializer=deltaplane_dot_v1_dot_ipam__pb2.ClaimAddressRequest.FromString,
+                    response_serializer=deltaplane_dot_v1_dot_ipam__pb2.ClaimAddressResponse.SerializeToString,
             ),
             'ReleaseBlock': grpc.unary_unary_rpc_method_handler(
                     servicer.ReleaseBlock,
@@ -159,6 +211,60 @@ class Ipam(object):
             '/deltaplane.v1.Ipam/CreatePool',
             deltaplane_dot_v1_dot_ipam__pb2.CreatePoolRequest.SerializeToString,
             deltaplane_dot_v1_dot_ipam__pb2.CreatePoolResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdatePool(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/deltaplane.v1.Ipam/UpdatePool',
+            deltaplane_dot_v1_dot_ipam__pb2.UpdatePoolRequest.SerializeToString,
+            deltaplane_dot_v1_dot_ipam__pb2.UpdatePoolResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeletePool(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/deltaplane.v1.Ipam/DeletePool',
+            deltaplane_dot_v1_dot_ipam__pb2.DeletePoolRequest.SerializeToString,
+            deltaplane_dot_v1_dot_ipam__pb2.DeletePoolResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -213,6 +319,33 @@ class Ipam(object):
             '/deltaplane.v1.Ipam/ClaimBlock',
             deltaplane_dot_v1_dot_ipam__pb2.ClaimBlockRequest.SerializeToString,
             deltaplane_dot_v1_dot_ipam__pb2.ClaimBlockResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ClaimAddress(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/deltaplane.v1.Ipam/ClaimAddress',
+            deltaplane_dot_v1_dot_ipam__pb2.ClaimAddressRequest.SerializeToString,
+            deltaplane_dot_v1_dot_ipam__pb2.ClaimAddressResponse.FromString,
             options,
             channel_credentials,
             insecure,

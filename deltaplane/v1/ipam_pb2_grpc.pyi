@@ -35,11 +35,19 @@ class IpamStub:
     def __new__(cls, channel: _aio.Channel) -> IpamAsyncStub: ...
     CreatePool: _grpc.UnaryUnaryMultiCallable[_ipam_pb2.CreatePoolRequest, _ipam_pb2.CreatePoolResponse]
     """Creates a pool, or finds the same one. ALREADY_EXISTS when it differs; INVALID_ARGUMENT on overlap."""
+    UpdatePool: _grpc.UnaryUnaryMultiCallable[_ipam_pb2.UpdatePoolRequest, _ipam_pb2.UpdatePoolResponse]
+    """Grows a pool, drains it, changes what it reserves. All of a request happens, or nothing."""
+    DeletePool: _grpc.UnaryUnaryMultiCallable[_ipam_pb2.DeletePoolRequest, _ipam_pb2.DeletePoolResponse]
+    """Removes a pool. FAILED_PRECONDITION while a node owns a block of it; OK when there is none."""
     ListPools: _grpc.UnaryUnaryMultiCallable[_ipam_pb2.ListPoolsRequest, _ipam_pb2.ListPoolsResponse]
     """Lists pools, ordered by name."""
     ClaimBlock: _grpc.UnaryUnaryMultiCallable[_ipam_pb2.ClaimBlockRequest, _ipam_pb2.ClaimBlockResponse]
     """Claims a free block of a pool for a node. Idempotent by request_id: the same id gives the same block.
-    RESOURCE_EXHAUSTED when the pool has no free block.
+    RESOURCE_EXHAUSTED when the pool has no free block, FAILED_PRECONDITION when it is draining.
+    """
+    ClaimAddress: _grpc.UnaryUnaryMultiCallable[_ipam_pb2.ClaimAddressRequest, _ipam_pb2.ClaimAddressResponse]
+    """Claims one address for a node that does not own its block. Idempotent by request_id. INVALID_ARGUMENT when
+    the address is in no pool, ALREADY_EXISTS when somebody has it, RESOURCE_EXHAUSTED at the limit.
     """
     ReleaseBlock: _grpc.UnaryUnaryMultiCallable[_ipam_pb2.ReleaseBlockRequest, _ipam_pb2.ReleaseBlockResponse]
     """Gives a block back. FAILED_PRECONDITION when another node owns it; OK when nobody does."""
@@ -53,11 +61,19 @@ class IpamAsyncStub(IpamStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreatePool: _aio.UnaryUnaryMultiCallable[_ipam_pb2.CreatePoolRequest, _ipam_pb2.CreatePoolResponse]  # type: ignore[assignment]
     """Creates a pool, or finds the same one. ALREADY_EXISTS when it differs; INVALID_ARGUMENT on overlap."""
+    UpdatePool: _aio.UnaryUnaryMultiCallable[_ipam_pb2.UpdatePoolRequest, _ipam_pb2.UpdatePoolResponse]  # type: ignore[assignment]
+    """Grows a pool, drains it, changes what it reserves. All of a request happens, or nothing."""
+    DeletePool: _aio.UnaryUnaryMultiCallable[_ipam_pb2.DeletePoolRequest, _ipam_pb2.DeletePoolResponse]  # type: ignore[assignment]
+    """Removes a pool. FAILED_PRECONDITION while a node owns a block of it; OK when there is none."""
     ListPools: _aio.UnaryUnaryMultiCallable[_ipam_pb2.ListPoolsRequest, _ipam_pb2.ListPoolsResponse]  # type: ignore[assignment]
     """Lists pools, ordered by name."""
     ClaimBlock: _aio.UnaryUnaryMultiCallable[_ipam_pb2.ClaimBlockRequest, _ipam_pb2.ClaimBlockResponse]  # type: ignore[assignment]
     """Claims a free block of a pool for a node. Idempotent by request_id: the same id gives the same block.
-    RESOURCE_EXHAUSTED when the pool has no free block.
+    RESOURCE_EXHAUSTED when the pool has no free block, FAILED_PRECONDITION when it is draining.
+    """
+    ClaimAddress: _aio.UnaryUnaryMultiCallable[_ipam_pb2.ClaimAddressRequest, _ipam_pb2.ClaimAddressResponse]  # type: ignore[assignment]
+    """Claims one address for a node that does not own its block. Idempotent by request_id. INVALID_ARGUMENT when
+    the address is in no pool, ALREADY_EXISTS when somebody has it, RESOURCE_EXHAUSTED at the limit.
     """
     ReleaseBlock: _aio.UnaryUnaryMultiCallable[_ipam_pb2.ReleaseBlockRequest, _ipam_pb2.ReleaseBlockResponse]  # type: ignore[assignment]
     """Gives a block back. FAILED_PRECONDITION when another node owns it; OK when nobody does."""
@@ -76,6 +92,22 @@ class IpamServicer(metaclass=_abc_1.ABCMeta):
         """Creates a pool, or finds the same one. ALREADY_EXISTS when it differs; INVALID_ARGUMENT on overlap."""
 
     @_abc_1.abstractmethod
+    def UpdatePool(
+        self,
+        request: _ipam_pb2.UpdatePoolRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ipam_pb2.UpdatePoolResponse, _abc.Awaitable[_ipam_pb2.UpdatePoolResponse]]:
+        """Grows a pool, drains it, changes what it reserves. All of a request happens, or nothing."""
+
+    @_abc_1.abstractmethod
+    def DeletePool(
+        self,
+        request: _ipam_pb2.DeletePoolRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ipam_pb2.DeletePoolResponse, _abc.Awaitable[_ipam_pb2.DeletePoolResponse]]:
+        """Removes a pool. FAILED_PRECONDITION while a node owns a block of it; OK when there is none."""
+
+    @_abc_1.abstractmethod
     def ListPools(
         self,
         request: _ipam_pb2.ListPoolsRequest,
@@ -90,7 +122,17 @@ class IpamServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_ipam_pb2.ClaimBlockResponse, _abc.Awaitable[_ipam_pb2.ClaimBlockResponse]]:
         """Claims a free block of a pool for a node. Idempotent by request_id: the same id gives the same block.
-        RESOURCE_EXHAUSTED when the pool has no free block.
+        RESOURCE_EXHAUSTED when the pool has no free block, FAILED_PRECONDITION when it is draining.
+        """
+
+    @_abc_1.abstractmethod
+    def ClaimAddress(
+        self,
+        request: _ipam_pb2.ClaimAddressRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ipam_pb2.ClaimAddressResponse, _abc.Awaitable[_ipam_pb2.ClaimAddressResponse]]:
+        """Claims one address for a node that does not own its block. Idempotent by request_id. INVALID_ARGUMENT when
+        the address is in no pool, ALREADY_EXISTS when somebody has it, RESOURCE_EXHAUSTED at the limit.
         """
 
     @_abc_1.abstractmethod

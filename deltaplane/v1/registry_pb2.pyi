@@ -102,6 +102,9 @@ class RegisterNodeResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NODE_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """A revision that the store had reached when the call was answered: no older view may be applied on the node."""
     @_builtins.property
     def node(self) -> Global___Node:
         """The stored record."""
@@ -110,14 +113,78 @@ class RegisterNodeResponse(_message.Message):
         self,
         *,
         node: Global___Node | None = ...,
+        revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["node", b"node"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["node", b"node"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["node", b"node", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RegisterNodeResponse: _TypeAlias = RegisterNodeResponse  # noqa: Y015
+
+@_typing.final
+class Fence(_message.Message):
+    """A node that is not live: it holds nobody up, and counts again once it has applied all that was reused meanwhile."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Reason:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Fence._Reason.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        REASON_UNSPECIFIED: Fence._Reason.ValueType  # 0
+        """Not allowed."""
+        REASON_JOINING: Fence._Reason.ValueType  # 1
+        """It has registered and not yet applied anything."""
+        REASON_UNREACHABLE: Fence._Reason.ValueType  # 2
+        """It was not up to date with any slicer for longer than stale_after."""
+
+    class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
+        """Why."""
+
+    REASON_UNSPECIFIED: Fence.Reason.ValueType  # 0
+    """Not allowed."""
+    REASON_JOINING: Fence.Reason.ValueType  # 1
+    """It has registered and not yet applied anything."""
+    REASON_UNREACHABLE: Fence.Reason.ValueType  # 2
+    """It was not up to date with any slicer for longer than stale_after."""
+
+    NODE_FIELD_NUMBER: _builtins.int
+    NODE_INDEX_FIELD_NUMBER: _builtins.int
+    NODE_UID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    META_FIELD_NUMBER: _builtins.int
+    node: _builtins.str
+    """Node name."""
+    node_index: _builtins.int
+    """Number of that node."""
+    node_uid: _builtins.str
+    """UID of that node."""
+    reason: Global___Fence.Reason.ValueType
+    """Why."""
+    @_builtins.property
+    def meta(self) -> _common_pb2.ObjectMeta:
+        """Set by the server; meta.create_revision is the revision of the fence."""
+
+    def __init__(
+        self,
+        *,
+        node: _builtins.str = ...,
+        node_index: _builtins.int = ...,
+        node_uid: _builtins.str = ...,
+        reason: Global___Fence.Reason.ValueType = ...,
+        meta: _common_pb2.ObjectMeta | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta", "node", b"node", "node_index", b"node_index", "node_uid", b"node_uid", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Fence: _TypeAlias = Fence  # noqa: Y015
 
 @_typing.final
 class ListNodesRequest(_message.Message):
@@ -144,21 +211,27 @@ class ListNodesResponse(_message.Message):
 
     NODES_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    FENCES_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """The etcd revision that the list shows."""
     @_builtins.property
     def nodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Node]:
         """Ordered by name."""
 
+    @_builtins.property
+    def fences(self) -> _containers.RepeatedCompositeFieldContainer[Global___Fence]:
+        """Fences at that revision, ordered by node name."""
+
     def __init__(
         self,
         *,
         nodes: _abc.Iterable[Global___Node] | None = ...,
         revision: _builtins.int = ...,
+        fences: _abc.Iterable[Global___Fence] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["nodes", b"nodes", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fences", b"fences", "nodes", b"nodes", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -851,24 +924,64 @@ class RegisterEndpointRequest(_message.Message):
 Global___RegisterEndpointRequest: _TypeAlias = RegisterEndpointRequest  # noqa: Y015
 
 @_typing.final
+class AddressWish(_message.Message):
+    """Which addresses a pod asks for, itself or through its namespace (annotations deltaplane.dev/ipv4-pool,
+    deltaplane.dev/ipv6-pool, deltaplane.dev/ip-addresses).
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IPV4_POOL_FIELD_NUMBER: _builtins.int
+    IPV6_POOL_FIELD_NUMBER: _builtins.int
+    ADDRESSES_FIELD_NUMBER: _builtins.int
+    ipv4_pool: _builtins.str
+    """Pool name; empty: any pool that is not on request."""
+    ipv6_pool: _builtins.str
+    """Pool name; empty: any pool that is not on request."""
+    @_builtins.property
+    def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """At most one of each family, 4 or 16 bytes; they take precedence over pools."""
+
+    def __init__(
+        self,
+        *,
+        ipv4_pool: _builtins.str = ...,
+        ipv6_pool: _builtins.str = ...,
+        addresses: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "ipv4_pool", b"ipv4_pool", "ipv6_pool", b"ipv6_pool"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AddressWish: _TypeAlias = AddressWish  # noqa: Y015
+
+@_typing.final
 class RegisterEndpointResponse(_message.Message):
     """Response of RegisterEndpoint."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ENDPOINT_FIELD_NUMBER: _builtins.int
+    WANTED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def endpoint(self) -> Global___Endpoint:
-        """The stored record."""
+        """The stored record; absent when wanted is there."""
+
+    @_builtins.property
+    def wanted(self) -> Global___AddressWish:
+        """The pod asks for other addresses than these: nothing was written."""
 
     def __init__(
         self,
         *,
         endpoint: Global___Endpoint | None = ...,
+        wanted: Global___AddressWish | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint", "wanted", b"wanted"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint", "wanted", b"wanted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -910,23 +1023,29 @@ class RegisterEndpointResult(_message.Message):
 
     ENDPOINT_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    WANTED_FIELD_NUMBER: _builtins.int
     error: _builtins.str
     """Why it was refused."""
     @_builtins.property
     def endpoint(self) -> Global___Endpoint:
         """The stored record."""
 
+    @_builtins.property
+    def wanted(self) -> Global___AddressWish:
+        """The pod asks for other addresses than these."""
+
     def __init__(
         self,
         *,
         endpoint: Global___Endpoint | None = ...,
         error: _builtins.str = ...,
+        wanted: Global___AddressWish | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint", "error", b"error", "outcome", b"outcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint", "error", b"error", "outcome", b"outcome", "wanted", b"wanted"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint", "error", b"error", "outcome", b"outcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint", "error", b"error", "outcome", b"outcome", "wanted", b"wanted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["endpoint", "error"]  # noqa: Y015
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["endpoint", "error", "wanted"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
 

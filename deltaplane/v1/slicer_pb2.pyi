@@ -44,6 +44,8 @@ class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Kind.ValueType],
     """PeerSetUpsert; key: 16 bytes."""
     KIND_SUBJECT_POLICY: _Kind.ValueType  # 8
     """SubjectPolicyUpsert; key: identity, 4 bytes big endian."""
+    KIND_POOL: _Kind.ValueType  # 9
+    """PoolUpsert; key: name, UTF-8."""
 
 class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
     """Kinds of objects on the stream. A number is also the first byte of a digest key."""
@@ -66,6 +68,8 @@ KIND_PEER_SET: Kind.ValueType  # 7
 """PeerSetUpsert; key: 16 bytes."""
 KIND_SUBJECT_POLICY: Kind.ValueType  # 8
 """SubjectPolicyUpsert; key: identity, 4 bytes big endian."""
+KIND_POOL: Kind.ValueType  # 9
+"""PoolUpsert; key: name, UTF-8."""
 Global___Kind: _TypeAlias = Kind  # noqa: Y015
 
 @_typing.final
@@ -532,6 +536,7 @@ class Piece(_message.Message):
     ENDPOINTS_FIELD_NUMBER: _builtins.int
     PEER_SETS_FIELD_NUMBER: _builtins.int
     SUBJECT_POLICIES_FIELD_NUMBER: _builtins.int
+    POOLS_FIELD_NUMBER: _builtins.int
     REMOVALS_FIELD_NUMBER: _builtins.int
     base_revision: _builtins.int
     """What generation_lag and incarnation_lag are counted from."""
@@ -560,6 +565,10 @@ class Piece(_message.Message):
         """Subject policies."""
 
     @_builtins.property
+    def pools(self) -> _containers.RepeatedCompositeFieldContainer[Global___PoolUpsert]:
+        """Pools."""
+
+    @_builtins.property
     def removals(self) -> _containers.RepeatedCompositeFieldContainer[Global___Removal]:
         """Removals of any kind."""
 
@@ -573,11 +582,12 @@ class Piece(_message.Message):
         endpoints: _abc.Iterable[Global___EndpointUpsert] | None = ...,
         peer_sets: _abc.Iterable[Global___PeerSetUpsert] | None = ...,
         subject_policies: _abc.Iterable[Global___SubjectPolicyUpsert] | None = ...,
+        pools: _abc.Iterable[Global___PoolUpsert] | None = ...,
         removals: _abc.Iterable[Global___Removal] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_revision", b"base_revision", "blocks", b"blocks", "endpoints", b"endpoints", "identities", b"identities", "nodes", b"nodes", "peer_sets", b"peer_sets", "removals", b"removals", "subject_policies", b"subject_policies"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_revision", b"base_revision", "blocks", b"blocks", "endpoints", b"endpoints", "identities", b"identities", "nodes", b"nodes", "peer_sets", b"peer_sets", "pools", b"pools", "removals", b"removals", "subject_policies", b"subject_policies"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -650,6 +660,64 @@ class BlockUpsert(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BlockUpsert: _TypeAlias = BlockUpsert  # noqa: Y015
+
+@_typing.final
+class PoolUpsert(_message.Message):
+    """A pool, as far as nodes must know it: what to hand out, and whose traffic is not masqueraded."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    GENERATION_LAG_FIELD_NUMBER: _builtins.int
+    PREFIX_FIELD_NUMBER: _builtins.int
+    RESERVED_FIELD_NUMBER: _builtins.int
+    IS_STATIC_FIELD_NUMBER: _builtins.int
+    DRAINING_FIELD_NUMBER: _builtins.int
+    MIN_FREE_PERCENT_FIELD_NUMBER: _builtins.int
+    ON_REQUEST_FIELD_NUMBER: _builtins.int
+    BLOCK_LENGTH_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name."""
+    generation_lag: _builtins.int
+    """See Piece."""
+    is_static: _builtins.bool
+    """One block for each node."""
+    draining: _builtins.bool
+    """No new addresses."""
+    min_free_percent: _builtins.int
+    """1..100."""
+    on_request: _builtins.bool
+    """Only for those who name it."""
+    block_length: _builtins.int
+    """Prefix length of each block."""
+    @_builtins.property
+    def prefix(self) -> _common_pb2.Prefix:
+        """The whole range."""
+
+    @_builtins.property
+    def reserved(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Prefix]:
+        """Ranges of which nodes hand out nothing unasked."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        generation_lag: _builtins.int = ...,
+        prefix: _common_pb2.Prefix | None = ...,
+        reserved: _abc.Iterable[_common_pb2.Prefix] | None = ...,
+        is_static: _builtins.bool = ...,
+        draining: _builtins.bool = ...,
+        min_free_percent: _builtins.int = ...,
+        on_request: _builtins.bool = ...,
+        block_length: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["prefix", b"prefix"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_length", b"block_length", "draining", b"draining", "generation_lag", b"generation_lag", "is_static", b"is_static", "min_free_percent", b"min_free_percent", "name", b"name", "on_request", b"on_request", "prefix", b"prefix", "reserved", b"reserved"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PoolUpsert: _TypeAlias = PoolUpsert  # noqa: Y015
 
 @_typing.final
 class IdentityUpsert(_message.Message):
@@ -1023,6 +1091,7 @@ class Barrier(_message.Message):
     INTEREST_NUMBER_FIELD_NUMBER: _builtins.int
     SPAN_VERSION_FIELD_NUMBER: _builtins.int
     ROOT_DIGEST_FIELD_NUMBER: _builtins.int
+    STRICT_WATERMARK_REVISION_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """All changes up to here have been sent."""
     head_revision: _builtins.int
@@ -1030,13 +1099,15 @@ class Barrier(_message.Message):
     head_unix_ns: _builtins.int
     """When that was, nanoseconds since the Unix epoch, by the slicer's clock."""
     watermark_revision: _builtins.int
-    """Revision that every live node has passed; 0 while unknown."""
+    """Revision that every live node has passed: registered and not fenced. 0 while unknown."""
     interest_number: _builtins.int
     """Number of the Interest that the span covers."""
     span_version: _builtins.int
     """Counts changes of the span's rules; constant while span is "all"."""
     root_digest: _builtins.bytes
     """Root digest of the span at revision, 16 bytes little endian; only now and then."""
+    strict_watermark_revision: _builtins.int
+    """Revision that every registered node has passed, fenced ones included; never above the other watermark."""
     def __init__(
         self,
         *,
@@ -1047,10 +1118,11 @@ class Barrier(_message.Message):
         interest_number: _builtins.int = ...,
         span_version: _builtins.int = ...,
         root_digest: _builtins.bytes = ...,
+        strict_watermark_revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["head_revision", b"head_revision", "head_unix_ns", b"head_unix_ns", "interest_number", b"interest_number", "revision", b"revision", "root_digest", b"root_digest", "span_version", b"span_version", "watermark_revision", b"watermark_revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["head_revision", b"head_revision", "head_unix_ns", b"head_unix_ns", "interest_number", b"interest_number", "revision", b"revision", "root_digest", b"root_digest", "span_version", b"span_version", "strict_watermark_revision", b"strict_watermark_revision", "watermark_revision", b"watermark_revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1504,3 +1576,143 @@ class ListAgentsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListAgentsResponse: _TypeAlias = ListAgentsResponse  # noqa: Y015
+
+@_typing.final
+class GetQuarantineRequest(_message.Message):
+    """Request of GetQuarantine."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LIMIT_FIELD_NUMBER: _builtins.int
+    limit: _builtins.int
+    """Most addresses to list; 0 means 1000."""
+    def __init__(
+        self,
+        *,
+        limit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetQuarantineRequest: _TypeAlias = GetQuarantineRequest  # noqa: Y015
+
+@_typing.final
+class QuarantinedAddress(_message.Message):
+    """A released address that may not be handed out yet."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    RELEASED_REVISION_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    address: _builtins.bytes
+    """4 or 16 bytes."""
+    node: _builtins.str
+    """Name of the node that released it; empty when that is not registered any more."""
+    released_revision: _builtins.int
+    """Release revision: it is free once the watermark has reached it."""
+    seconds: _builtins.float
+    """Seconds since this replica saw the release."""
+    def __init__(
+        self,
+        *,
+        address: _builtins.bytes = ...,
+        node: _builtins.str = ...,
+        released_revision: _builtins.int = ...,
+        seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "node", b"node", "released_revision", b"released_revision", "seconds", b"seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QuarantinedAddress: _TypeAlias = QuarantinedAddress  # noqa: Y015
+
+@_typing.final
+class Holder(_message.Message):
+    """A node that the watermark waits for, or would wait for if it were not fenced."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    NODE_INDEX_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_REVISION_FIELD_NUMBER: _builtins.int
+    FENCED_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    node: _builtins.str
+    """Node name."""
+    node_index: _builtins.int
+    """Number of the node."""
+    effective_revision: _builtins.int
+    """Revision that it provably agrees with; 0: it is connected to no replica that this one knows of."""
+    fenced: _builtins.bool
+    """A fence is in force: the watermark passes it."""
+    reason: _builtins.str
+    """Why it is behind, for people."""
+    def __init__(
+        self,
+        *,
+        node: _builtins.str = ...,
+        node_index: _builtins.int = ...,
+        effective_revision: _builtins.int = ...,
+        fenced: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effective_revision", b"effective_revision", "fenced", b"fenced", "node", b"node", "node_index", b"node_index", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Holder: _TypeAlias = Holder  # noqa: Y015
+
+@_typing.final
+class GetQuarantineResponse(_message.Message):
+    """Response of GetQuarantine."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WATERMARK_REVISION_FIELD_NUMBER: _builtins.int
+    STRICT_WATERMARK_REVISION_FIELD_NUMBER: _builtins.int
+    HEAD_REVISION_FIELD_NUMBER: _builtins.int
+    ADDRESSES_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    HOLDERS_FIELD_NUMBER: _builtins.int
+    watermark_revision: _builtins.int
+    """Every live node has passed it."""
+    strict_watermark_revision: _builtins.int
+    """Every registered node has passed it."""
+    head_revision: _builtins.int
+    """Newest revision this replica has scanned."""
+    total: _builtins.int
+    """How many there are, beyond the limit as well."""
+    @_builtins.property
+    def addresses(self) -> _containers.RepeatedCompositeFieldContainer[Global___QuarantinedAddress]:
+        """Oldest release first; only releases that this replica has seen since it started."""
+
+    @_builtins.property
+    def holders(self) -> _containers.RepeatedCompositeFieldContainer[Global___Holder]:
+        """Nodes behind the newest release, ordered by name."""
+
+    def __init__(
+        self,
+        *,
+        watermark_revision: _builtins.int = ...,
+        strict_watermark_revision: _builtins.int = ...,
+        head_revision: _builtins.int = ...,
+        addresses: _abc.Iterable[Global___QuarantinedAddress] | None = ...,
+        total: _builtins.int = ...,
+        holders: _abc.Iterable[Global___Holder] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "head_revision", b"head_revision", "holders", b"holders", "strict_watermark_revision", b"strict_watermark_revision", "total", b"total", "watermark_revision", b"watermark_revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetQuarantineResponse: _TypeAlias = GetQuarantineResponse  # noqa: Y015

@@ -50,6 +50,11 @@ class SlicerStub(object):
                 request_serializer=deltaplane_dot_v1_dot_slicer__pb2.ListAgentsRequest.SerializeToString,
                 response_deserializer=deltaplane_dot_v1_dot_slicer__pb2.ListAgentsResponse.FromString,
                 _registered_method=True)
+        self.GetQuarantine = channel.unary_unary(
+                '/deltaplane.v1.Slicer/GetQuarantine',
+                request_serializer=deltaplane_dot_v1_dot_slicer__pb2.GetQuarantineRequest.SerializeToString,
+                response_deserializer=deltaplane_dot_v1_dot_slicer__pb2.GetQuarantineResponse.FromString,
+                _registered_method=True)
 
 
 class SlicerServicer(object):
@@ -77,6 +82,13 @@ class SlicerServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetQuarantine(self, request, context):
+        """Which released addresses wait, and for which nodes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SlicerServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -94,6 +106,11 @@ def add_SlicerServicer_to_server(servicer, server):
                     servicer.ListAgents,
                     request_deserializer=deltaplane_dot_v1_dot_slicer__pb2.ListAgentsRequest.FromString,
                     response_serializer=deltaplane_dot_v1_dot_slicer__pb2.ListAgentsResponse.SerializeToString,
+            ),
+            'GetQuarantine': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetQuarantine,
+                    request_deserializer=deltaplane_dot_v1_dot_slicer__pb2.GetQuarantineRequest.FromString,
+                    response_serializer=deltaplane_dot_v1_dot_slicer__pb2.GetQuarantineResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -178,6 +195,33 @@ class Slicer(object):
             '/deltaplane.v1.Slicer/ListAgents',
             deltaplane_dot_v1_dot_slicer__pb2.ListAgentsRequest.SerializeToString,
             deltaplane_dot_v1_dot_slicer__pb2.ListAgentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetQuarantine(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/deltaplane.v1.Slicer/GetQuarantine',
+            deltaplane_dot_v1_dot_slicer__pb2.GetQuarantineRequest.SerializeToString,
+            deltaplane_dot_v1_dot_slicer__pb2.GetQuarantineResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -39,6 +39,8 @@ class SlicerStub:
     """Lists slices of endpoints at one revision, in pages."""
     ListAgents: _grpc.UnaryUnaryMultiCallable[_slicer_pb2.ListAgentsRequest, _slicer_pb2.ListAgentsResponse]
     """What this replica knows of the agents connected to it."""
+    GetQuarantine: _grpc.UnaryUnaryMultiCallable[_slicer_pb2.GetQuarantineRequest, _slicer_pb2.GetQuarantineResponse]
+    """Which released addresses wait, and for which nodes."""
 
 @_typing.type_check_only
 class SlicerAsyncStub(SlicerStub):
@@ -51,6 +53,8 @@ class SlicerAsyncStub(SlicerStub):
     """Lists slices of endpoints at one revision, in pages."""
     ListAgents: _aio.UnaryUnaryMultiCallable[_slicer_pb2.ListAgentsRequest, _slicer_pb2.ListAgentsResponse]  # type: ignore[assignment]
     """What this replica knows of the agents connected to it."""
+    GetQuarantine: _aio.UnaryUnaryMultiCallable[_slicer_pb2.GetQuarantineRequest, _slicer_pb2.GetQuarantineResponse]  # type: ignore[assignment]
+    """Which released addresses wait, and for which nodes."""
 
 class SlicerServicer(metaclass=_abc_1.ABCMeta):
     """Streams deltas to agents and lists slices."""
@@ -78,5 +82,13 @@ class SlicerServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_slicer_pb2.ListAgentsResponse, _abc.Awaitable[_slicer_pb2.ListAgentsResponse]]:
         """What this replica knows of the agents connected to it."""
+
+    @_abc_1.abstractmethod
+    def GetQuarantine(
+        self,
+        request: _slicer_pb2.GetQuarantineRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_slicer_pb2.GetQuarantineResponse, _abc.Awaitable[_slicer_pb2.GetQuarantineResponse]]:
+        """Which released addresses wait, and for which nodes."""
 
 def add_SlicerServicer_to_server(servicer: SlicerServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

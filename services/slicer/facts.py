@@ -15,6 +15,7 @@ from deltaplane.model.objects import (
     IdentityObject,
     NodeObject,
     PeerSet,
+    PoolObject,
     StreamObject,
     SubjectPolicy,
 )
@@ -38,7 +39,7 @@ class EndpointRecord:
     traceparent: str = ""
 
 
-Content = NodeRecord | BlockObject | Identity | EndpointRecord | NetworkPolicy
+Content = NodeRecord | BlockObject | PoolObject | Identity | EndpointRecord | NetworkPolicy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,7 +207,7 @@ class Facts:
             case NetworkPolicy():
                 self._compiler.set_policy(content)
                 self.urgent = True
-            case BlockObject() | EndpointRecord():
+            case BlockObject() | PoolObject() | EndpointRecord():
                 pass
             case _:
                 assert_never(content)
@@ -228,7 +229,7 @@ def _stream_object(content: Content | None) -> StreamObject | None:
     match content:
         case NodeRecord() | EndpointRecord():
             return content.object
-        case BlockObject():
+        case BlockObject() | PoolObject():
             return content
         case Identity(id=number, label_set=labels):
             return IdentityObject(

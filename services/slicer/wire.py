@@ -12,7 +12,7 @@ from deltaplane import wire
 from deltaplane.delta.sender import Reader
 from deltaplane.delta.wire.objects import object_to_proto
 from deltaplane.errors import Invalid
-from deltaplane.model.objects import BlockObject, EndpointObject, NodeObject
+from deltaplane.model.objects import BlockObject, EndpointObject, NodeObject, PoolObject
 from deltaplane.model.policy import NetworkPolicy
 from deltaplane.model.selector import LabelSelector
 from deltaplane.store import keys
@@ -21,6 +21,9 @@ from deltaplane.v1 import ipam_pb2, policy_pb2, receipts_pb2, registry_pb2, slic
 from services.slicer.facts import Content, EndpointRecord, NodeRecord, Record
 from services.slicer.receipts import Effective, Receipt
 from services.slicer.slicing import Slice
+
+DEFAULT_MIN_FREE_PERCENT = 50
+"""What 0 in a pool's record stands for."""
 
 
 def record_from_store(entry: KeyValue | Event) -> Record:
@@ -63,6 +66,21 @@ def _block(value: bytes, _: int) -> tuple[str, Content]:
     return keys.block(prefix), BlockObject(prefix=prefix, node_index=message.node_index)
 
 
+def _pool(value: bytes, _: int) -> tuple[str, Content]:
+    message = ipam_pb2.Pool.FromString(value)
+    pool = PoolObject(
+        name=message.name,
+        prefix=wire.prefix_from_proto(message.prefix, "prefix"),
+        block_length=message.block_length,
+        reserved=tuple(wire.prefix_from_proto(item, "reserved") for item in message.reserved),
+        is_static=message.mode == ipam_pb2.Pool.MODE_STATIC,
+        draining=message.draining,
+        min_free_percent=message.min_free_percent or DEFAULT_MIN_FREE_PERCENT,
+        on_request=message.on_request,
+    )
+    return keys.pool(message.name), pool
+
+
 def _identity(value: bytes, _: int) -> tuple[str, Content]:
     identity = wire.identity_from_proto(registry_pb2.Identity.FromString(value))
     return keys.identity(identity.id), identity
@@ -91,6 +109,7 @@ def _policy(value: bytes, _: int) -> tuple[str, Content]:
 _PARSERS: Mapping[str, Callable[[bytes, int], tuple[str, Content]]] = {
     keys.NODES: _node,
     keys.BLOCKS: _block,
+    keys.POOLS: _pool,
     keys.IDENTITIES: _identity,
     keys.ENDPOINTS: _endpoint,
     keys.POLICIES: _policy,

@@ -28,6 +28,7 @@ _FIELD_OF = {
     Kind.ENDPOINT: "endpoints",
     Kind.PEER_SET: "peer_sets",
     Kind.SUBJECT_POLICY: "subject_policies",
+    Kind.POOL: "pools",
 }
 
 

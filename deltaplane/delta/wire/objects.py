@@ -13,6 +13,7 @@ from deltaplane.model.objects import (
     IdentityObject,
     NodeObject,
     PeerSet,
+    PoolObject,
     StreamObject,
     SubjectPolicy,
 )
@@ -28,6 +29,7 @@ UpsertMessage = (
     | pb.EndpointUpsert
     | pb.PeerSetUpsert
     | pb.SubjectPolicyUpsert
+    | pb.PoolUpsert
 )
 
 
@@ -53,6 +55,17 @@ def object_to_proto(value: StreamObject, base_revision: int) -> UpsertMessage:
             )
         case IdentityObject():
             return pb.IdentityUpsert(id=value.id, namespace=value.namespace, labels=value.labels)
+        case PoolObject():
+            return pb.PoolUpsert(
+                name=value.name,
+                prefix=_prefix_to_proto(value.prefix),
+                block_length=value.block_length,
+                reserved=map(_prefix_to_proto, value.reserved),
+                is_static=value.is_static,
+                draining=value.draining,
+                min_free_percent=value.min_free_percent,
+                on_request=value.on_request,
+            )
         case PeerSet():
             return pb.PeerSetUpsert(key=value.set_key, identity_deltas=_deltas(value.identities))
         case SubjectPolicy():
@@ -95,6 +108,17 @@ def object_from_proto(message: UpsertMessage, base_revision: int) -> StreamObjec
         case pb.IdentityUpsert():
             return IdentityObject(
                 id=message.id, namespace=message.namespace, labels=tuple(message.labels)
+            )
+        case pb.PoolUpsert():
+            return PoolObject(
+                name=message.name,
+                prefix=_prefix_from_proto(message.prefix),
+                block_length=message.block_length,
+                reserved=tuple(map(_prefix_from_proto, message.reserved)),
+                is_static=message.is_static,
+                draining=message.draining,
+                min_free_percent=message.min_free_percent,
+                on_request=message.on_request,
             )
         case pb.PeerSetUpsert():
             if len(message.key) != 16:

@@ -17,7 +17,7 @@ from deltaplane.model.objects import (
     StreamObject,
     SubjectPolicy,
 )
-from nodeagent.control import NodeFacts, Pool, Registration
+from nodeagent.control import NodeFacts, NodeRegistration, Pool, Registration
 from nodeagent.journal import InterfaceRecord
 from nodeagent.netlink.inspect import Found
 from nodeagent.netlink.links import PodLink
@@ -208,10 +208,10 @@ class FakeControl:
             self.refusals += 1
             raise self.failure
 
-    async def register_node(self, node: NodeFacts) -> int:
+    async def register_node(self, node: NodeFacts) -> NodeRegistration:
         del node
         self._check()
-        return OWN
+        return NodeRegistration(index=OWN, revision=1)
 
     async def pools(self) -> tuple[Pool, ...]:
         self._check()
@@ -235,9 +235,10 @@ class FakeControl:
         self.registered[record.number] = record
         return self.answer
 
-    async def release(self, records: Sequence[InterfaceRecord], node: NodeFacts) -> None:
+    async def release(self, records: Sequence[InterfaceRecord], node: NodeFacts) -> int:
         del node
         self._check()
         for record in records:
             if self.registered.get(record.number) == record or record.number in self.registered:
                 del self.registered[record.number]
+        return 1

@@ -3,7 +3,7 @@ import pytest
 from deltaplane import wire
 from deltaplane.model.addresses import AddressPair, Prefix
 from deltaplane.model.identity import Identity, LabelSet
-from deltaplane.model.objects import BlockObject, EndpointObject, NodeObject
+from deltaplane.model.objects import BlockObject, EndpointObject, NodeObject, PoolObject
 from deltaplane.model.policy import NetworkPolicy
 from deltaplane.model.selector import LabelSelector
 from deltaplane.store import keys
@@ -59,6 +59,25 @@ def kind_of(parameter: object) -> str:
             keys.block(PREFIX),
             ipam_pb2.Block(prefix=wire.prefix_to_proto(PREFIX), node_index=4).SerializeToString(),
             BlockObject(prefix=PREFIX, node_index=4),
+        ),
+        (
+            keys.pool("team-a"),
+            ipam_pb2.Pool(
+                name="team-a",
+                prefix=wire.prefix_to_proto(PREFIX),
+                block_length=26,
+                mode=ipam_pb2.Pool.MODE_STATIC,
+                draining=True,
+                on_request=True,
+            ).SerializeToString(),
+            PoolObject(
+                name="team-a",
+                prefix=PREFIX,
+                block_length=26,
+                is_static=True,
+                draining=True,
+                on_request=True,
+            ),
         ),
         (keys.identity(300), wire.identity_to_proto(IDENTITY).SerializeToString(), IDENTITY),
         (
