@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import grpc
 import grpc.aio
 
 from deltaplane import wire as values
@@ -61,3 +62,21 @@ class IpamServicer(ipam_pb2_grpc.IpamServicer):
             wire.check_name(request.pool, "pool", names.dns_label_mistake(request.pool))
         blocks, revision = await self._repository.list_blocks(node=request.node, pool=request.pool)
         return ipam_pb2.ListBlocksResponse(blocks=blocks, revision=revision)
+
+    async def UpdatePool(
+        self, request: ipam_pb2.UpdatePoolRequest, context: Context
+    ) -> ipam_pb2.UpdatePoolResponse:
+        """Not there yet."""
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "UpdatePool is not there yet")
+
+    async def DeletePool(
+        self, request: ipam_pb2.DeletePoolRequest, context: Context
+    ) -> ipam_pb2.DeletePoolResponse:
+        """Not there yet."""
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "DeletePool is not there yet")
+
+    async def ClaimAddress(
+        self, request: ipam_pb2.ClaimAddressRequest, context: Context
+    ) -> ipam_pb2.ClaimAddressResponse:
+        """Not there yet."""
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "ClaimAddress is not there yet")
