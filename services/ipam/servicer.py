@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import grpc
 import grpc.aio
 
 from deltaplane import wire as values
@@ -66,17 +65,21 @@ class IpamServicer(ipam_pb2_grpc.IpamServicer):
     async def UpdatePool(
         self, request: ipam_pb2.UpdatePoolRequest, context: Context
     ) -> ipam_pb2.UpdatePoolResponse:
-        """Not there yet."""
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "UpdatePool is not there yet")
+        """Changes a pool."""
+        pool = await self._repository.update_pool(wire.change_from_proto(request))
+        return ipam_pb2.UpdatePoolResponse(pool=wire.stored_pool_to_proto(pool))
 
     async def DeletePool(
         self, request: ipam_pb2.DeletePoolRequest, context: Context
     ) -> ipam_pb2.DeletePoolResponse:
-        """Not there yet."""
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "DeletePool is not there yet")
+        """Deletes a pool that nobody uses."""
+        wire.check_name(request.name, "name", names.dns_label_mistake(request.name))
+        revision = await self._repository.delete_pool(request.name)
+        return ipam_pb2.DeletePoolResponse(revision=revision)
 
     async def ClaimAddress(
         self, request: ipam_pb2.ClaimAddressRequest, context: Context
     ) -> ipam_pb2.ClaimAddressResponse:
-        """Not there yet."""
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "ClaimAddress is not there yet")
+        """Claims one address for a node."""
+        claim = wire.address_claim_from_proto(request)
+        return ipam_pb2.ClaimAddressResponse(block=await self._repository.claim_address(claim))
