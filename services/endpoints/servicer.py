@@ -9,12 +9,12 @@ import grpc.aio
 from deltaplane.errors import DeltaplaneError, Invalid, Unavailable
 from deltaplane.model import names
 from deltaplane.runtime import trace
-from deltaplane.store.port import KeyValue
 from deltaplane.v1 import registry_pb2 as pb
 from deltaplane.v1 import registry_pb2_grpc
 from services.endpoints.repository import Repositories
 from services.endpoints.wire import requests as read
 from services.endpoints.wire.records import with_meta
+from services.endpoints.wishing import Wish
 
 Context = grpc.aio.ServicerContext[Any, Any]
 T = TypeVar("T")
@@ -127,11 +127,13 @@ class RegistryServicer(registry_pb2_grpc.RegistryServicer):
     ) -> pb.RegisterEndpointResponse:
         """Registers one endpoint."""
         node_uid = read.check_token(request.node_uid, "node_uid")
-        wish = read.request_from_proto(
+        wanted = read.request_from_proto(
             request.endpoint, node_uid, "endpoint", _traceparent(context)
         )
-        stored = await _bounded(self._coalescer.register(wish))
-        return pb.RegisterEndpointResponse(endpoint=with_meta(pb.Endpoint, stored))
+        outcome = await _bounded(self._coalescer.register(wanted))
+        if isinstance(outcome, Wish):
+            return pb.RegisterEndpointResponse(wanted=read.wish_to_proto(outcome))
+        return pb.RegisterEndpointResponse(endpoint=with_meta(pb.Endpoint, outcome))
 
     async def RegisterEndpoints(
         self, request: pb.RegisterEndpointsRequest, context: Context
@@ -226,12 +228,14 @@ class RegistryServicer(registry_pb2_grpc.RegistryServicer):
         """The outcome for one endpoint. Unavailable is none: the whole call is to be repeated."""
         try:
             request = read.request_from_proto(message, node_uid, path, traceparent)
-            stored: KeyValue = await self._coalescer.register(request)
+            outcome = await self._coalescer.register(request)
         except Unavailable:
             raise
         except DeltaplaneError as error:
             return pb.RegisterEndpointResult(error=str(error))
-        return pb.RegisterEndpointResult(endpoint=with_meta(pb.Endpoint, stored))
+        if isinstance(outcome, Wish):
+            return pb.RegisterEndpointResult(wanted=read.wish_to_proto(outcome))
+        return pb.RegisterEndpointResult(endpoint=with_meta(pb.Endpoint, outcome))
 
 
 async def _bounded(work: Awaitable[T]) -> T:
