@@ -55,7 +55,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServicer):
     ) -> pb.DeleteNodeResponse:
         """Removes a node with its endpoints and blocks."""
         name = read.check_name(request.name, "name", names.dns_subdomain_mistake)
-        removed = await _bounded(self._nodes.delete(name))
+        removed = await bounded(self._nodes.delete(name))
         return pb.DeleteNodeResponse(endpoints_removed=removed)
 
     # --- namespaces ------------------------------------------------------------------------------
@@ -70,7 +70,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServicer):
             for index, message in enumerate(request.namespaces)
         ]
         read.check_distinct([record.name for record in records], "namespaces")
-        revision = await _bounded(self._objects.apply_namespaces(records, _traceparent(context)))
+        revision = await bounded(self._objects.apply_namespaces(records, _traceparent(context)))
         return pb.ApplyNamespacesResponse(revision=revision)
 
     async def ListNamespaces(
@@ -87,7 +87,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServicer):
         read.check_count(request.names, "names", read.MAX_OBJECTS)
         for index, name in enumerate(request.names):
             read.check_name(name, f"names[{index}]", names.dns_label_mistake)
-        revision = await _bounded(self._objects.delete_namespaces(request.names))
+        revision = await bounded(self._objects.delete_namespaces(request.names))
         return pb.DeleteNamespacesResponse(revision=revision)
 
     # --- pods ------------------------------------------------------------------------------------
@@ -102,7 +102,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServicer):
             for index, message in enumerate(request.pods)
         ]
         read.check_distinct([(record.namespace, record.name) for record in records], "pods")
-        revision = await _bounded(self._objects.apply_pods(records, _traceparent(context)))
+        revision = await bounded(self._objects.apply_pods(records, _traceparent(context)))
         return pb.ApplyPodsResponse(revision=revision)
 
     async def ListPods(self, request: pb.ListPodsRequest, context: Context) -> pb.ListPodsResponse:
@@ -117,7 +117,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServicer):
         """Removes pod records."""
         read.check_count(request.pods, "pods", read.MAX_OBJECTS)
         pods = [read.reference(item, f"pods[{index}]") for index, item in enumerate(request.pods)]
-        revision = await _bounded(self._objects.delete_pods(pods))
+        revision = await bounded(self._objects.delete_pods(pods))
         return pb.DeletePodsResponse(revision=revision)
 
     # --- endpoints -------------------------------------------------------------------------------
@@ -130,7 +130,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServicer):
         wanted = read.request_from_proto(
             request.endpoint, node_uid, "endpoint", _traceparent(context)
         )
-        outcome = await _bounded(self._coalescer.register(wanted))
+        outcome = await bounded(self._coalescer.register(wanted))
         if isinstance(outcome, Wish):
             return pb.RegisterEndpointResponse(wanted=read.wish_to_proto(outcome))
         return pb.RegisterEndpointResponse(endpoint=with_meta(pb.Endpoint, outcome))
@@ -143,7 +143,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServicer):
         read.check_one_node([endpoint.node for endpoint in request.endpoints], "endpoints")
         node_uid = read.check_token(request.node_uid, "node_uid")
         traceparent = _traceparent(context)
-        outcomes = await _bounded(
+        outcomes = await bounded(
             asyncio.gather(
                 *(
                     self._register_one(endpoint, node_uid, f"endpoints[{index}]", traceparent)
@@ -166,7 +166,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServicer):
         if not releases:
             raise Invalid("releases", "is empty")
         read.check_one_node([release.node for release in releases], "releases")
-        revision, removed = await _bounded(
+        revision, removed = await bounded(
             self._endpoints.release(releases[0].node, node_uid, releases)
         )
         return pb.ReleaseEndpointsResponse(revision=revision, removed=removed)
@@ -199,7 +199,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServicer):
             for index, message in enumerate(request.policies)
         ]
         read.check_distinct([(record.namespace, record.name) for record in records], "policies")
-        policies, revision = await _bounded(self._policies.apply(records, _traceparent(context)))
+        policies, revision = await bounded(self._policies.apply(records, _traceparent(context)))
         return pb.ApplyPoliciesResponse(policies=policies, revision=revision)
 
     async def ListPolicies(
@@ -219,7 +219,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServicer):
             read.reference(item, f"policies[{index}]")
             for index, item in enumerate(request.policies)
         ]
-        revision = await _bounded(self._policies.delete(policies))
+        revision = await bounded(self._policies.delete(policies))
         return pb.DeletePoliciesResponse(revision=revision)
 
     async def _register_one(
@@ -238,7 +238,8 @@ class RegistryServicer(registry_pb2_grpc.RegistryServicer):
         return pb.RegisterEndpointResult(endpoint=with_meta(pb.Endpoint, outcome))
 
 
-async def _bounded(work: Awaitable[T]) -> T:
+async def bounded(work: Awaitable[T]) -> T:
+    """The result of a call, within BOUND_SECONDS. Raises Unavailable when it takes longer."""
     try:
         async with asyncio.timeout(BOUND_SECONDS):
             return await work

@@ -270,7 +270,7 @@ def page_from_proto(message: registry_pb2.ListEndpointsRequest) -> PageRequest:
     check_scope(message.namespace, message.pod, "pod", names.dns_subdomain_mistake)
     if message.node:
         check_name(message.node, "node", names.dns_subdomain_mistake)
-    revision, start_key = _read_token(message.page_token) if message.page_token else (0, "")
+    revision, start_key = read_page_token(message.page_token) if message.page_token else (0, "")
     return PageRequest(
         namespace=message.namespace,
         pod=message.pod,
@@ -302,7 +302,8 @@ def page_token(revision: int, key: str) -> str:
     return base64.urlsafe_b64encode(f"{revision} {key}".encode()).decode()
 
 
-def _read_token(token: str) -> tuple[int, str]:
+def read_page_token(token: str) -> tuple[int, str]:
+    """Revision and first key of the next page. Raises Invalid: the token is none of ours."""
     try:
         revision, _, key = (
             base64.b64decode(token, altchars=b"-_", validate=True).decode().partition(" ")
