@@ -38,7 +38,6 @@ from services.ipam.repository.records import (
     check_registered,
     granted,
     other_request,
-    written,
 )
 from services.ipam.repository.view import PoolView, Snapshot
 from services.ipam.wire import Claim
@@ -56,30 +55,22 @@ class _Pick:
     Attributes:
         view: of the pool.
         number: of the block.
-        prefix: of the block.
         node: who claims, as registered.
-        request_key: of the claim.
+        block_key: of the block; freed_key and request_key of what belongs to it.
         freed_at: revision at which the block was given back; 0: it was never owned.
         guards: what must hold, too, for the record to tell the truth.
-        value: the record that would be written.
+        record: that would be written.
     """
 
     view: PoolView
     number: int
-    prefix: Prefix
     node: Registration
+    block_key: str
+    freed_key: str
     request_key: str
     freed_at: int
     guards: tuple[Compare, ...]
-    value: bytes
-
-    @property
-    def block_key(self) -> str:
-        return keys.block(self.prefix)
-
-    @property
-    def freed_key(self) -> str:
-        return keys.freed_block(self.prefix)
+    record: ipam_pb2.Block
 
 
 _Found = Mapping[str, KeyValue | None]
@@ -133,7 +124,7 @@ class Claimer:
             if not pool.prefix.contains(block):
                 continue
             if block.length == pool.block_length:
-                view.owners.pop(pool.number(block), None)
+                view.free(pool.number(block))
                 view.freed[pool.number(block)] = revision
             else:
                 del self._views[name]
@@ -173,8 +164,9 @@ class Claimer:
             return outcomes | await self._repeated(list(picks), found)
         for claim, pick in picks.items():
             pick.view.freed.pop(pick.number, None)
-            stored = written(pick.block_key, pick.value, committed.revision)
-            outcomes[claim] = wire.block_from_record(stored)
+            pick.record.meta.create_revision = committed.revision
+            pick.record.meta.mod_revision = committed.revision
+            outcomes[claim] = pick.record
         return outcomes
 
     def _pick(self, claims: Iterable[Claim], picks: _Picks) -> list[Claim]:
@@ -203,7 +195,7 @@ class Claimer:
                 break
             picks[claim] = pick
             taken.add(pick.request_key)
-            view.owners[number] = claim.node
+            view.take(number, claim.node)
         return unsure
 
     async def _look(self, claims: Sequence[Claim], picks: _Picks) -> _Found:
@@ -348,21 +340,22 @@ def _picked(claim: Claim, view: PoolView, number: int, node: Registration) -> _P
     return _Pick(
         view=view,
         number=number,
-        prefix=prefix,
         node=node,
+        block_key=keys.block(prefix),
+        freed_key=keys.freed_block(prefix),
         request_key=_request_key(claim, view),
         freed_at=view.freed.get(number, 0),
         guards=view.guards(number),
-        value=record.SerializeToString(deterministic=True),
+        record=record,
     )
 
 
 def _learn_block(pick: _Pick, block: KeyValue | None, freed: KeyValue | None) -> None:
-    owners, given_back = pick.view.owners, pick.view.freed
+    given_back = pick.view.freed
     if block is None:
-        owners.pop(pick.number, None)
+        pick.view.free(pick.number)
     else:
-        owners[pick.number] = ipam_pb2.Block.FromString(block.value).node
+        pick.view.take(pick.number, ipam_pb2.Block.FromString(block.value).node)
     if freed is None:
         given_back.pop(pick.number, None)
     else:
@@ -379,7 +372,7 @@ def _transaction(picks: Collection[_Pick]) -> tuple[list[Compare], list[Operatio
     for pick in picks:
         compares += _compares(pick)
         operations += [
-            Put(pick.block_key, pick.value),
+            Put(pick.block_key, pick.record.SerializeToString(deterministic=True)),
             Put(pick.request_key, pick.block_key.encode()),
         ]
         if pick.freed_at:

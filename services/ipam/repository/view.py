@@ -7,7 +7,7 @@ transaction decide. Before anybody is told that a pool is exhausted, it is read 
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from deltaplane.errors import Exhausted
 from deltaplane.model.addresses import Prefix
@@ -15,7 +15,7 @@ from deltaplane.store import keys
 from deltaplane.store.port import Compare, KeyValue, Unchanged
 from deltaplane.v1 import ipam_pb2
 from services.ipam import wire
-from services.ipam.choosing import choose, claimable
+from services.ipam.choosing import choose, claimable, start
 from services.ipam.pools import Mode, Pool
 from services.ipam.wire import StoredPool
 
@@ -67,6 +67,8 @@ class PoolView:
     parts_freed: dict[int, int]
     whole_freed: dict[tuple[int, int], int]
     singles: dict[int, list[ipam_pb2.Block]]
+    _reached: dict[str, int] = field(default_factory=dict)
+    """Node → where its next search begins: it need not pass by its own blocks again."""
 
     @classmethod
     def of(cls, name: str, snapshot: Snapshot) -> "PoolView":
@@ -131,7 +133,22 @@ class PoolView:
 
     def choose(self, node: str) -> int | None:
         """The block that a node should try; None when none is free."""
-        return choose(self.pool, node, self.owners, self.freed)
+        first = self._reached.get(node)
+        if first is None:
+            first = start(self.pool, node)
+        number = choose(self.pool, first, self.owners, self.freed)
+        if number is not None and number not in self.freed:
+            self._reached[node] = number
+        return number
+
+    def take(self, number: int, node: str) -> None:
+        """Notes an owner."""
+        self.owners[number] = node
+
+    def free(self, number: int) -> None:
+        """Notes that a block has no owner; nodes may have gone past it."""
+        if self.owners.pop(number, None) is not None:
+            self._reached.clear()
 
     def exhausted(self) -> Exhausted:
         """Says how the pool is used up, and what to do."""
