@@ -29,6 +29,7 @@ from services.endpoints.auditing import AuditServicer
 from services.endpoints.identity import LabelFilter
 from services.endpoints.repository import Repositories
 from services.endpoints.servicer import RegistryServicer
+from services.ipam.coalescing import Coalescer as Claims
 from services.ipam.repository import Repository
 from services.ipam.servicer import IpamServicer
 
@@ -211,13 +212,15 @@ async def plane(
     """Serves one replica of ipam and of the registry on a unix socket."""
     repositories = Repositories.over(store, labels or LabelFilter())
     server = grpc.aio.server(interceptors=[rpc.ErrorInterceptor()])
-    ipam_pb2_grpc.add_IpamServicer_to_server(IpamServicer(Repository(store)), server)
+    ipam = Repository(store)
+    claims = Claims(ipam.claimer)
+    ipam_pb2_grpc.add_IpamServicer_to_server(IpamServicer(ipam, claims), server)
     registry_pb2_grpc.add_RegistryServicer_to_server(RegistryServicer(repositories), server)
     audit_pb2_grpc.add_AddressRecordsServicer_to_server(AuditServicer(repositories.auditor), server)
     server.add_insecure_port(f"unix:{socket}")
     await server.start()
     channel = rpc.channel(f"unix:{socket}")
-    queue = asyncio.create_task(repositories.coalescer.run())
+    queues = [asyncio.create_task(it.run()) for it in (repositories.coalescer, claims)]
     try:
         yield Plane(
             store=store,
@@ -227,7 +230,8 @@ async def plane(
             records=audit_pb2_grpc.AddressRecordsStub(channel),
         )
     finally:
-        queue.cancel()
-        await asyncio.gather(queue, return_exceptions=True)
+        for queue in queues:
+            queue.cancel()
+        await asyncio.gather(*queues, return_exceptions=True)
         await channel.close()
         await server.stop(0)
