@@ -94,6 +94,15 @@ class Pointer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Freed:
+    """A key that says when a block was given back. prefix: None when the key names none."""
+
+    key: str
+    prefix: Prefix | None
+    revision: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
     """Everything about addresses in etcd.
 
@@ -104,7 +113,7 @@ class Stored:
         blocks: by key.
         endpoints: by key.
         pointers: by key.
-        freed: keys that say of a block that it is not owned; target: the block's key.
+        freed: keys that make the next owner of a block wait.
         counted: blocks of each pool as ipam counts them, of pools whose count did not change
             while the rest was read.
     """
@@ -115,7 +124,7 @@ class Stored:
     blocks: Mapping[str, Block] = field(default_factory=dict)
     endpoints: Mapping[str, Endpoint] = field(default_factory=dict)
     pointers: Mapping[str, Pointer] = field(default_factory=dict)
-    freed: Mapping[str, Pointer] = field(default_factory=dict)
+    freed: tuple[Freed, ...] = ()
     counted: Mapping[str, int] = field(default_factory=dict)
 
 

@@ -56,7 +56,7 @@ MEANINGS = {
     Kind.NUMBER_KEY: "The node cannot use the number, or what it had there outlives it.",
     Kind.REQUEST_KEY: "A claim with this request is never answered, or gets a second block.",
     Kind.FIXED_KEY: "The address counts as claimed alone though it is not, or the other way round.",
-    Kind.FREED_KEY: "An owned block counts as given back.",
+    Kind.FREED_KEY: "Addresses may be handed out before every node has forgotten their owner.",
     Kind.ADDRESS_TWICE: "Two pods have one address: packets reach one of them.",
     Kind.ENDPOINT_NODE: "A pod of a node that is gone keeps its address.",
     Kind.ENDPOINT_OUTSIDE: "No node gets the packets to this address, or another one does.",

@@ -96,17 +96,29 @@ def _twice(key: str, records: list[str]) -> Finding:
 
 
 def _freed(stored: Stored) -> Iterator[Finding]:
-    for pointer in stored.freed.values():
-        block = stored.blocks.get(pointer.target)
-        if block is not None:
-            yield Finding(
-                kind=Kind.FREED_KEY,
-                subject=f"block {block.prefix}",
-                seen=f"is owned by node {block.node}, and said to be given back",
-                advice="delete the key",
-                repair=FixPointer(key=pointer.key, revision=pointer.revision),
-                evidence=(pointer.revision, block.revision),
-            )
+    """Marks that no claim looks at: it looks for the one of its very block.
+
+    One outside every pool is fine: it waits for a pool that may come back. So is one of an owned
+    block: an address that had been claimed out of it was given back.
+    """
+    for mark in stored.freed:
+        if mark.prefix is None:
+            seen, advice = "names no block", "delete the key"
+        else:
+            found = (p for p in stored.pools.values() if p.prefix.contains(mark.prefix.address))
+            pool = next(found, None)
+            if pool is None or pool.block_length == mark.prefix.length:
+                continue
+            seen = f"pool {pool.name} has /{pool.block_length} blocks"
+            advice = "mark the blocks of the pool instead"
+        yield Finding(
+            kind=Kind.FREED_KEY,
+            subject=_short(mark.key),
+            seen=seen,
+            advice=advice,
+            repair=FixPointer(key=mark.key, revision=mark.revision),
+            evidence=(mark.revision,),
+        )
 
 
 # --- owners and ranges ---------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from deltaplane.check.facts import (
     Block,
     Endpoint,
+    Freed,
     Interface,
     Link,
     Node,
@@ -20,7 +21,7 @@ from deltaplane.check.facts import (
 )
 from deltaplane.model.addresses import Prefix
 from deltaplane.store import keys
-from deltaplane.store.pointers import PREFIXES, freed_block_of, pointers
+from deltaplane.store.pointers import PREFIXES, freed_prefix, pointers
 from deltaplane.v1 import audit_pb2, common_pb2, ipam_pb2, registry_pb2
 
 
@@ -33,7 +34,7 @@ def stored_from_records(
     blocks: dict[str, Block] = {}
     endpoints: dict[str, Endpoint] = {}
     pointing: dict[str, Pointer] = {}
-    freed: dict[str, Pointer] = {}
+    freed: list[Freed] = []
     for record in records:
         key = record.key
         if key.startswith(keys.NODES):
@@ -52,8 +53,8 @@ def stored_from_records(
             target = record.value.decode("utf-8", "replace")
             pointing[key] = Pointer(key=key, target=target, revision=record.meta.mod_revision)
         elif key.startswith(keys.FREED_BLOCKS):
-            freed[key] = Pointer(
-                key=key, target=freed_block_of(key), revision=record.meta.mod_revision
+            freed.append(
+                Freed(key=key, prefix=freed_prefix(key), revision=record.meta.mod_revision)
             )
     return Stored(
         revision=revision,
@@ -62,7 +63,7 @@ def stored_from_records(
         blocks=blocks,
         endpoints=endpoints,
         pointers=pointing,
-        freed=freed,
+        freed=tuple(freed),
         counted=counted,
     )
 

@@ -87,15 +87,6 @@ PLANTS: list[tuple[Kind, Callable[[dict[str, bytes]], list[Operation]], str]] = 
         lambda _: [Put(keys.fixed_address(bytes([10, 244, 0, 9])), b"nothing")],
         "which does not have it",
     ),
-    (
-        Kind.FREED_KEY,
-        lambda stored: [
-            Put(key.replace(keys.BLOCKS, keys.FREED_BLOCKS), b"")
-            for key in stored
-            if key == keys.block(Prefix.parse("10.244.0.0/26"))
-        ],
-        "is owned by node node-1, and said to be given back",
-    ),
 ]
 
 
@@ -117,6 +108,32 @@ async def test_a_wrong_pointer_is_seen_and_repaired(
     assert await checker.findings() == []
     assert await etcd_plane.keys() == before
     assert await checker.repair() == []
+
+
+@pytest.mark.parametrize(
+    ("planted", "marked"),
+    [
+        ("10.244.0.7-32", ["10.244.0.0-26"]),
+        ("10.9.0.0-26", ["10.9.0.0-27", "10.9.0.32-27"]),
+        ("fd09::80-121", ["fd09::80-122", "fd09::c0-122"]),
+        ("nonsense", []),
+    ],
+)
+async def test_a_mark_that_no_claim_looks_at_is_moved(
+    etcd_plane: Plane, checker: Checker, planted: str, marked: list[str]
+) -> None:
+    await etcd_plane.pool("10.9.0.0/24", 27, "finer")
+    await etcd_plane.pool("fd09::/112", 122, "six")
+    elsewhere = keys.FREED_BLOCKS + "192.0.2.0-24"
+    wrong = keys.FREED_BLOCKS + planted
+    await etcd_plane.store.transact([], [Put(wrong, b"node-7"), Put(elsewhere, b"")])
+    (found,) = await checker.findings()
+    assert found.kind is Kind.FREED_KEY
+    assert await checker.repair() == [DONE]
+    assert await checker.findings() == []
+    now = await etcd_plane.keys(keys.FREED_BLOCKS)
+    assert sorted(now) == sorted([elsewhere, *(keys.FREED_BLOCKS + block for block in marked)])
+    assert all(value == b"node-7" for key, value in now.items() if key != elsewhere)
 
 
 async def test_leftovers_of_a_node_are_seen_and_removed(

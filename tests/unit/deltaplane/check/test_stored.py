@@ -3,9 +3,10 @@ from typing import Any
 
 import pytest
 
-from deltaplane.check.facts import Node, Pointer, Stored
+from deltaplane.check.facts import Freed, Node, Pointer, Stored
 from deltaplane.check.findings import Finding, FixPointer, Kind, RemoveLeftovers
 from deltaplane.check.stored import findings
+from deltaplane.model.addresses import Prefix
 from deltaplane.store import keys
 from tests.unit.deltaplane.check.worlds import (
     BLOCKS,
@@ -81,12 +82,21 @@ def test_two_endpoints_with_one_address() -> None:
     assert "shop/db/node-1/10 and state/endpoints/shop/web/node-1/9" in found.seen
 
 
-def test_an_owned_block_that_is_said_to_be_free() -> None:
-    key = keys.freed_block(BLOCKS[0].prefix)
-    freed = Pointer(key=key, target=BLOCKS[0].key, revision=4)
-    elsewhere = Pointer(key=key + "0", target="/deltaplane/v1/state/blocks/x", revision=4)
-    found = only(replace(STORED, freed={key: freed, elsewhere.key: elsewhere}))
-    assert (found.kind, found.repair) == (Kind.FREED_KEY, FixPointer(key=key, revision=4))
+def freed(text: str) -> Stored:
+    prefix = Prefix.parse(text) if text else None
+    return replace(STORED, freed=(Freed(key=keys.FREED_BLOCKS + "x", prefix=prefix, revision=4),))
+
+
+@pytest.mark.parametrize("text", ["10.244.9.0/26", "10.244.0.0/26", "192.0.2.0/24"])
+def test_a_mark_that_a_claim_would_see_or_that_waits_for_a_pool(text: str) -> None:
+    assert list(findings(freed(text))) == []
+
+
+@pytest.mark.parametrize("text", ["10.244.9.9/32", "10.244.9.0/24", ""])
+def test_a_mark_that_no_claim_looks_at(text: str) -> None:
+    found = only(freed(text))
+    assert found.kind is Kind.FREED_KEY
+    assert found.repair == FixPointer(key=keys.FREED_BLOCKS + "x", revision=4)
 
 
 @pytest.mark.parametrize("nodes", [{}, {"node-1": Node(name="node-1", uid="new", index=9)}])
