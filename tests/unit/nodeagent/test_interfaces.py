@@ -342,7 +342,7 @@ async def test_an_unknown_pool_is_named(plane: Plane) -> None:
         await add(plane)
     assert caught.value.code is Code.FAILED
     assert caught.value.details == (
-        'deltaplane.dev/ipv6-pool: "gone" is no IPv6 pool; there are: pods6'
+        'deltaplane.dev/ipv6-pool: there is no IPv6 pool "gone"; there are pods6'
     )
     plane.nothing_is_left()
 
