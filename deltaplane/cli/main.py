@@ -6,7 +6,15 @@ from typing import Annotated
 
 import typer
 
-from deltaplane.cli import checking, describing, getting, labbing, policing, reporting
+from deltaplane.cli import (
+    checking,
+    describing,
+    getting,
+    labbing,
+    noding,
+    policing,
+    reporting,
+)
 from deltaplane.errors import DeltaplaneError, Unavailable
 
 EXIT_FAILED = 1
@@ -45,6 +53,7 @@ app = typer.Typer(
 app.add_typer(labbing.app, name="lab")
 app.add_typer(getting.app, name="get")
 app.add_typer(describing.app, name="describe")
+app.add_typer(noding.app, name="node")
 app.add_typer(policing.app, name="policy")
 app.add_typer(checking.app, name="ipam")
 app.command("status")(reporting.status)

@@ -23,15 +23,19 @@ def labels(values: Mapping[str, str]) -> dict[str, str]:
 
 
 def nodes(
-    known: Iterable[registry_pb2.Node], agents: Iterable[slicer_pb2.AgentStatus]
+    known: Iterable[registry_pb2.Node],
+    agents: Iterable[slicer_pb2.AgentStatus],
+    fences: Iterable[registry_pb2.Fence] = (),
 ) -> list[Record]:
     """Nodes with what the slicer knows of their agents."""
     by_name = {agent.node: agent for agent in agents}
+    by_index = {fence.node_index: fence for fence in fences}
     return [
         {
             "name": node.name,
             "index": node.index,
             "addresses": addresses(node.addresses),
+            "state": node_state(by_index.get(node.index)),
             "connected": node.name in by_name,
             "effective_revision": by_name[node.name].effective_revision
             if node.name in by_name
@@ -40,6 +44,52 @@ def nodes(
             "uid": node.uid,
         }
         for node in known
+    ]
+
+
+def node_state(fence: registry_pb2.Fence | None) -> str:
+    """Live: released addresses wait for the node. Joining and fenced: they do not."""
+    if fence is None:
+        return "live"
+    joining = fence.reason == registry_pb2.Fence.REASON_JOINING
+    return "joining" if joining else "fenced"
+
+
+def quarantine(answer: slicer_pb2.GetQuarantineResponse) -> Record:
+    """Released addresses that wait, and for whom."""
+    return {
+        "watermark": answer.watermark_revision,
+        "strict_watermark": answer.strict_watermark_revision,
+        "head": answer.head_revision,
+        "total": answer.total,
+        "addresses": quarantined(answer),
+        "waits_for": holders(answer),
+    }
+
+
+def quarantined(answer: slicer_pb2.GetQuarantineResponse) -> list[Record]:
+    """The addresses, oldest release first."""
+    return [
+        {
+            "address": format_address(item.address),
+            "node": item.node,
+            "released_revision": item.released_revision,
+            "seconds": round(item.seconds, 1),
+        }
+        for item in answer.addresses
+    ]
+
+
+def holders(answer: slicer_pb2.GetQuarantineResponse) -> list[Record]:
+    """Nodes that have not passed the newest release."""
+    return [
+        {
+            "node": item.node,
+            "effective_revision": item.effective_revision,
+            "fenced": item.fenced,
+            "reason": item.reason,
+        }
+        for item in answer.holders
     ]
 
 

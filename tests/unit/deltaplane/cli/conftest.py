@@ -21,6 +21,9 @@ class Cluster:
     """What the fakes answer, and what they were told."""
 
     nodes: list[registry_pb2.Node] = field(default_factory=list)
+    fences: list[registry_pb2.Fence] = field(default_factory=list)
+    quarantines: list[slicer_pb2.GetQuarantineResponse] = field(default_factory=list)
+    deleted_nodes: list[str] = field(default_factory=list)
     namespaces: list[registry_pb2.Namespace] = field(default_factory=list)
     pods: list[registry_pb2.Pod] = field(default_factory=list)
     endpoints: list[registry_pb2.Endpoint] = field(default_factory=list)
@@ -43,8 +46,14 @@ class FakeRegistry:
 
     def ListNodes(self, _request: Any, _context: Any) -> Any:  # noqa: N802
         return registry_pb2.ListNodesResponse(
-            nodes=self._cluster.nodes, revision=self._cluster.revision
+            nodes=self._cluster.nodes,
+            fences=self._cluster.fences,
+            revision=self._cluster.revision,
         )
+
+    def DeleteNode(self, request: Any, _context: Any) -> Any:  # noqa: N802
+        self._cluster.deleted_nodes.append(request.name)
+        return registry_pb2.DeleteNodeResponse(endpoints_removed=3)
 
     def ListNamespaces(self, _request: Any, _context: Any) -> Any:  # noqa: N802
         return registry_pb2.ListNamespacesResponse(namespaces=self._cluster.namespaces)
@@ -116,6 +125,10 @@ class FakeSlicer:
 
     def ListAgents(self, _request: Any, _context: Any) -> Any:  # noqa: N802
         return slicer_pb2.ListAgentsResponse(agents=self._cluster.agents, head_revision=40)
+
+    def GetQuarantine(self, _request: Any, _context: Any) -> Any:  # noqa: N802
+        answers = self._cluster.quarantines
+        return answers.pop(0) if len(answers) > 1 else answers[0]
 
 
 class FakeReceipts:
