@@ -21,8 +21,8 @@ from deltaplane.v1 import common_pb2, ipam_pb2, ipam_pb2_grpc, registry_pb2, reg
 from services.endpoints.identity import LabelFilter
 from services.endpoints.repository import Repositories
 from services.endpoints.servicer import RegistryServicer
-from services.ipam.coalescing import Coalescer as Claims
 from services.ipam.repository import Repository
+from services.ipam.repository.coalescing import Coalescer as Claims
 from services.ipam.servicer import IpamServicer
 
 T = TypeVar("T")
