@@ -236,7 +236,10 @@ def blocks(context: typer.Context, output: Output = "table") -> None:
     form = out.choose(output)
     with connected(context) as client:
         answer = client.ipam.ListBlocks(ipam_pb2.ListBlocksRequest())
-    out.show([rows.block(item) for item in answer.blocks], form, empty="no block is claimed")
+        known = list_endpoints(client)
+    by_node = rows.by_node(known)
+    records = [rows.block(item, by_node.get(item.node, ())) for item in answer.blocks]
+    out.show(records, form, empty="no block is claimed")
 
 
 @app.command()
@@ -249,7 +252,8 @@ def pools(context: typer.Context, output: Output = "table") -> None:
     form = out.choose(output)
     with connected(context) as client:
         answer = client.ipam.ListPools(ipam_pb2.ListPoolsRequest())
-    out.show([rows.pool(item) for item in answer.pools], form, empty="no pool")
+        known = list_endpoints(client)
+    out.show([rows.pool(item, known) for item in answer.pools], form, empty="no pool")
 
 
 @app.command()

@@ -13,6 +13,7 @@ from deltaplane.cli import (
     labbing,
     noding,
     policing,
+    pooling,
     reporting,
 )
 from deltaplane.errors import DeltaplaneError, Unavailable
@@ -56,6 +57,7 @@ app.add_typer(describing.app, name="describe")
 app.add_typer(noding.app, name="node")
 app.add_typer(policing.app, name="policy")
 app.add_typer(checking.app, name="ipam")
+app.add_typer(pooling.app, name="pool")
 app.command("status")(reporting.status)
 app.command("demo")(labbing.demo)
 

@@ -30,6 +30,7 @@ class Cluster:
     identities: list[registry_pb2.Identity] = field(default_factory=list)
     policies: dict[tuple[str, str], policy_pb2.NetworkPolicy] = field(default_factory=dict)
     pools: list[ipam_pb2.PoolStatus] = field(default_factory=list)
+    pool_calls: list[Any] = field(default_factory=list)
     blocks: list[ipam_pb2.Block] = field(default_factory=list)
     slices: list[slicer_pb2.Slice] = field(default_factory=list)
     agents: list[slicer_pb2.AgentStatus] = field(default_factory=list)
@@ -109,6 +110,23 @@ class FakeIpam:
 
     def ListBlocks(self, _request: Any, _context: Any) -> Any:  # noqa: N802
         return ipam_pb2.ListBlocksResponse(blocks=self._cluster.blocks)
+
+    def CreatePool(self, request: Any, _context: Any) -> Any:  # noqa: N802
+        self._cluster.pool_calls.append(request)
+        answer = ipam_pb2.CreatePoolResponse(pool=request.pool)
+        answer.pool.meta.mod_revision = 41
+        return answer
+
+    def UpdatePool(self, request: Any, _context: Any) -> Any:  # noqa: N802
+        self._cluster.pool_calls.append(request)
+        (status,) = self._cluster.pools
+        answer = ipam_pb2.UpdatePoolResponse(pool=status.pool)
+        answer.pool.meta.mod_revision = 41
+        return answer
+
+    def DeletePool(self, request: Any, _context: Any) -> Any:  # noqa: N802
+        self._cluster.pool_calls.append(request)
+        return ipam_pb2.DeletePoolResponse(revision=41)
 
 
 class FakeSlicer:
