@@ -14,6 +14,7 @@ from deltaplane.model.objects import (
     EndpointObject,
     NodeObject,
     PeerSet,
+    PoolObject,
     StreamObject,
     SubjectPolicy,
 )
@@ -39,6 +40,10 @@ def pair(ipv4: str | None, ipv6: str | None = None) -> AddressPair:
 def node(index: int, last: int | None = None) -> NodeObject:
     addresses = pair(f"192.0.2.{last or index}")
     return NodeObject(index=index, name=f"n{index}", addresses=addresses)
+
+
+def pool(name: str, text: str) -> PoolObject:
+    return PoolObject(name=name, prefix=Prefix.parse(text), block_length=24)
 
 
 def block(third: int, owner: int) -> BlockObject:
