@@ -63,8 +63,10 @@ class Prefix:
         if not 0 <= self.length <= bits:
             message = f"prefix length {self.length} is outside 0..{bits}"
             raise ValueError(message)
-        if int.from_bytes(self.address) & ((1 << (bits - self.length)) - 1):
-            message = f"{self} has host bits set"
+        number = int.from_bytes(self.address)
+        if host := number & ((1 << (bits - self.length)) - 1):
+            network = format_address((number - host).to_bytes(bits // 8))
+            message = f"{self} has host bits set; the prefix is {network}/{self.length}"
             raise ValueError(message)
 
     @classmethod

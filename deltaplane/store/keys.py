@@ -32,7 +32,9 @@ IDENTITY_COUNTER = REGISTRY + "counters/identity"
 NODE_COUNTER = REGISTRY + "counters/node"
 """Value: the highest node index given so far (decimal); absent before the first."""
 POOL_COUNTER = REGISTRY + "counters/pools"
-"""Written with every new pool, so that two that overlap are never created side by side."""
+"""Written whenever a pool comes, grows or goes: two that overlap never come side by side."""
+FIXED_COUNTER = REGISTRY + "counters/fixed-addresses"
+"""Written with every address that is claimed alone, so that they never exceed their limit."""
 
 SLICERS = ROOT + "slicers/"
 """Lease keys of the slicer replicas."""
@@ -43,6 +45,8 @@ COVERAGE = PROGRESS + "coverage/"
 WATERMARK = PROGRESS + "watermark"
 FENCE_EPOCH = PROGRESS + "fence-epoch"
 """Written whenever a fence goes: no watermark is computed from a view that still has it."""
+JOINS = PROGRESS + "joins"
+"""Written whenever a replica begins to cover a node: no fence comes for a node that is back."""
 
 
 def node(name: str) -> str:

@@ -33,6 +33,7 @@ AF_INET, AF_INET6 = 2, 10
 IFF_UP, IFF_NOARP = 1, 0x80
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINKINFO = 1, 3, 4, 18
 IFLA_AF_SPEC, IFLA_NET_NS_FD, IFLA_IFALIAS = 26, 28, 20
+IFLA_NUM_TX_QUEUES, IFLA_NUM_RX_QUEUES = 31, 32
 IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER = 1, 2, 1
 IFLA_INET6_ADDR_GEN_MODE, ADDR_GEN_NONE = 8, 1
 IFLA_VXLAN_LEARNING, IFLA_VXLAN_PORT, IFLA_VXLAN_COLLECT_METADATA = 7, 15, 25
@@ -142,13 +143,16 @@ def new_veth(
 ) -> Message:
     """A pair of links; the pod's end is born in the pod's namespace.
 
-    Moving it there later would wait for an RCU grace period (29 ms). Both ends are down.
+    Moving it there later would wait for an RCU grace period (29 ms). Both ends are down. They have
+    one queue: the kernel uses no more unless it is told to, but makes one for each possible CPU.
     """
+    queues = number_attribute(IFLA_NUM_TX_QUEUES, 1) + number_attribute(IFLA_NUM_RX_QUEUES, 1)
     peer = (
         IFINFO.pack(0, 0, 0, 0, 0)
         + text_attribute(IFLA_IFNAME, pod_name)
         + attribute(IFLA_ADDRESS, pod_mac)
         + number_attribute(IFLA_MTU, mtu)
+        + queues
         + number_attribute(IFLA_NET_NS_FD, netns_fd)
     )
     info = text_attribute(IFLA_INFO_KIND, "veth") + attribute(
@@ -159,6 +163,7 @@ def new_veth(
         + text_attribute(IFLA_IFNAME, host_name)
         + attribute(IFLA_ADDRESS, host_mac)
         + number_attribute(IFLA_MTU, mtu)
+        + queues
         + attribute(IFLA_LINKINFO, info)
     )
     flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL

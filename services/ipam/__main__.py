@@ -12,6 +12,7 @@ from deltaplane.store import lineage
 from deltaplane.store.etcd import EtcdStore
 from deltaplane.store.port import Store
 from deltaplane.v1 import ipam_pb2, ipam_pb2_grpc
+from services.ipam.coalescing import Coalescer
 from services.ipam.config import Config
 from services.ipam.repository import Repository
 from services.ipam.servicer import IpamServicer
@@ -43,9 +44,10 @@ async def main(settings: Config) -> None:
     log.configure(settings.log_format, settings.log_level, NAME)
     store = EtcdStore(settings.etcd)
     repository = Repository(store)
+    coalescer = Coalescer(repository.claimer)
 
     def register(server: grpc.aio.Server) -> Sequence[str]:
-        ipam_pb2_grpc.add_IpamServicer_to_server(IpamServicer(repository), server)
+        ipam_pb2_grpc.add_IpamServicer_to_server(IpamServicer(repository, coalescer), server)
         return (SERVICE,)
 
     async def ready() -> bool:
@@ -57,12 +59,14 @@ async def main(settings: Config) -> None:
 
     try:
         async with asyncio.TaskGroup() as tasks:
+            queue = tasks.create_task(coalescer.run())
             preparing = tasks.create_task(keep_preparing(settings, store, repository))
             # Whoever sees the ready line finds the pools, unless etcd is away for longer than this.
             # With a lineage to check nothing is written before that.
             await asyncio.wait([preparing], timeout=None if settings.lineage else 5)
             await service.serve(settings, name=NAME, register=register, ready=ready)
             preparing.cancel()
+            queue.cancel()
     finally:
         await store.close()
 

@@ -15,8 +15,10 @@ import hashlib
 import itertools
 from collections.abc import Container, Iterator
 
-from deltaplane.model.addresses import Prefix
 from services.ipam.pools import Pool
+
+WINDOW = 16
+"""Free blocks among which one that nobody has owned is preferred: its addresses wait for nobody."""
 
 
 def start(pool: Pool, node: str) -> int:
@@ -25,31 +27,52 @@ def start(pool: Pool, node: str) -> int:
     return int.from_bytes(digest) % pool.blocks
 
 
-def candidates(pool: Pool, node: str) -> Iterator[Prefix]:
-    """All blocks of the pool in the order in which the node tries them; there may be 2^58."""
-    first = start(pool, node)
-    for number in _around(first, pool.blocks):
-        yield pool.block(number)
+def candidates(pool: Pool, first: int) -> Iterator[int]:
+    """Numbers of the blocks in the order in which they are tried; there may be 2^58.
 
+    Those of which every address is reserved are left out.
 
-def choose(pool: Pool, node: str, taken: Container[Prefix]) -> Prefix | None:
-    """The first free block in the node's order; None when every block is taken.
-
-    Looks at one more block than are taken at most.
+    Args:
+        pool: that is cut into the blocks.
+        first: where to begin: `start`, or where a node has got to.
     """
-    return next((block for block in candidates(pool, node) if block not in taken), None)
+    # Once around, in two halves. Numbers do not fit into range(): a pool may have more blocks than
+    # sys.maxsize.
+    yield from _between(first, pool.blocks, pool)
+    yield from _between(0, first, pool)
 
 
-def window(pool: Pool, node: str, size: int) -> tuple[Prefix, ...]:
-    """The first `size` candidates: one read of those nearly always holds a free one."""
-    return tuple(itertools.islice(candidates(pool, node), size))
+def choose(
+    pool: Pool, first: int, taken: Container[int], owned_before: Container[int] = ()
+) -> int | None:
+    """The first free candidate; None when there is none.
+
+    One of the first WINDOW free ones that nobody has owned comes before the others.
+
+    Args:
+        pool: to choose from.
+        first: see `candidates`.
+        taken: numbers of claimed blocks; looks at WINDOW more blocks than these at most.
+        owned_before: numbers of blocks that somebody has given back.
+    """
+    free = (number for number in candidates(pool, first) if number not in taken)
+    fallback: int | None = None
+    for number in itertools.islice(free, WINDOW):
+        if number not in owned_before:
+            return number
+        fallback = number if fallback is None else fallback
+    return fallback
 
 
-def _around(first: int, count: int) -> Iterator[int]:
-    # Not a chain of ranges: they end at sys.maxsize, and a pool may hold more blocks than that.
-    number = first
-    while True:
-        yield number
-        number = (number + 1) % count
-        if number == first:
-            return
+def claimable(pool: Pool) -> int:
+    """How many blocks can be claimed at all, 0 or more."""
+    return pool.blocks - sum(last - first + 1 for first, last in pool.withheld())
+
+
+def _between(number: int, end: int, pool: Pool) -> Iterator[int]:
+    for first, last in (*pool.withheld(), (end, end)):
+        stop = min(first, end)
+        while number < stop:
+            yield number
+            number += 1
+        number = max(number, last + 1)

@@ -6,7 +6,8 @@ from pydantic import AfterValidator, Field
 
 from deltaplane.errors import Invalid
 from deltaplane.runtime.config import ServiceConfig
-from services.ipam.pools import Pool, check_overlap, parse_flag
+from services.ipam.flags import FORM, parse_flag
+from services.ipam.pools import Pool, check_overlap
 
 
 def _check(texts: tuple[str, ...]) -> tuple[str, ...]:
@@ -33,7 +34,7 @@ class Config(ServiceConfig):
 
     pool: Annotated[tuple[str, ...], AfterValidator(_check)] = Field(
         default=(),
-        description="NAME=PREFIX[:BLOCK_LENGTH], created at start unless it exists; repeatable",
+        description=f"{FORM}, created at start unless it exists; repeatable",
     )
 
     @property

@@ -8,6 +8,7 @@ from deltaplane import wire as values
 from deltaplane.model import names
 from deltaplane.v1 import ipam_pb2, ipam_pb2_grpc
 from services.ipam import wire
+from services.ipam.coalescing import Coalescer
 from services.ipam.repository import Repository
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -16,8 +17,10 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class IpamServicer(ipam_pb2_grpc.IpamServicer):
     """The calls are described in ipam.proto; errors are those of `deltaplane.errors`."""
 
-    def __init__(self, repository: Repository) -> None:
+    def __init__(self, repository: Repository, coalescer: Coalescer | None = None) -> None:
         self._repository = repository
+        # Without a queue each claim is a transaction of its own.
+        self._claim = repository.claim_block if coalescer is None else coalescer.claim
 
     async def CreatePool(
         self, request: ipam_pb2.CreatePoolRequest, context: Context
@@ -39,7 +42,7 @@ class IpamServicer(ipam_pb2_grpc.IpamServicer):
         self, request: ipam_pb2.ClaimBlockRequest, context: Context
     ) -> ipam_pb2.ClaimBlockResponse:
         """Claims a block for a node."""
-        block = await self._repository.claim_block(wire.claim_from_proto(request))
+        block = await self._claim(wire.claim_from_proto(request))
         return ipam_pb2.ClaimBlockResponse(block=block)
 
     async def ReleaseBlock(
@@ -61,3 +64,25 @@ class IpamServicer(ipam_pb2_grpc.IpamServicer):
             wire.check_name(request.pool, "pool", names.dns_label_mistake(request.pool))
         blocks, revision = await self._repository.list_blocks(node=request.node, pool=request.pool)
         return ipam_pb2.ListBlocksResponse(blocks=blocks, revision=revision)
+
+    async def UpdatePool(
+        self, request: ipam_pb2.UpdatePoolRequest, context: Context
+    ) -> ipam_pb2.UpdatePoolResponse:
+        """Changes a pool."""
+        pool = await self._repository.update_pool(wire.change_from_proto(request))
+        return ipam_pb2.UpdatePoolResponse(pool=wire.stored_pool_to_proto(pool))
+
+    async def DeletePool(
+        self, request: ipam_pb2.DeletePoolRequest, context: Context
+    ) -> ipam_pb2.DeletePoolResponse:
+        """Deletes a pool that nobody uses."""
+        wire.check_name(request.name, "name", names.dns_label_mistake(request.name))
+        revision = await self._repository.delete_pool(request.name)
+        return ipam_pb2.DeletePoolResponse(revision=revision)
+
+    async def ClaimAddress(
+        self, request: ipam_pb2.ClaimAddressRequest, context: Context
+    ) -> ipam_pb2.ClaimAddressResponse:
+        """Claims one address for a node."""
+        claim = wire.address_claim_from_proto(request)
+        return ipam_pb2.ClaimAddressResponse(block=await self._repository.claim_address(claim))

@@ -17,10 +17,19 @@ from deltaplane.errors import DeltaplaneError
 from deltaplane.model.addresses import Prefix, parse_address
 from deltaplane.runtime import rpc
 from deltaplane.store.port import Store
-from deltaplane.v1 import common_pb2, ipam_pb2, ipam_pb2_grpc, registry_pb2, registry_pb2_grpc
+from deltaplane.v1 import (
+    audit_pb2_grpc,
+    common_pb2,
+    ipam_pb2,
+    ipam_pb2_grpc,
+    registry_pb2,
+    registry_pb2_grpc,
+)
+from services.endpoints.auditing import AuditServicer
 from services.endpoints.identity import LabelFilter
 from services.endpoints.repository import Repositories
 from services.endpoints.servicer import RegistryServicer
+from services.ipam.coalescing import Coalescer as Claims
 from services.ipam.repository import Repository
 from services.ipam.servicer import IpamServicer
 
@@ -121,6 +130,7 @@ class Plane:
     ipam: "ipam_pb2_grpc.IpamAsyncStub"
     registry: "registry_pb2_grpc.RegistryAsyncStub"
     repositories: Repositories
+    records: "audit_pb2_grpc.AddressRecordsAsyncStub"
     nodes: dict[str, registry_pb2.Node] = field(default_factory=dict)
 
     async def pool(self, text: str = "10.244.0.0/16", block: int = 26, name: str = "ipv4") -> None:
@@ -202,21 +212,26 @@ async def plane(
     """Serves one replica of ipam and of the registry on a unix socket."""
     repositories = Repositories.over(store, labels or LabelFilter())
     server = grpc.aio.server(interceptors=[rpc.ErrorInterceptor()])
-    ipam_pb2_grpc.add_IpamServicer_to_server(IpamServicer(Repository(store)), server)
+    ipam = Repository(store)
+    claims = Claims(ipam.claimer)
+    ipam_pb2_grpc.add_IpamServicer_to_server(IpamServicer(ipam, claims), server)
     registry_pb2_grpc.add_RegistryServicer_to_server(RegistryServicer(repositories), server)
+    audit_pb2_grpc.add_AddressRecordsServicer_to_server(AuditServicer(repositories.auditor), server)
     server.add_insecure_port(f"unix:{socket}")
     await server.start()
     channel = rpc.channel(f"unix:{socket}")
-    queue = asyncio.create_task(repositories.coalescer.run())
+    queues = [asyncio.create_task(it.run()) for it in (repositories.coalescer, claims)]
     try:
         yield Plane(
             store=store,
             ipam=ipam_pb2_grpc.IpamStub(channel),
             registry=registry_pb2_grpc.RegistryStub(channel),
             repositories=repositories,
+            records=audit_pb2_grpc.AddressRecordsStub(channel),
         )
     finally:
-        queue.cancel()
-        await asyncio.gather(queue, return_exceptions=True)
+        for queue in queues:
+            queue.cancel()
+        await asyncio.gather(*queues, return_exceptions=True)
         await channel.close()
         await server.stop(0)

@@ -135,7 +135,7 @@ async def test_a_pool_that_differs_from_the_stored_one_ends_the_program(
     async with program("services.ipam", *flags, "--pool", "v4=10.244.0.0/16"):
         pass
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "services.ipam", *flags, "--pool", "v4=10.244.0.0/17"),
+        *(sys.executable, "-m", "services.ipam", *flags, "--pool", "v4=10.244.0.0/16:27"),
         stderr=asyncio.subprocess.PIPE,
     )
     async with asyncio.timeout(SECONDS):

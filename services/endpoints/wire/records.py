@@ -11,12 +11,13 @@ from deltaplane.model.ports import NamedPort, Protocol
 from deltaplane.store.port import KeyValue
 from deltaplane.v1 import common_pb2, ipam_pb2, policy_pb2, registry_pb2
 from deltaplane.wire import address_pair_to_proto
+from services.endpoints.blocks import PoolRange
 from services.endpoints.records import Endpoint, Node, Owner, Pod, Request, State
-from services.endpoints.registration import PoolRange
 
 Record = TypeVar(
     "Record",
     registry_pb2.Node,
+    registry_pb2.Fence,
     registry_pb2.Namespace,
     registry_pb2.Pod,
     registry_pb2.Endpoint,
@@ -27,6 +28,7 @@ Record = TypeVar(
 
 def encode(
     message: registry_pb2.Node
+    | registry_pb2.Fence
     | registry_pb2.Namespace
     | registry_pb2.Pod
     | registry_pb2.Endpoint
@@ -79,6 +81,23 @@ def node_to_record(node: Node) -> bytes:
     )
 
 
+def joining_fence(node: Node) -> bytes:
+    """The fence that a node's first registration comes with."""
+    return encode(
+        registry_pb2.Fence(
+            node=node.name,
+            node_index=node.index,
+            node_uid=node.uid,
+            reason=registry_pb2.Fence.REASON_JOINING,
+        )
+    )
+
+
+def fence_from_record(stored: KeyValue) -> registry_pb2.Fence:
+    """Reads a fence."""
+    return registry_pb2.Fence.FromString(stored.value)
+
+
 def pod_from_record(stored: KeyValue) -> Pod:
     """Reads a pod."""
     message = registry_pb2.Pod.FromString(stored.value)
@@ -88,6 +107,7 @@ def pod_from_record(stored: KeyValue) -> Pod:
         uid=message.uid,
         node=message.node,
         labels=tuple(sorted(message.labels.items())),
+        annotations=tuple(sorted(message.annotations.items())),
         named_ports=tuple(
             NamedPort(port.name, Protocol(port.protocol), port.number)
             for port in message.named_ports
@@ -100,6 +120,13 @@ def namespace_labels(stored: KeyValue | None) -> dict[str, str]:
     if stored is None:
         return {}
     return dict(registry_pb2.Namespace.FromString(stored.value).labels)
+
+
+def namespace_annotations(stored: KeyValue | None) -> dict[str, str]:
+    """The annotations of a namespace; none when it has no record."""
+    if stored is None:
+        return {}
+    return dict(registry_pb2.Namespace.FromString(stored.value).annotations)
 
 
 def endpoint_from_record(stored: KeyValue) -> Endpoint:
@@ -158,7 +185,8 @@ def endpoint_to_record(endpoint: Endpoint) -> bytes:
 def pool_range(stored: KeyValue) -> PoolRange:
     """Reads a pool of ipam, as far as it says in which block an address lies."""
     message = ipam_pb2.Pool.FromString(stored.value)
-    return PoolRange(Prefix(message.prefix.address, message.prefix.length), message.block_length)
+    prefix = Prefix(message.prefix.address, message.prefix.length)
+    return PoolRange(prefix, message.block_length, message.name)
 
 
 def block_from_record(stored: KeyValue) -> ipam_pb2.Block:

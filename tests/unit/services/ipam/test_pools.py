@@ -4,7 +4,8 @@ from hypothesis import strategies as st
 
 from deltaplane.errors import Invalid
 from deltaplane.model.addresses import Prefix
-from services.ipam.pools import BLOCK_LENGTHS, UNUSABLE, Pool, check_overlap, parse_flag
+from services.ipam.flags import parse_flag
+from services.ipam.pools import BLOCK_LENGTHS, UNUSABLE, Pool, check_overlap
 
 
 @st.composite
