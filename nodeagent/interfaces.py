@@ -169,7 +169,7 @@ class Interfaces:
         with timed(Stage.LINK):
             ifindex = await self._links.create(link, netns)
         with timed(Stage.PROGRAM):
-            await self._applier.attach(_local(record, link, ifindex))
+            await self._applier.prepare(_local(record, link, ifindex))
 
     async def _open(self, record: InterfaceRecord, registration: Registration) -> None:
         """Waits until the pod's own policies are in force, within bounds."""
