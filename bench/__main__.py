@@ -5,11 +5,13 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from bench import claiming
 from bench.adding import Adder, Samples
 from bench.echo import first_answer
 from bench.rounds import FULL, Kind, Together, floor, full_node, measure, measure_together
@@ -154,6 +156,23 @@ def first_ping(count: Count = 40, output: Format = Output.TABLE) -> None:
     """Time from the end of ADD to the first echo reply to a pod on another node."""
     with _lab(nodes=2) as lab:
         _report("After ADD, from another node", _first_pings(lab, count), output)
+
+
+@app.command()
+def claims(
+    count: Annotated[int, typer.Option("--count", "-n", min=1, help="claims to make")] = 20_000,
+    nodes: Annotated[int, typer.Option(min=1, max=5000, help="nodes that claim")] = 64,
+    at_once: Annotated[int, typer.Option(min=1, help="claims that a node has under way")] = 2,
+    folder: Annotated[Path | None, typer.Option(help="for the data of etcd")] = None,
+    output: Format = Output.TABLE,
+) -> None:
+    """Block claims per second, on an etcd and with a service of its own."""
+    result = claiming.measure(nodes=nodes, at_once=at_once, claims=count, folder=folder)
+    if output is Output.JSON:
+        print(json.dumps(claiming.record(result), indent=2))
+    else:
+        for name, text in claiming.lines(result):
+            print(f"{name:15} {text}")
 
 
 @app.callback(invoke_without_command=True)

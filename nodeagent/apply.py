@@ -12,6 +12,7 @@ import time
 
 from deltaplane.delta.changes import ObjectKey
 from deltaplane.errors import Unavailable
+from deltaplane.model.addresses import AddressPair
 from deltaplane.model.objects import Kind
 from deltaplane.runtime import log
 from nodeagent import steps as s
@@ -38,8 +39,15 @@ class Applier:
         refused: objects that are held closed.
     """
 
-    def __init__(self, dataplane: DataPlane, table: RouteTable, worker: Worker) -> None:
-        self.tracker = Tracker()
+    def __init__(
+        self,
+        dataplane: DataPlane,
+        table: RouteTable,
+        worker: Worker,
+        *,
+        tunnel: AddressPair | None = None,
+    ) -> None:
+        self.tracker = Tracker(tunnel)
         self.kernel = Kernel()
         self.applied = 0
         self.complete = False

@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -39,6 +39,10 @@ def _family(size: int) -> AfterValidator:
 
 Targets = Annotated[str, AfterValidator(_targets)]
 """One or more addresses of a service, separated by commas."""
+
+
+Routing = Literal["native", "vxlan"]
+"""How packets reach other nodes."""
 
 
 class AgentConfig(ProcessConfig):
@@ -83,7 +87,18 @@ class AgentConfig(ProcessConfig):
         default=(), description="pools that addresses come from; none: all"
     )
     mtu: int = Field(
-        default=0, ge=0, le=65535, description="MTU of pods, bytes; 0: that of the uplink"
+        default=0,
+        ge=0,
+        le=65535,
+        description="MTU of pods, bytes; 0: that of the uplink, less what the tunnel adds",
+    )
+    routing: Routing = Field(
+        default="native",
+        description="native: other nodes are next hops on the uplink's network; vxlan: packets to "
+        "them are wrapped. The same on all nodes",
+    )
+    tunnel_port: int = Field(
+        default=8472, ge=1, le=65535, description="UDP port of VXLAN, the same on all nodes"
     )
 
     @model_validator(mode="after")

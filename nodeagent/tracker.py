@@ -42,12 +42,16 @@ class Counts(NamedTuple):
 class Tracker:
     """The desired state of one node.
 
+    Args:
+        tunnel: uplink addresses of this node if it wraps what goes to other nodes.
+
     Attributes:
         node_index: our own number; 0 before the node is registered.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tunnel: AddressPair | None = None) -> None:
         self.node_index = 0
+        self._tunnel = tunnel
         self._view = View()
         self._revision = 0
         self._locals: dict[int, LocalInterface] = {}
@@ -368,7 +372,8 @@ class Tracker:
             return None
         held = self._view.nodes.get(block.node_index.to_bytes(4))
         owner = held.value.addresses if held else None
-        return routes.route(prefix, owner, own=block.node_index == self.node_index)
+        own = block.node_index == self.node_index
+        return routes.route(prefix, owner, own=own, tunnel=self._tunnel)
 
     def _policies(self, identity: int) -> Policies | None:
         held = self._view.subject_policies.get(identity.to_bytes(4))

@@ -288,6 +288,10 @@ class DataPlane(Protocol):
         """Puts from_net on the uplink, replacing earlier ones atomically."""
         ...
 
+    def attach_tunnel(self, ifindex: int) -> None:
+        """Puts from_tunnel on the tunnel, replacing earlier ones atomically."""
+        ...
+
     def close(self) -> None:
         """Closes descriptors; pinned maps and attached programs stay."""
         ...

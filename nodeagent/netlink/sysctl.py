@@ -19,6 +19,13 @@ HOST_LINK: Mapping[str, str] = {
     # Nobody configures a pod's link from inside the pod.
     "ipv6/conf/{link}/accept_ra": "0",
 }
+TUNNEL_LINK: Mapping[str, str] = {
+    # The data path checks sources against their node. A node's own address comes back by the
+    # uplink: 2 (some link leads there) wins over the 1 (this link does) that may be in conf/all.
+    "ipv4/conf/{link}/rp_filter": "2",
+    "ipv6/conf/{link}/disable_ipv6": "0",
+    "ipv6/conf/{link}/accept_ra": "0",
+}
 POD_LINK: Mapping[str, str] = {
     "ipv6/conf/{link}/disable_ipv6": "0",
     "ipv6/conf/{link}/accept_ra": "0",
