@@ -84,7 +84,14 @@ class AgentConfig(ProcessConfig):
         default=None, description="network namespace to work in; none: the one it starts in"
     )
     pools: tuple[str, ...] = Field(
-        default=(), description="pools that addresses come from; none: all"
+        default=(),
+        description="pools that addresses come from, unless a pod or its namespace names others; "
+        "none: all that are not on request",
+    )
+    reuse: Literal["strict", "fenced"] = Field(
+        default="fenced",
+        description="when a released address may be handed out again; fenced: once every live node "
+        "has let go of it, strict: once every registered one has",
     )
     mtu: int = Field(
         default=0,
