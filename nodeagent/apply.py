@@ -136,9 +136,13 @@ class Applier:
 
     async def attach(self, local: LocalInterface) -> None:
         """Puts the programs on an interface and makes it known, closed or open as it should be."""
+        await self.prepare(local)
+        await self.settle()
+
+    async def prepare(self, local: LocalInterface) -> None:
+        """Puts the programs on an interface; nothing passes before the next plan."""
         await self._worker.call(self._dataplane.attach_pod, local.ifindex)
         self._pending.add(self.tracker.add_local(local))
-        await self.settle()
 
     async def registered(self, number: int, identity: int, revision: int) -> None:
         """The registry has answered for an interface."""
