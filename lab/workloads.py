@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from deltaplane.errors import Invalid
+from deltaplane.model import annotations as known
 from lab.placement import place
 from lab.pods import Phase, Pod, Port
 
@@ -137,6 +138,9 @@ def _claim(
 def _must_replace(pod: Pod, workload: Workload) -> bool:
     if pod.phase is not Phase.RUNNING:
         return True
+    if workload.owner and _asked(pod.annotations) != _asked(workload.annotations):
+        # A new template makes new pods; a Pod of its own keeps its addresses until it is deleted.
+        return True
     if not workload.node or workload.node == pod.node:
         return False
     if workload.kind == "Pod":
@@ -144,6 +148,13 @@ def _must_replace(pod: Pod, workload: Workload) -> bool:
             "spec.nodeName", f"the pod {pod.reference} runs on {pod.node}; delete it to move it"
         )
     return True
+
+
+def _asked(annotations: Mapping[str, str]) -> tuple[str | None, ...]:
+    """What the annotations say about addresses, which a running pod does not change."""
+    return tuple(
+        annotations.get(key) for key in (known.IPV4_POOL, known.IPV6_POOL, known.IP_ADDRESSES)
+    )
 
 
 def _shaped(pod: Pod, workload: Workload) -> Pod:

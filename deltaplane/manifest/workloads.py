@@ -20,6 +20,7 @@ from deltaplane.manifest.objects import (
     PodTemplate,
 )
 from deltaplane.manifest.reading import Reader
+from deltaplane.model import annotations as known
 from deltaplane.model import names
 from deltaplane.model.ports import MAX_PORT, Protocol
 
@@ -31,7 +32,7 @@ def read_namespace(reader: Reader, name: str) -> NamespaceManifest:
     """Reads a Namespace."""
     if spec := reader.get("spec"):
         spec.has_fields(("finalizers",))
-    labels, annotations = read_labels(reader.get("metadata"))
+    labels, annotations = read_labels(reader.get("metadata"), of_namespace=True)
     return NamespaceManifest(name=name, labels=labels, annotations=annotations)
 
 
@@ -61,16 +62,34 @@ def read_deployment(reader: Reader, namespace: str, name: str) -> DeploymentMani
             if metadata := given.get("metadata"):
                 metadata.has_fields(METADATA)
             template = _template(given)
+            _check_addresses(given, template, replicas)
         if selector is not None:
             _check_selector(selector, template)
     return DeploymentManifest(namespace=namespace, name=name, replicas=replicas, template=template)
 
 
-def read_labels(metadata: Reader | None) -> tuple[Pairs, Pairs]:
+def read_labels(metadata: Reader | None, *, of_namespace: bool = False) -> tuple[Pairs, Pairs]:
     """Labels and annotations of an object's metadata."""
     labels = metadata.get("labels") if metadata else None
     annotations = metadata.get("annotations") if metadata else None
-    return labels.labels() if labels else (), annotations.annotations() if annotations else ()
+    pairs = annotations.annotations() if annotations else ()
+    for key, text in pairs:
+        if annotations and (reason := known.mistake(key, text, of_namespace=of_namespace)):
+            annotations.mistake(f'"{text}" {reason}', field=key)
+    return labels.labels() if labels else (), pairs
+
+
+def _check_addresses(template: Reader, read: PodTemplate, replicas: int) -> None:
+    """One address cannot be that of several pods."""
+    fixed = dict(read.annotations).get(known.IP_ADDRESSES)
+    metadata = template.get("metadata")
+    annotations = metadata.get("annotations") if metadata else None
+    if fixed is not None and replicas > 1 and annotations:
+        annotations.mistake(
+            f'"{fixed}" would be asked for by each of the {replicas} replicas; set replicas to 1, '
+            "or write one Pod for each address",
+            field=known.IP_ADDRESSES,
+        )
 
 
 def _check_selector(selector: Reader, template: PodTemplate) -> None:

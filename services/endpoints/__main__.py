@@ -11,13 +11,17 @@ from deltaplane.runtime import config, log, service
 from deltaplane.store import lineage
 from deltaplane.store.etcd import EtcdStore
 from deltaplane.store.port import Store
-from deltaplane.v1 import registry_pb2, registry_pb2_grpc
+from deltaplane.v1 import audit_pb2, audit_pb2_grpc, registry_pb2, registry_pb2_grpc
+from services.endpoints.auditing import AuditServicer
 from services.endpoints.config import Config
 from services.endpoints.repository import Repositories
 from services.endpoints.servicer import RegistryServicer
 
 NAME = "endpoints"
-SERVICE = registry_pb2.DESCRIPTOR.services_by_name["Registry"].full_name
+SERVICES = (
+    registry_pb2.DESCRIPTOR.services_by_name["Registry"].full_name,
+    audit_pb2.DESCRIPTOR.services_by_name["AddressRecords"].full_name,
+)
 
 
 async def ensure_lineage(store: Store, expected: bytes) -> None:
@@ -41,7 +45,10 @@ async def main(settings: Config) -> None:
     def register(server: grpc.aio.Server) -> Sequence[str]:
         servicer = RegistryServicer(repositories)
         registry_pb2_grpc.add_RegistryServicer_to_server(servicer, server)
-        return (SERVICE,)
+        audit_pb2_grpc.add_AddressRecordsServicer_to_server(
+            AuditServicer(repositories.auditor), server
+        )
+        return SERVICES
 
     async def ready() -> bool:
         try:

@@ -37,13 +37,14 @@ class Node:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pod:
-    """A pod record. labels: ascending (key, value), before the identity filter."""
+    """A pod record. labels and annotations: ascending (key, value), before the identity filter."""
 
     namespace: str
     name: str
     uid: str
     node: str
     labels: tuple[tuple[str, str], ...] = ()
+    annotations: tuple[tuple[str, str], ...] = ()
     named_ports: tuple[NamedPort, ...] = ()
 
 

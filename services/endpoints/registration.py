@@ -8,23 +8,38 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from deltaplane.errors import Conflict, Refused, Unavailable
-from deltaplane.model.addresses import Prefix, format_address
+from deltaplane.model.addresses import format_address
 from deltaplane.model.identity import LabelSet
+from services.endpoints.blocks import PoolRange, block_of, single
 from services.endpoints.identity import LabelFilter
 from services.endpoints.joining import join
 from services.endpoints.records import Endpoint, Node, Pod, Request
+from services.endpoints.wishing import Wish, check, satisfied, wish_of
 
 MAX_TOGETHER = 25
 """Endpoints of one transaction: four writes each, of 100."""
 MAX_COMPARES = 100
 
 
-@dataclass(frozen=True, slots=True)
-class PoolRange:
-    """A pool, as far as it says in which block an address lies."""
+class NoBlock(Refused):
+    """An address lies in no block of its node, as far as the pools that are remembered tell."""
 
-    prefix: Prefix
-    block_length: int
+
+@dataclass(frozen=True, slots=True)
+class BlockOwner:
+    """Who owns the block of an address.
+
+    Attributes:
+        node_index: number of the node.
+        node: its name.
+        pool: name of the block's pool.
+        is_single: it is a block of this one address.
+    """
+
+    node_index: int
+    node: str = ""
+    pool: str = ""
+    is_single: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,21 +48,25 @@ class Known:
 
     Attributes:
         nodes: by name.
-        block_owners: index of the node that owns the block of an address; no entry: nobody does.
+        block_owners: who owns the block of an address; no entry: nobody does.
         holders: what holds an address, in words; no entry: nothing does.
         names: what has the (node, id), in words, where that is not the endpoint of the same pod.
         endpoints: by (node, id), of the same pod.
         pods: by (namespace, name).
         namespace_labels: by namespace.
+        namespace_annotations: by namespace.
+        pools: those that are remembered.
     """
 
     nodes: Mapping[str, Node]
-    block_owners: Mapping[bytes, int]
+    block_owners: Mapping[bytes, BlockOwner]
     holders: Mapping[bytes, str]
     names: Mapping[tuple[str, int], str]
     endpoints: Mapping[tuple[str, int], Endpoint]
     pods: Mapping[tuple[str, str], Pod]
     namespace_labels: Mapping[str, Mapping[str, str]]
+    namespace_annotations: Mapping[str, Mapping[str, str]]
+    pools: Sequence[PoolRange]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +75,6 @@ class Accepted:
 
     node_index: int
     label_set: LabelSet | None
-
-
-def block_of(address: bytes, pools: Iterable[PoolRange]) -> Prefix | None:
-    """The block in which an address lies; None when it is in no pool."""
-    for pool in pools:
-        if pool.prefix.contains(address):
-            size = 1 << (len(address) * 8 - pool.block_length)
-            start = int.from_bytes(address) // size * size
-            return Prefix(start.to_bytes(len(address)), pool.block_length)
-    return None
 
 
 def leading(requests: Iterable[Request], pools: Sequence[PoolRange]) -> int:
@@ -78,7 +87,11 @@ def leading(requests: Iterable[Request], pools: Sequence[PoolRange]) -> int:
     shared: set[object] = set()
     count = 0
     for request in requests:
-        own = {(request.node, request.id), *request.addresses}
+        own = {
+            (request.node, request.id),
+            *request.addresses,
+            *map(single, request.addresses),
+        }
         # An address of a pool that is not known yet may lie in a block of its own.
         blocks = (block_of(address, pools) or address for address in request.addresses)
         needed = shared | {
@@ -111,12 +124,19 @@ def registered(nodes: Mapping[str, Node], name: str, uid: str) -> Node:
     return node
 
 
-def judge(request: Request, known: Known, labels: LabelFilter) -> Accepted | Endpoint:
-    """The endpoint that is to be written, or the stored one that this request asked for before.
+def judge(request: Request, known: Known, labels: LabelFilter) -> Accepted | Endpoint | Wish:
+    """What becomes of a request.
+
+    A pod without a record has no wish yet: its endpoint waits, and `following` looks at it again.
+
+    Returns:
+        The endpoint that is to be written, the stored one that this request asked for before, or
+        the addresses that the pod asks for when these are others.
 
     Raises:
         Refused: the node is not registered so, an address is in no block of it, or the pod record
             is not that of this pod.
+        Invalid: the pod asks for what there is not.
         Conflict: the number or an address is taken.
         Unavailable: endpoints of the node's former registration are still being removed.
     """
@@ -131,13 +151,30 @@ def judge(request: Request, known: Known, labels: LabelFilter) -> Accepted | End
     for address in request.addresses:
         if holder := known.holders.get(address):
             raise Conflict(f"address {format_address(address)} is held by {holder}")
-        if known.block_owners.get(address) != node.index:
-            raise Refused(
-                f"address {format_address(address)} lies in no block of node {request.node}"
-            )
+        _check_owner(address, known.block_owners.get(address), node)
     pod = known.pods.get((request.namespace, request.pod))
     namespace_labels = known.namespace_labels.get(request.namespace, {})
-    return Accepted(node.index, join(request, pod, namespace_labels, labels))
+    label_set = join(request, pod, namespace_labels, labels)
+    if pod is not None and (wish := _unfulfilled(request, pod, known)):
+        check(wish, known.pools)
+        return wish
+    return Accepted(node.index, label_set)
+
+
+def _check_owner(address: bytes, owner: BlockOwner | None, node: Node) -> None:
+    if owner is not None and owner.node_index == node.index:
+        return
+    if owner is not None and owner.is_single:
+        raise Refused(f"address {format_address(address)} is claimed by node {owner.node} alone")
+    raise NoBlock(f"address {format_address(address)} lies in no block of node {node.name}")
+
+
+def _unfulfilled(request: Request, pod: Pod, known: Known) -> Wish | None:
+    """What the pod asks for, unless it is what it gets."""
+    annotations = known.namespace_annotations.get(request.namespace, {})
+    wish = wish_of(dict(pod.annotations), annotations)
+    pools = {address: known.block_owners[address].pool for address in request.addresses}
+    return None if satisfied(wish, pools) else wish
 
 
 def _check_same(request: Request, stored: Endpoint, node: Node) -> None:

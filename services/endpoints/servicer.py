@@ -9,12 +9,12 @@ import grpc.aio
 from deltaplane.errors import DeltaplaneError, Invalid, Unavailable
 from deltaplane.model import names
 from deltaplane.runtime import trace
-from deltaplane.store.port import KeyValue
 from deltaplane.v1 import registry_pb2 as pb
 from deltaplane.v1 import registry_pb2_grpc
 from services.endpoints.repository import Repositories
 from services.endpoints.wire import requests as read
 from services.endpoints.wire.records import with_meta
+from services.endpoints.wishing import Wish
 
 Context = grpc.aio.ServicerContext[Any, Any]
 T = TypeVar("T")
@@ -55,7 +55,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServicer):
     ) -> pb.DeleteNodeResponse:
         """Removes a node with its endpoints and blocks."""
         name = read.check_name(request.name, "name", names.dns_subdomain_mistake)
-        removed = await _bounded(self._nodes.delete(name))
+        removed = await bounded(self._nodes.delete(name))
         return pb.DeleteNodeResponse(endpoints_removed=removed)
 
     # --- namespaces ------------------------------------------------------------------------------
@@ -70,7 +70,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServicer):
             for index, message in enumerate(request.namespaces)
         ]
         read.check_distinct([record.name for record in records], "namespaces")
-        revision = await _bounded(self._objects.apply_namespaces(records, _traceparent(context)))
+        revision = await bounded(self._objects.apply_namespaces(records, _traceparent(context)))
         return pb.ApplyNamespacesResponse(revision=revision)
 
     async def ListNamespaces(
@@ -87,7 +87,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServicer):
         read.check_count(request.names, "names", read.MAX_OBJECTS)
         for index, name in enumerate(request.names):
             read.check_name(name, f"names[{index}]", names.dns_label_mistake)
-        revision = await _bounded(self._objects.delete_namespaces(request.names))
+        revision = await bounded(self._objects.delete_namespaces(request.names))
         return pb.DeleteNamespacesResponse(revision=revision)
 
     # --- pods ------------------------------------------------------------------------------------
@@ -102,7 +102,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServicer):
             for index, message in enumerate(request.pods)
         ]
         read.check_distinct([(record.namespace, record.name) for record in records], "pods")
-        revision = await _bounded(self._objects.apply_pods(records, _traceparent(context)))
+        revision = await bounded(self._objects.apply_pods(records, _traceparent(context)))
         return pb.ApplyPodsResponse(revision=revision)
 
     async def ListPods(self, request: pb.ListPodsRequest, context: Context) -> pb.ListPodsResponse:
@@ -117,7 +117,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServicer):
         """Removes pod records."""
         read.check_count(request.pods, "pods", read.MAX_OBJECTS)
         pods = [read.reference(item, f"pods[{index}]") for index, item in enumerate(request.pods)]
-        revision = await _bounded(self._objects.delete_pods(pods))
+        revision = await bounded(self._objects.delete_pods(pods))
         return pb.DeletePodsResponse(revision=revision)
 
     # --- endpoints -------------------------------------------------------------------------------
@@ -127,11 +127,13 @@ class RegistryServicer(registry_pb2_grpc.RegistryServicer):
     ) -> pb.RegisterEndpointResponse:
         """Registers one endpoint."""
         node_uid = read.check_token(request.node_uid, "node_uid")
-        wish = read.request_from_proto(
+        wanted = read.request_from_proto(
             request.endpoint, node_uid, "endpoint", _traceparent(context)
         )
-        stored = await _bounded(self._coalescer.register(wish))
-        return pb.RegisterEndpointResponse(endpoint=with_meta(pb.Endpoint, stored))
+        outcome = await bounded(self._coalescer.register(wanted))
+        if isinstance(outcome, Wish):
+            return pb.RegisterEndpointResponse(wanted=read.wish_to_proto(outcome))
+        return pb.RegisterEndpointResponse(endpoint=with_meta(pb.Endpoint, outcome))
 
     async def RegisterEndpoints(
         self, request: pb.RegisterEndpointsRequest, context: Context
@@ -141,7 +143,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServicer):
         read.check_one_node([endpoint.node for endpoint in request.endpoints], "endpoints")
         node_uid = read.check_token(request.node_uid, "node_uid")
         traceparent = _traceparent(context)
-        outcomes = await _bounded(
+        outcomes = await bounded(
             asyncio.gather(
                 *(
                     self._register_one(endpoint, node_uid, f"endpoints[{index}]", traceparent)
@@ -164,7 +166,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServicer):
         if not releases:
             raise Invalid("releases", "is empty")
         read.check_one_node([release.node for release in releases], "releases")
-        revision, removed = await _bounded(
+        revision, removed = await bounded(
             self._endpoints.release(releases[0].node, node_uid, releases)
         )
         return pb.ReleaseEndpointsResponse(revision=revision, removed=removed)
@@ -197,7 +199,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServicer):
             for index, message in enumerate(request.policies)
         ]
         read.check_distinct([(record.namespace, record.name) for record in records], "policies")
-        policies, revision = await _bounded(self._policies.apply(records, _traceparent(context)))
+        policies, revision = await bounded(self._policies.apply(records, _traceparent(context)))
         return pb.ApplyPoliciesResponse(policies=policies, revision=revision)
 
     async def ListPolicies(
@@ -217,7 +219,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServicer):
             read.reference(item, f"policies[{index}]")
             for index, item in enumerate(request.policies)
         ]
-        revision = await _bounded(self._policies.delete(policies))
+        revision = await bounded(self._policies.delete(policies))
         return pb.DeletePoliciesResponse(revision=revision)
 
     async def _register_one(
@@ -226,15 +228,18 @@ class RegistryServicer(registry_pb2_grpc.RegistryServicer):
         """The outcome for one endpoint. Unavailable is none: the whole call is to be repeated."""
         try:
             request = read.request_from_proto(message, node_uid, path, traceparent)
-            stored: KeyValue = await self._coalescer.register(request)
+            outcome = await self._coalescer.register(request)
         except Unavailable:
             raise
         except DeltaplaneError as error:
             return pb.RegisterEndpointResult(error=str(error))
-        return pb.RegisterEndpointResult(endpoint=with_meta(pb.Endpoint, stored))
+        if isinstance(outcome, Wish):
+            return pb.RegisterEndpointResult(wanted=read.wish_to_proto(outcome))
+        return pb.RegisterEndpointResult(endpoint=with_meta(pb.Endpoint, outcome))
 
 
-async def _bounded(work: Awaitable[T]) -> T:
+async def bounded(work: Awaitable[T]) -> T:
+    """The result of a call, within BOUND_SECONDS. Raises Unavailable when it takes longer."""
     try:
         async with asyncio.timeout(BOUND_SECONDS):
             return await work

@@ -16,6 +16,7 @@ from deltaplane.runtime.config import ProcessConfig
 from deltaplane.store import lineage
 from deltaplane.store.memory import MemoryStore
 from deltaplane.v1 import (
+    audit_pb2_grpc,
     common_pb2,
     ipam_pb2,
     ipam_pb2_grpc,
@@ -23,6 +24,7 @@ from deltaplane.v1 import (
     registry_pb2,
     registry_pb2_grpc,
 )
+from services.endpoints.auditing import AuditServicer
 from services.endpoints.identity import DEFAULT_EXCLUDES, LabelFilter
 from services.endpoints.repository import Repositories
 from services.endpoints.servicer import RegistryServicer
@@ -111,6 +113,9 @@ class Services:
         def register(server: grpc.aio.Server) -> tuple[str]:
             servicer = RegistryServicer(repositories)
             registry_pb2_grpc.add_RegistryServicer_to_server(servicer, server)
+            audit_pb2_grpc.add_AddressRecordsServicer_to_server(
+                AuditServicer(repositories.auditor), server
+            )
             return ("deltaplane.v1.Registry",)
 
         config = ProcessConfig(listen=(self.target("registry"),), log_level="error")

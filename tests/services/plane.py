@@ -17,7 +17,15 @@ from deltaplane.errors import DeltaplaneError
 from deltaplane.model.addresses import Prefix, parse_address
 from deltaplane.runtime import rpc
 from deltaplane.store.port import Store
-from deltaplane.v1 import common_pb2, ipam_pb2, ipam_pb2_grpc, registry_pb2, registry_pb2_grpc
+from deltaplane.v1 import (
+    audit_pb2_grpc,
+    common_pb2,
+    ipam_pb2,
+    ipam_pb2_grpc,
+    registry_pb2,
+    registry_pb2_grpc,
+)
+from services.endpoints.auditing import AuditServicer
 from services.endpoints.identity import LabelFilter
 from services.endpoints.repository import Repositories
 from services.endpoints.servicer import RegistryServicer
@@ -122,6 +130,7 @@ class Plane:
     ipam: "ipam_pb2_grpc.IpamAsyncStub"
     registry: "registry_pb2_grpc.RegistryAsyncStub"
     repositories: Repositories
+    records: "audit_pb2_grpc.AddressRecordsAsyncStub"
     nodes: dict[str, registry_pb2.Node] = field(default_factory=dict)
 
     async def pool(self, text: str = "10.244.0.0/16", block: int = 26, name: str = "ipv4") -> None:
@@ -207,6 +216,7 @@ async def plane(
     claims = Claims(ipam.claimer)
     ipam_pb2_grpc.add_IpamServicer_to_server(IpamServicer(ipam, claims), server)
     registry_pb2_grpc.add_RegistryServicer_to_server(RegistryServicer(repositories), server)
+    audit_pb2_grpc.add_AddressRecordsServicer_to_server(AuditServicer(repositories.auditor), server)
     server.add_insecure_port(f"unix:{socket}")
     await server.start()
     channel = rpc.channel(f"unix:{socket}")
@@ -217,6 +227,7 @@ async def plane(
             ipam=ipam_pb2_grpc.IpamStub(channel),
             registry=registry_pb2_grpc.RegistryStub(channel),
             repositories=repositories,
+            records=audit_pb2_grpc.AddressRecordsStub(channel),
         )
     finally:
         for queue in queues:

@@ -1,16 +1,21 @@
 """The registry in etcd. Every write is one transaction whose compares make it safe to repeat.
 
-nodes          registration by compare-and-swap, removal cleaning       what a removed node leaves
-behind namespaces and pods in `objects`; `following` rewrites the endpoints whose identity follows
-from them identities     numbers for label sets registering    endpoints in; `coalescing` puts
-concurrent registrations into one transaction endpoints      endpoints out, and listings policies
-network policies repairing      finds and finishes what a killed replica began
+nodes          registration by compare-and-swap, removal
+cleaning       what a removed node leaves behind
+objects        namespaces and pods; `following` rewrites the endpoints whose identity follows
+identities     numbers for label sets
+registering    endpoints in; `coalescing` puts concurrent registrations into one transaction
+endpoints      endpoints out, and listings
+policies       network policies
+repairing      finds and finishes what a killed replica began
+auditing       everything about addresses at one revision, and pointers put right
 """
 
 from dataclasses import dataclass
 
 from deltaplane.store.port import Store
 from services.endpoints.identity import LabelFilter
+from services.endpoints.repository.auditing import Auditor
 from services.endpoints.repository.cleaning import Cleaner
 from services.endpoints.repository.coalescing import Coalescer
 from services.endpoints.repository.endpoints import Endpoints
@@ -34,6 +39,7 @@ class Repositories:
     identities: Identities
     policies: Policies
     repairer: Repairer
+    auditor: Auditor
 
     @classmethod
     def over(cls, store: Store, labels: LabelFilter) -> "Repositories":
@@ -49,4 +55,5 @@ class Repositories:
             identities=identities,
             policies=Policies(store),
             repairer=Repairer(store, follower, cleaner),
+            auditor=Auditor(store, cleaner),
         )

@@ -20,8 +20,9 @@ from deltaplane.runtime import log
 from deltaplane.store.port import KeyValue
 from services.endpoints.records import Request
 from services.endpoints.repository.registering import Outcome, Registrar
+from services.endpoints.wishing import Wish
 
-_Waiting = tuple[Request, "asyncio.Future[KeyValue]"]
+_Waiting = tuple[Request, "asyncio.Future[KeyValue | Wish]"]
 
 
 class Coalescer:
@@ -32,13 +33,13 @@ class Coalescer:
         self._queue: deque[_Waiting] = deque()
         self._arrived = asyncio.Event()
 
-    async def register(self, request: Request) -> KeyValue:
-        """Registers one endpoint; returns the stored record.
+    async def register(self, request: Request) -> KeyValue | Wish:
+        """Registers one endpoint; returns the stored record, or what the pod asks for instead.
 
         Raises:
             DeltaplaneError: whatever `registration.judge` says; Unavailable when the store is away.
         """
-        future: asyncio.Future[KeyValue] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[KeyValue | Wish] = asyncio.get_running_loop().create_future()
         self._queue.append((request, future))
         self._arrived.set()
         return await future

@@ -10,10 +10,12 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from deltaplane.errors import Invalid
 from deltaplane.model.identity import LabelSet
 from deltaplane.store import keys
 from deltaplane.store.port import Compare, KeyValue, Put, Store
 from deltaplane.store.retry import compare_and_swap
+from services.endpoints.blocks import PoolRange
 from services.endpoints.identity import LabelFilter
 from services.endpoints.joining import follow
 from services.endpoints.records import Endpoint, State
@@ -22,9 +24,12 @@ from services.endpoints.repository.transactions import as_read
 from services.endpoints.wire.records import (
     endpoint_from_record,
     endpoint_to_record,
+    namespace_annotations,
     namespace_labels,
     pod_from_record,
+    pool_range,
 )
+from services.endpoints.wishing import NO_WISH, Wish, pool_names, satisfied, wish_of
 
 BATCH = 24
 """Endpoints of one transaction: each compares itself, its pod, its namespace and its label set."""
@@ -35,11 +40,15 @@ READS = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Seen:
-    """One endpoint with what its identity follows from, read at one revision."""
+    """One endpoint with what its identity follows from, read at one revision.
+
+    wish: what it must have got before it may stop to wait.
+    """
 
     stored: KeyValue
     endpoint: Endpoint
     label_set: LabelSet
+    wish: Wish
     compares: Mapping[str, Compare]
 
 
@@ -80,7 +89,7 @@ class Follower:
         return revision
 
     async def _try(self, batch: Sequence[str], traceparent: str) -> int | None:
-        seen = await self._read(batch)
+        seen = await self._fulfilled(await self._read(batch))
         numbers = await self._identities.numbers(item.label_set for item in seen)
         compares: dict[str, Compare] = {}
         puts: list[Put] = []
@@ -123,7 +132,8 @@ class Follower:
                 namespace_labels(namespace_record),
                 self._labels,
             )
-            if label_set is not None:
+            wish = self._wish(endpoint, pod_record, namespace_record)
+            if label_set is not None and wish is not None:
                 compares = [
                     as_read(key, stored),
                     as_read(pod_key, pod_record),
@@ -134,10 +144,41 @@ class Follower:
                         stored=stored,
                         endpoint=endpoint,
                         label_set=label_set,
+                        wish=wish,
                         compares={compare.key: compare for compare in compares},
                     )
                 )
         return seen
+
+    async def _fulfilled(self, seen: Sequence[_Seen]) -> Sequence[_Seen]:
+        """Leaves out those whose addresses are not what their pods ask for: they stay waiting.
+
+        The node's ADD then ends with "try again", and the next registration is told what is wanted.
+        """
+        if all(item.wish == NO_WISH for item in seen):
+            return seen
+        pools: Sequence[PoolRange] = ()
+        if any(item.wish.names_pools for item in seen):
+            listing = await self._store.list(keys.POOLS)
+            pools = tuple(map(pool_range, listing.items))
+        return [
+            item
+            for item in seen
+            if satisfied(item.wish, pool_names(item.endpoint.request.addresses, pools))
+        ]
+
+    @staticmethod
+    def _wish(endpoint: Endpoint, pod: KeyValue | None, namespace: KeyValue | None) -> Wish | None:
+        """None: an annotation cannot be read, and so nothing fulfils it.
+
+        An endpoint that does not wait keeps its addresses, whatever is written later.
+        """
+        if endpoint.state is not State.WAITING_FOR_POD or pod is None:
+            return NO_WISH
+        try:
+            return wish_of(dict(pod_from_record(pod).annotations), namespace_annotations(namespace))
+        except Invalid:
+            return None
 
 
 def _scope(endpoint_key: str) -> tuple[str, str]:

@@ -3,22 +3,30 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from deltaplane.errors import DeltaplaneError
-from deltaplane.model.addresses import Prefix
+from deltaplane.errors import DeltaplaneError, Invalid
 from deltaplane.model.identity import LabelSet, Reserved
 from deltaplane.store import keys
 from deltaplane.store.port import Compare, CreatedAt, KeyValue, Operation, Put, Store
 from deltaplane.store.retry import compare_and_swap
+from services.endpoints.blocks import PoolRange, block_of, single
 from services.endpoints.identity import LabelFilter
 from services.endpoints.records import Endpoint, Node, Pod, Request, State
-from services.endpoints.registration import Accepted, Known, PoolRange, block_of, judge, leading
+from services.endpoints.registration import (
+    Accepted,
+    BlockOwner,
+    Known,
+    NoBlock,
+    judge,
+    leading,
+)
 from services.endpoints.repository.following import Follower
 from services.endpoints.repository.identities import Identities
 from services.endpoints.repository.transactions import as_read
 from services.endpoints.wire import records
+from services.endpoints.wishing import Wish
 
-Outcome = KeyValue | DeltaplaneError
-"""The stored record, or why there is none."""
+Outcome = KeyValue | Wish | DeltaplaneError
+"""The stored record, what the pod asks for instead, or why there is no record."""
 
 
 @dataclass(slots=True)
@@ -32,7 +40,11 @@ class _Write:
 
 
 class Registrar:
-    """Registers endpoints. Pools never change, so they are remembered; blocks do, and are not."""
+    """Registers endpoints.
+
+    Blocks are read each time. Pools are remembered, and learnt again before anything is said on
+    their account: where an address has no block, or a pod asks for other ones.
+    """
 
     def __init__(
         self, store: Store, identities: Identities, follower: Follower, labels: LabelFilter
@@ -53,12 +65,23 @@ class Registrar:
         Raises:
             Unavailable: the store is away; what was written, if anything, a repeated call finds.
         """
-        await self._learn_pools(requests)
+        addresses = (address for request in requests for address in request.addresses)
+        if any(block_of(address, self._pools) is None for address in addresses):
+            await self._learn_pools()
         outcomes = list(await compare_and_swap(lambda: self._try(requests)))
+        doubtful = [index for index, outcome in enumerate(outcomes) if _depends_on_pools(outcome)]
+        if doubtful and await self._learn_pools():
+            # One by one: what fitted into one transaction may not, by the new pools.
+            for index in doubtful:
+                outcomes[index] = await self._register_one(requests[index])
         for index, outcome in enumerate(outcomes):
             if isinstance(outcome, KeyValue):
                 outcomes[index] = await self._caught_up(outcome, requests[index].traceparent)
         return outcomes
+
+    async def _register_one(self, request: Request) -> Outcome:
+        (outcome,) = await compare_and_swap(lambda: self._try([request]))
+        return outcome
 
     async def _try(self, requests: Sequence[Request]) -> Sequence[Outcome] | None:
         found = await self._read(requests)
@@ -73,7 +96,7 @@ class Registrar:
                 outcomes.append(error)
             else:
                 stored = found[_key(request)] if isinstance(verdict, Endpoint) else None
-                outcomes.append(stored or _as_accepted(verdict))
+                outcomes.append(stored or _new(verdict))
         write = await self._compose(requests, outcomes, found)
         if write.operations:
             committed = await self._store.transact(list(write.compares.values()), write.operations)
@@ -154,17 +177,17 @@ class Registrar:
         yield keys.namespace(request.namespace)
         for address in request.addresses:
             yield keys.address(address)
-            if block := self._block_of(address):
-                yield keys.block(block)
+            yield from self._blocks_of(address)
 
     def _known(self, requests: Sequence[Request], found: Mapping[str, KeyValue | None]) -> Known:
         nodes: dict[str, Node] = {}
-        owners: dict[bytes, int] = {}
+        owners: dict[bytes, BlockOwner] = {}
         holders: dict[bytes, str] = {}
         names: dict[tuple[str, int], str] = {}
         endpoints: dict[tuple[str, int], Endpoint] = {}
         pods: dict[tuple[str, str], Pod] = {}
         labels: dict[str, Mapping[str, str]] = {}
+        annotations: dict[str, Mapping[str, str]] = {}
         for request in requests:
             if node := found[keys.node(request.node)]:
                 nodes[request.node] = records.node_from_record(node)
@@ -177,14 +200,15 @@ class Registrar:
             for address in request.addresses:
                 if holder := found[keys.address(address)]:
                     holders[address] = _describe(holder)
-                block = self._block_of(address)
-                if block and (owner := found[keys.block(block)]):
-                    owners[address] = records.block_from_record(owner).node_index
+                blocks = (found[name] for name in self._blocks_of(address))
+                if block := next((item for item in blocks if item), None):
+                    owners[address] = _owner(block)
             scope = (request.namespace, request.pod)
             if pod := found[keys.pod(*scope)]:
                 pods[scope] = records.pod_from_record(pod)
             namespace = found[keys.namespace(request.namespace)]
             labels[request.namespace] = records.namespace_labels(namespace)
+            annotations[request.namespace] = records.namespace_annotations(namespace)
         return Known(
             nodes=nodes,
             block_owners=owners,
@@ -193,6 +217,8 @@ class Registrar:
             endpoints=endpoints,
             pods=pods,
             namespace_labels=labels,
+            namespace_annotations=annotations,
+            pools=self._pools,
         )
 
     async def _caught_up(self, stored: KeyValue, traceparent: str) -> KeyValue:
@@ -202,23 +228,41 @@ class Registrar:
         await self._follower.follow([stored.key], traceparent)
         return await self._store.get(stored.key) or stored
 
-    async def _learn_pools(self, requests: Sequence[Request]) -> None:
-        addresses = (address for request in requests for address in request.addresses)
-        if any(self._block_of(address) is None for address in addresses):
-            listing = await self._store.list(keys.POOLS)
-            self._pools = tuple(map(records.pool_range, listing.items))
+    async def _learn_pools(self) -> bool:
+        """Reads the pools; whether they are others than before."""
+        before = self._pools
+        listing = await self._store.list(keys.POOLS)
+        self._pools = tuple(map(records.pool_range, listing.items))
+        return self._pools != before
 
-    def _block_of(self, address: bytes) -> Prefix | None:
-        return block_of(address, self._pools)
+    def _blocks_of(self, address: bytes) -> Iterable[str]:
+        """Keys of the blocks that decide about an address; the first that exists counts."""
+        yield keys.block(single(address))
+        if block := block_of(address, self._pools):
+            yield keys.block(block)
 
 
 def _key(request: Request) -> str:
     return keys.endpoint(request.namespace, request.pod, request.node, request.id)
 
 
-def _as_accepted(verdict: Accepted | Endpoint) -> Accepted:
-    assert isinstance(verdict, Accepted)
+def _new(verdict: Accepted | Endpoint | Wish) -> Accepted | Wish:
+    assert not isinstance(verdict, Endpoint)
     return verdict
+
+
+def _depends_on_pools(outcome: Outcome) -> bool:
+    return isinstance(outcome, NoBlock | Invalid | Wish)
+
+
+def _owner(stored: KeyValue) -> BlockOwner:
+    block = records.block_from_record(stored)
+    return BlockOwner(
+        node_index=block.node_index,
+        node=block.node,
+        pool=block.pool,
+        is_single=block.prefix.length == len(block.prefix.address) * 8,
+    )
 
 
 def _describe(holder: KeyValue) -> str:

@@ -11,8 +11,8 @@ from deltaplane.model.ports import NamedPort, Protocol
 from deltaplane.store.port import KeyValue
 from deltaplane.v1 import common_pb2, ipam_pb2, policy_pb2, registry_pb2
 from deltaplane.wire import address_pair_to_proto
+from services.endpoints.blocks import PoolRange
 from services.endpoints.records import Endpoint, Node, Owner, Pod, Request, State
-from services.endpoints.registration import PoolRange
 
 Record = TypeVar(
     "Record",
@@ -88,6 +88,7 @@ def pod_from_record(stored: KeyValue) -> Pod:
         uid=message.uid,
         node=message.node,
         labels=tuple(sorted(message.labels.items())),
+        annotations=tuple(sorted(message.annotations.items())),
         named_ports=tuple(
             NamedPort(port.name, Protocol(port.protocol), port.number)
             for port in message.named_ports
@@ -100,6 +101,13 @@ def namespace_labels(stored: KeyValue | None) -> dict[str, str]:
     if stored is None:
         return {}
     return dict(registry_pb2.Namespace.FromString(stored.value).labels)
+
+
+def namespace_annotations(stored: KeyValue | None) -> dict[str, str]:
+    """The annotations of a namespace; none when it has no record."""
+    if stored is None:
+        return {}
+    return dict(registry_pb2.Namespace.FromString(stored.value).annotations)
 
 
 def endpoint_from_record(stored: KeyValue) -> Endpoint:
@@ -158,7 +166,8 @@ def endpoint_to_record(endpoint: Endpoint) -> bytes:
 def pool_range(stored: KeyValue) -> PoolRange:
     """Reads a pool of ipam, as far as it says in which block an address lies."""
     message = ipam_pb2.Pool.FromString(stored.value)
-    return PoolRange(Prefix(message.prefix.address, message.prefix.length), message.block_length)
+    prefix = Prefix(message.prefix.address, message.prefix.length)
+    return PoolRange(prefix, message.block_length, message.name)
 
 
 def block_from_record(stored: KeyValue) -> ipam_pb2.Block:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from deltaplane import wire
 from deltaplane.errors import Invalid
-from deltaplane.model import names
+from deltaplane.model import annotations, names
 from deltaplane.model.ports import NamedPort
 from deltaplane.v1 import policy_pb2, registry_pb2
 from services.endpoints.records import Node, Owner, Request
+from services.endpoints.wishing import Wish
 
 MAX_OBJECTS = 1000
 """Namespaces or pods of one call."""
@@ -25,8 +26,6 @@ MAX_INTERFACE = 15
 """IFNAMSIZ - 1 of the kernel."""
 MAX_PAGE = 5000
 DEFAULT_PAGE = 1000
-
-OUR_ANNOTATIONS = "deltaplane.dev/"
 
 
 def check_count(items: Sized, path: str, limit: int) -> None:
@@ -86,7 +85,9 @@ def namespace_to_record(message: registry_pb2.Namespace, path: str) -> registry_
     name = check_name(message.name, f"{path}.name", names.dns_label_mistake)
     _check_labels(message.labels, f"{path}.labels")
     record = registry_pb2.Namespace(
-        name=name, labels=message.labels, annotations=_ours(message.annotations)
+        name=name,
+        labels=message.labels,
+        annotations=_ours(message.annotations, f"{path}.annotations", of_namespace=True),
     )
     _check_size(record.ByteSize(), path)
     return record
@@ -105,7 +106,7 @@ def pod_to_record(message: registry_pb2.Pod, path: str) -> registry_pb2.Pod:
         uid=check_token(message.uid, f"{path}.uid"),
         node=check_name(message.node, f"{path}.node", names.dns_subdomain_mistake),
         labels=message.labels,
-        annotations=_ours(message.annotations),
+        annotations=_ours(message.annotations, f"{path}.annotations"),
         named_ports=[
             wire.named_port_to_proto(port) for port in _named_ports(message, f"{path}.named_ports")
         ],
@@ -201,6 +202,13 @@ def release_from_proto(message: registry_pb2.EndpointRelease, path: str) -> Rele
     )
 
 
+def wish_to_proto(wish: Wish) -> registry_pb2.AddressWish:
+    """What a node is told to ask for instead."""
+    return registry_pb2.AddressWish(
+        ipv4_pool=wish.ipv4_pool, ipv6_pool=wish.ipv6_pool, addresses=wish.addresses
+    )
+
+
 def check_distinct(items: Sequence[object], path: str) -> None:
     """One call says one thing about one object.
 
@@ -262,7 +270,7 @@ def page_from_proto(message: registry_pb2.ListEndpointsRequest) -> PageRequest:
     check_scope(message.namespace, message.pod, "pod", names.dns_subdomain_mistake)
     if message.node:
         check_name(message.node, "node", names.dns_subdomain_mistake)
-    revision, start_key = _read_token(message.page_token) if message.page_token else (0, "")
+    revision, start_key = read_page_token(message.page_token) if message.page_token else (0, "")
     return PageRequest(
         namespace=message.namespace,
         pod=message.pod,
@@ -294,7 +302,8 @@ def page_token(revision: int, key: str) -> str:
     return base64.urlsafe_b64encode(f"{revision} {key}".encode()).decode()
 
 
-def _read_token(token: str) -> tuple[int, str]:
+def read_page_token(token: str) -> tuple[int, str]:
+    """Revision and first key of the next page. Raises Invalid: the token is none of ours."""
     try:
         revision, _, key = (
             base64.b64decode(token, altchars=b"-_", validate=True).decode().partition(" ")
@@ -326,8 +335,12 @@ def _check_labels(labels: Mapping[str, str], path: str) -> None:
     wire.check_labels(labels, path)
 
 
-def _ours(annotations: Mapping[str, str]) -> dict[str, str]:
-    return {key: text for key, text in annotations.items() if key.startswith(OUR_ANNOTATIONS)}
+def _ours(given: Mapping[str, str], path: str, *, of_namespace: bool = False) -> dict[str, str]:
+    ours = {key: text for key, text in given.items() if key.startswith(annotations.PREFIX)}
+    for key, text in ours.items():
+        if reason := annotations.mistake(key, text, of_namespace=of_namespace):
+            raise Invalid(f"{path}[{key}]", f'"{text[: names.MAX_SUBDOMAIN]}" {reason}')
+    return ours
 
 
 def _check_size(size: int, path: str) -> None:

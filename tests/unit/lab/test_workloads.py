@@ -147,3 +147,20 @@ def test_deleting_a_namespace_removes_its_pods_only() -> None:
     pods = apply([lone("one"), replace(lone("two"), namespace="other")])
 
     assert [pod.name for pod in plan_delete((), ["other"], pods).remove] == ["two"]
+
+
+def test_new_pods_of_a_deployment_take_the_addresses_that_old_ones_keep() -> None:
+    blue = {"deltaplane.dev/ipv4-pool": "blue"}
+    (old,) = apply([deployment("web", 1)])
+    (same,) = apply([deployment("web", 1, annotations={"deltaplane.dev/other": "x"})], [old])
+    assert same.uid == old.uid
+    (new,) = apply([deployment("web", 1, annotations=blue)], [old])
+    assert (new.uid != old.uid, new.annotations) == (True, blue)
+    (again,) = apply([deployment("web", 1, annotations=blue)], [new])
+    assert again.uid == new.uid
+
+
+def test_a_lone_pod_keeps_its_addresses_whatever_its_annotations_say() -> None:
+    (old,) = apply([lone("web")])
+    (now,) = apply([lone("web", annotations={"deltaplane.dev/ipv4-pool": "blue"})], [old])
+    assert now.uid == old.uid

@@ -347,3 +347,61 @@ def test_a_mistake_in_one_place_hides_none_in_another() -> None:
         "spec.ingress[0].from[1].ipBlock.cidr",
         "spec.ingress[0].ports[0].endPort",
     }
+
+
+def asking(annotations: str, *, replicas: int = 1) -> str:
+    return (
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n"
+        f"  replicas: {replicas}\n  selector: {{matchLabels: {{app: web}}}}\n  template:\n"
+        f"    metadata: {{labels: {{app: web}}, annotations: {{{annotations}}}}}\n"
+        "    spec: {containers: [{name: web}]}\n"
+    )
+
+
+def test_addresses_that_are_asked_for_are_read() -> None:
+    text = "deltaplane.dev/ipv6-pool: blue, deltaplane.dev/ip-addresses: 10.244.0.9"
+    (deployment,) = parse(asking(text), "web.yaml")
+    assert isinstance(deployment, DeploymentManifest)
+    assert deployment.template.annotations == (
+        ("deltaplane.dev/ip-addresses", "10.244.0.9"),
+        ("deltaplane.dev/ipv6-pool", "blue"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("annotation", "reason"),
+    [
+        ("deltaplane.dev/ipv4-pool: Blue", '"Blue" is no DNS label'),
+        ("deltaplane.dev/ip-addresses: '10.0.0.1,10.0.0.2'", "has two IPv4 addresses"),
+        ("deltaplane.dev/ip-addresses: 10.0.0.0/24", "is not valid at '10.0.0.0/24'"),
+    ],
+)
+def test_annotations_about_addresses_are_checked(annotation: str, reason: str) -> None:
+    key = annotation.partition(":")[0]
+    path = f"metadata.annotations[{key}]"
+    for text, where in (
+        (asking(annotation), f"spec.template.{path}"),
+        (pod("{containers: [{name: a}]}", f"{{name: a, annotations: {{{annotation}}}}}"), path),
+    ):
+        found = mistakes(text)
+        assert found.keys() == {where}
+        assert reason in found[where]
+
+
+def test_several_replicas_cannot_have_one_address() -> None:
+    found = mistakes(asking("deltaplane.dev/ip-addresses: 10.244.0.9", replicas=2))
+    assert found == {
+        "spec.template.metadata.annotations[deltaplane.dev/ip-addresses]": (
+            '"10.244.0.9" would be asked for by each of the 2 replicas; set replicas to 1, or '
+            "write one Pod for each address"
+        )
+    }
+
+
+def test_a_namespace_asks_for_pools_but_not_for_addresses() -> None:
+    text = "apiVersion: v1\nkind: Namespace\nmetadata: {name: a, annotations: {%s}}\n"
+    (namespace,) = parse(text % "deltaplane.dev/ipv4-pool: blue", "a.yaml")
+    assert isinstance(namespace, NamespaceManifest)
+    assert namespace.annotations == (("deltaplane.dev/ipv4-pool", "blue"),)
+    (reason,) = mistakes(text % "deltaplane.dev/ip-addresses: 10.244.0.9").values()
+    assert "is not possible for a namespace" in reason

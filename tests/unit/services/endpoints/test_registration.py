@@ -5,20 +5,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deltaplane.errors import Conflict, DeltaplaneError, Refused, Unavailable
+from deltaplane.errors import Conflict, DeltaplaneError, Invalid, Refused, Unavailable
 from deltaplane.model.addresses import AddressPair, Prefix, parse_address
+from services.endpoints.blocks import PoolRange, block_of
 from services.endpoints.identity import LabelFilter
 from services.endpoints.records import Endpoint, Node, Owner, Pod, Request, State
 from services.endpoints.registration import (
     MAX_COMPARES,
     MAX_TOGETHER,
     Accepted,
+    BlockOwner,
     Known,
-    PoolRange,
-    block_of,
+    NoBlock,
     judge,
     leading,
 )
+from services.endpoints.wishing import Wish
 
 FILTER = LabelFilter()
 FOUR, SIX = parse_address("10.244.0.1"), parse_address("fd00::1")
@@ -33,16 +35,24 @@ REQUEST = Request(
     owner=OWNER,
     addresses=AddressPair(ipv4=FOUR, ipv6=SIX),
 )
+OURS = BlockOwner(7, "node-1", "four")
+THEIRS = BlockOwner(8, "node-2", "four")
 NODE = Node(name="node-1", uid="uid", addresses=AddressPair(ipv4=FOUR), index=7)
 POD = Pod(namespace="shop", name="web", uid="pod-uid", node="node-1", labels=(("app", "web"),))
 KNOWN = Known(
     nodes={"node-1": NODE},
-    block_owners={FOUR: 7, SIX: 7},
+    block_owners={FOUR: OURS, SIX: replace(OURS, pool="six")},
     holders={},
     names={},
     endpoints={},
     pods={("shop", "web"): POD},
     namespace_labels={"shop": {"team": "red"}},
+    namespace_annotations={},
+    pools=(
+        PoolRange(Prefix.parse("10.244.0.0/16"), 26, "four"),
+        PoolRange(Prefix.parse("10.7.0.0/16"), 26, "blue"),
+        PoolRange(Prefix.parse("fd00::/64"), 122, "six"),
+    ),
 )
 STORED = Endpoint(
     request=replace(REQUEST, node_uid=""), node_index=7, identity=300, state=State.READY
@@ -78,11 +88,20 @@ def test_the_stored_one_is_found_whatever_happened_to_the_rest() -> None:
         (replace(KNOWN, names={NAME: "X"}), Conflict, "endpoint 1 of node node-1 is X"),
         (replace(KNOWN, holders={SIX: "X"}), Conflict, "address fd00::1 is held by X"),
         (
-            replace(KNOWN, block_owners={FOUR: 7}),
-            Refused,
+            replace(KNOWN, block_owners={FOUR: OURS}),
+            NoBlock,
             "fd00::1 lies in no block of node node-1",
         ),
-        (replace(KNOWN, block_owners={FOUR: 8, SIX: 7}), Refused, r"10.244.0.1 lies in no block"),
+        (
+            replace(KNOWN, block_owners={FOUR: THEIRS, SIX: OURS}),
+            NoBlock,
+            r"10.244.0.1 lies in no block",
+        ),
+        (
+            replace(KNOWN, block_owners={FOUR: replace(THEIRS, is_single=True), SIX: OURS}),
+            Refused,
+            "address 10.244.0.1 is claimed by node node-2 alone",
+        ),
         (
             replace(KNOWN, pods={("shop", "web"): replace(POD, uid="x")}),
             Refused,
@@ -98,6 +117,53 @@ def test_the_stored_one_is_found_whatever_happened_to_the_rest() -> None:
 def test_what_is_refused(known: Known, kind: type[DeltaplaneError], text: str) -> None:
     with pytest.raises(kind, match=text):
         judge(REQUEST, known, FILTER)
+
+
+def asking(**annotations: str) -> Known:
+    pod = replace(
+        POD,
+        annotations=tuple(
+            (f"deltaplane.dev/{k.replace('_', '-')}", v) for k, v in annotations.items()
+        ),
+    )
+    return replace(KNOWN, pods={("shop", "web"): pod})
+
+
+def test_a_pod_gets_the_addresses_that_it_asks_for_or_none() -> None:
+    assert judge(REQUEST, asking(ipv4_pool="blue"), FILTER) == Wish(ipv4_pool="blue")
+    assert isinstance(judge(REQUEST, asking(ipv4_pool="four"), FILTER), Accepted)
+    wanted = judge(REQUEST, asking(ip_addresses="10.244.0.2"), FILTER)
+    assert wanted == Wish(addresses=(parse_address("10.244.0.2"),))
+    assert isinstance(judge(REQUEST, asking(ip_addresses="fd00::1"), FILTER), Accepted)
+
+
+def test_a_pod_that_is_there_keeps_its_addresses() -> None:
+    known = replace(asking(ipv4_pool="blue"), endpoints={NAME: STORED})
+    assert judge(REQUEST, known, FILTER) is STORED
+
+
+def test_a_stranger_s_wish_does_not_count() -> None:
+    known = asking(ipv4_pool="blue")
+    with pytest.raises(Refused, match="the endpoint names other"):
+        judge(replace(REQUEST, pod_uid="other"), known, FILTER)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "text", "reason"),
+    [
+        ("ipv4_pool", "six", 'there is no IPv4 pool "six"; there are blue, four'),
+        ("ipv6_pool", "blue", 'there is no IPv6 pool "blue"; there are six'),
+        (
+            "ip_addresses",
+            "192.0.2.1",
+            r"192.0.2.1 is in no pool; there are blue \(10.7.0.0/16\), four \(10.244.0.0/16\)",
+        ),
+    ],
+)
+def test_what_no_node_can_fulfil_is_refused(annotation: str, text: str, reason: str) -> None:
+    with pytest.raises(Invalid, match=reason) as caught:
+        judge(REQUEST, asking(**{annotation: text}), FILTER)
+    assert caught.value.field == f"deltaplane.dev/{annotation.replace('_', '-')}"
 
 
 @pytest.mark.parametrize(
@@ -154,7 +220,8 @@ def cost(batch: Sequence[Request]) -> tuple[int, int]:
     addresses = {str(address) for request in batch for address in request.addresses}
     blocks = {str(block_of(address, POOLS)) for request in batch for address in request.addresses}
     names = {(request.node, request.id) for request in batch}
-    compares = len(read) + len(addresses) + len(blocks) + len(names) + len(batch)
+    # Besides the block around each address the one that would be of it alone.
+    compares = len(read) + 2 * len(addresses) + len(blocks) + len(names) + len(batch)
     return compares, 2 * len(batch) + len(addresses)
 
 
@@ -177,10 +244,10 @@ def test_a_batch_of_one_node_is_as_large_as_it_can_be() -> None:
         for n in range(1, 41)
     ]
     count = leading(wanted, POOLS)
-    assert count == 24
+    assert count == 19
     assert cost(wanted[: count + 1])[0] > MAX_COMPARES
     same_pod = [replace(request, pod="p") for request in wanted]
-    assert leading(same_pod, POOLS) == MAX_TOGETHER
+    assert leading(same_pod, POOLS) == 24 < MAX_TOGETHER
 
 
 def test_addresses_of_unknown_pools_count_as_blocks_of_their_own() -> None:

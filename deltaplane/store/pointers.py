@@ -1,0 +1,50 @@
+"""Which keys point to a record: the indexes beside it, written and deleted with it.
+
+A pointer is right while the record that it names exists and is one that it should point to.
+"""
+
+from deltaplane.model.addresses import Prefix
+from deltaplane.store import keys
+from deltaplane.v1 import ipam_pb2, registry_pb2
+
+PREFIXES = (
+    keys.NODE_ENDPOINTS,
+    keys.ADDRESSES,
+    keys.BLOCK_REQUESTS,
+    keys.FIXED_ADDRESSES,
+)
+"""Where pointers lie. Their values are keys of records."""
+
+
+def pointers(key: str, value: bytes) -> frozenset[str]:
+    """The keys that have to name a record; none for records that nothing points to."""
+    if key.startswith(keys.ENDPOINTS):
+        endpoint = registry_pb2.Endpoint.FromString(value)
+        found = {keys.node_endpoint(endpoint.node, endpoint.id)}
+        for address in (endpoint.addresses.ipv4, endpoint.addresses.ipv6):
+            if address:
+                found.add(keys.address(address))
+        return frozenset(found)
+    if key.startswith(keys.BLOCKS):
+        block = ipam_pb2.Block.FromString(value)
+        found = set()
+        if block.request_id:
+            found.add(keys.block_request(block.node_uid, block.request_id))
+        if block.fixed:
+            found.add(keys.fixed_address(block.prefix.address))
+        return frozenset(found)
+    return frozenset()
+
+
+def freed_block_of(key: str) -> str:
+    """The key of the block that a key below FREED_BLOCKS says is not owned."""
+    return keys.BLOCKS + key.removeprefix(keys.FREED_BLOCKS)
+
+
+def prefix_of(key: str) -> Prefix:
+    """The range that a key below BLOCKS or FREED_BLOCKS names.
+
+    Raises:
+        ValueError: it names none.
+    """
+    return Prefix.parse("/".join(key.rpartition("/")[2].rsplit("-", 1)))
