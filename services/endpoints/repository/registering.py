@@ -173,6 +173,7 @@ class Registrar:
     def _read_for(self, request: Request) -> Iterable[str]:
         yield keys.node(request.node)
         yield keys.node_endpoint(request.node, request.id)
+        yield keys.released_endpoint(request.node, request.id)
         yield keys.pod(request.namespace, request.pod)
         yield keys.namespace(request.namespace)
         for address in request.addresses:
@@ -188,10 +189,14 @@ class Registrar:
         pods: dict[tuple[str, str], Pod] = {}
         labels: dict[str, Mapping[str, str]] = {}
         annotations: dict[str, Mapping[str, str]] = {}
+        released: set[tuple[str, int]] = set()
         for request in requests:
             if node := found[keys.node(request.node)]:
                 nodes[request.node] = records.node_from_record(node)
             name = (request.node, request.id)
+            if node and (gone := found[keys.released_endpoint(*name)]):
+                if int(gone.value) == nodes[request.node].index:
+                    released.add(name)
             if holder := found[keys.node_endpoint(*name)]:
                 if stored := found.get(_key(request)):
                     endpoints[name] = records.endpoint_from_record(stored)
@@ -215,6 +220,7 @@ class Registrar:
             holders=holders,
             names=names,
             endpoints=endpoints,
+            released=released,
             pods=pods,
             namespace_labels=labels,
             namespace_annotations=annotations,
