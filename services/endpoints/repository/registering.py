@@ -189,14 +189,10 @@ class Registrar:
         pods: dict[tuple[str, str], Pod] = {}
         labels: dict[str, Mapping[str, str]] = {}
         annotations: dict[str, Mapping[str, str]] = {}
-        released: set[tuple[str, int]] = set()
         for request in requests:
             if node := found[keys.node(request.node)]:
                 nodes[request.node] = records.node_from_record(node)
             name = (request.node, request.id)
-            if node and (gone := found[keys.released_endpoint(*name)]):
-                if int(gone.value) == nodes[request.node].index:
-                    released.add(name)
             if holder := found[keys.node_endpoint(*name)]:
                 if stored := found.get(_key(request)):
                     endpoints[name] = records.endpoint_from_record(stored)
@@ -220,7 +216,7 @@ class Registrar:
             holders=holders,
             names=names,
             endpoints=endpoints,
-            released=released,
+            released=_released(requests, found, nodes),
             pods=pods,
             namespace_labels=labels,
             namespace_annotations=annotations,
@@ -259,6 +255,19 @@ def _new(verdict: Accepted | Endpoint | Wish) -> Accepted | Wish:
 
 def _depends_on_pools(outcome: Outcome) -> bool:
     return isinstance(outcome, NoBlock | Invalid | Wish)
+
+
+def _released(
+    requests: Iterable[Request], found: Mapping[str, KeyValue | None], nodes: Mapping[str, Node]
+) -> set[tuple[str, int]]:
+    """What the nodes have released, not what former nodes of their names have."""
+    names = {(request.node, request.id) for request in requests if request.node in nodes}
+    return {
+        name
+        for name in names
+        if (gone := found[keys.released_endpoint(*name)]) is not None
+        and int(gone.value) == nodes[name[0]].index
+    }
 
 
 def _owner(stored: KeyValue) -> BlockOwner:
