@@ -7,7 +7,9 @@ register ─┬─► stream: view ─► kernel
 """
 
 import asyncio
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import grpc.aio
@@ -26,6 +28,7 @@ from nodeagent.dataplane.port import Applied, DataPlane
 from nodeagent.execute import RouteTable
 from nodeagent.interfaces import Interfaces
 from nodeagent.journal import Journal
+from nodeagent.knowledge import Knowledge
 from nodeagent.plugin import Plugin
 from nodeagent.pods import PodLinks
 from nodeagent.servicer import AgentServicer, Sources
@@ -82,7 +85,8 @@ class Agent:
             writer,
             parts.control,
             parts.node,
-            wanted_pools=frozenset(parts.config.pools),
+            chosen=frozenset(parts.config.pools),
+            lineage=self._lineage,
             clock=parts.clock,
         )
         self._interfaces = Interfaces(
@@ -94,6 +98,13 @@ class Agent:
             control=parts.control,
             node=parts.node,
             mtu=parts.mtu,
+            lineage=self._lineage,
+            clock=parts.clock,
+        )
+        self._knowledge = Knowledge(
+            parts.journal,
+            writer,
+            only_strict=parts.config.reuse == "strict",
             clock=parts.clock,
         )
         self._spool = Spool(parts.config.spool, self._interfaces.retire)
@@ -132,13 +143,25 @@ class Agent:
 
     async def _connect(self, applied: Applied) -> None:
         """Everything that needs the services."""
-        index = (await self._register_node()).index
-        self._applier.tracker.node_index = index
-        await self._worker.call(self._parts.dataplane.set_node_index, index)
+        found = await self._register_node()
+        self._applier.tracker.node_index = found.index
+        await self._worker.call(self._parts.dataplane.set_node_index, found.index)
+        await self._interfaces.remove_strangers()
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._blocks.run())
+            group.create_task(self._agree(found.index))
             group.create_task(self._interfaces.register_again())
-            group.create_task(self._follow(applied))
+            group.create_task(self._follow(applied, found.revision))
+
+    async def _agree(self, index: int) -> None:
+        """Makes the journal agree with what ipam says, then follows the demand for blocks."""
+        for step in (self._blocks.learn_pools, partial(self._blocks.reconcile, index)):
+            await _until_answered(step)
+        await self._interfaces.close_strays()
+        await self._blocks.run()
+
+    def _lineage(self) -> bytes:
+        """Lineage of the store that the services work on, as far as is known."""
+        return self._stream.lineage if self._stream.connected else b""
 
     async def _register_node(self) -> NodeRegistration:
         """Registers for as long as it takes; says why not when the reason changes."""
@@ -157,10 +180,11 @@ class Agent:
                 log.get().info("node_registered", node=self._parts.node.name, index=found.index)
                 return found
 
-    async def _follow(self, applied: Applied) -> None:
-        floor = Floor()
+    async def _follow(self, applied: Applied, registered: int) -> None:
+        # Nothing older than the registration: addresses that were let go of before may be others'.
+        floor = Floor(registered=registered)
         if any(applied.lineage):
-            floor = Floor(lineage=applied.lineage, revision=applied.revision)
+            floor = replace(floor, lineage=applied.lineage, revision=applied.revision)
         hello = HelloState(
             node=self._parts.node.name,
             node_uid=self._parts.node.uid,
@@ -172,6 +196,10 @@ class Agent:
     async def _apply(self, reached: BarrierReached) -> ApplyResult:
         started = self._clock.now()
         outcome = await self._applier.barrier(reached)
+        # Before the barrier is acknowledged: whoever drains a pool waits for that.
+        if await self._knowledge.take(reached, own_index=self._applier.tracker.node_index):
+            self._blocks.changed()
+        self._blocks.progressed()
         _APPLY_SECONDS.observe(self._clock.now() - started)
         _APPLIED.set(self._applier.applied)
         return outcome
@@ -191,6 +219,23 @@ class Agent:
     async def _is_ready(self) -> bool:
         """Ready: pods can be added with their policies."""
         return self._applier.complete and bool(self._blocks.families)
+
+
+async def _until_answered(step: Callable[[], Awaitable[object]]) -> None:
+    """Repeats a call until it is answered; says why not when the reason changes."""
+    pause, longest = REGISTER_RETRY_SECONDS
+    complaint = ""
+    while True:
+        try:
+            await step()
+        except DeltaplaneError as error:
+            if str(error) != complaint:
+                log.get().warning("ipam_not_asked", reason=str(error))
+            complaint = str(error)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, longest)
+        else:
+            return
 
 
 async def _stop(task: asyncio.Task[None]) -> None:

@@ -1,26 +1,34 @@
-"""The blocks of this node.
+"""The blocks of this node: claims what is missing, gives back what is not needed.
 
-Claims one of each family, and the next one before the addresses run out.
+What that is, `nodeagent.demand` says. A block is marked in the journal before it is given back and
+forgotten after, so that a restart goes on with it.
 """
 
 import asyncio
+import contextlib
 import hashlib
+from collections.abc import Callable, Iterable
 
-from deltaplane.errors import DeltaplaneError, Exhausted
+from deltaplane.errors import Conflict, DeltaplaneError, Exhausted, Invalid, Refused
+from deltaplane.model.addresses import Prefix, format_address
 from deltaplane.runtime import log
 from deltaplane.runtime.clock import Clock
-from nodeagent.control import ControlPlane, NodeFacts, Pool
+from nodeagent.addressing import Block
+from nodeagent.choosing import is_available, is_coming, shortage
+from nodeagent.cni.netconf import Attachment
+from nodeagent.control import ClaimedBlock, ControlPlane, NodeFacts
+from nodeagent.demand import demand
+from nodeagent.entries import Ledger
 from nodeagent.journal import Journal
+from nodeagent.pools import NO_WISH, Request, Wish, requests, taking_part
 from nodeagent.worker import Worker
-
-LOW_WATER = 16
-"""Addresses of a family below which another block is claimed: more pods than kubelet starts in the
-time that a claim takes.
-"""
 
 RETRY_SECONDS = 5.0
 """Between two attempts to get a block in the background; an ADD without an address tries by itself.
 """
+
+DRIFT_SECONDS = 60.0
+"""How often the demand is looked at when nothing has happened: quarantines end by themselves."""
 
 
 def request_id(pool: str, ordinal: int) -> str:
@@ -28,11 +36,22 @@ def request_id(pool: str, ordinal: int) -> str:
     return f"{hashlib.blake2b(pool.encode(), digest_size=8).hexdigest()}-{ordinal}"
 
 
+def ordinal_of(request: str) -> int:
+    """The ordinal in a request id of ours; 0: it is not one."""
+    _, dash, text = request.rpartition("-")
+    return int(text) if dash and text.isdecimal() else 0
+
+
+def fixed_request_id(attachment: Attachment, address: bytes) -> str:
+    """Names the claim of an address for an interface, the same for every attempt."""
+    seed = f"{attachment}/{format_address(address)}".encode()
+    return f"fixed-{hashlib.blake2b(seed, digest_size=16).hexdigest()}"
+
+
 class Blocks:
     """Keeps the journal in blocks.
 
-    Attributes:
-        families: 4, 6 or both: what every interface gets; empty until the pools are known.
+    chosen: names of `--pools`. lineage: of the store that answers now; empty: not known.
     """
 
     def __init__(
@@ -42,86 +61,238 @@ class Blocks:
         control: ControlPlane,
         node: NodeFacts,
         *,
-        wanted_pools: frozenset[str],
+        chosen: frozenset[str],
+        lineage: Callable[[], bytes],
         clock: Clock,
     ) -> None:
-        self.families: frozenset[int] = frozenset(
-            4 if block.state.prefix.is_ipv4 else 6 for block in journal.blocks
-        )
         self._journal = journal
         self._writer = writer
         self._control = control
         self._node = node
-        self._wanted_pools = wanted_pools
+        self._chosen = chosen
+        self._lineage = lineage
         self._clock = clock
         self._claiming = asyncio.Lock()
-        self._low = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._progressed = asyncio.Event()
+        self._complaint = ""
 
-    async def run(self) -> None:
-        """Claims what is missing at the start and whenever `used` says so; never gives up."""
-        complaint = ""
-        while True:
-            try:
-                await self.ensure(LOW_WATER)
-            except DeltaplaneError as error:
-                # Once, not every five seconds: the reason seldom changes.
-                if str(error) != complaint:
-                    log.get().warning("block_not_claimed", reason=str(error))
-                complaint = str(error)
-                await asyncio.sleep(RETRY_SECONDS)
-                continue
-            complaint = ""
-            await self._low.wait()
-            self._low.clear()
+    @property
+    def ledger(self) -> Ledger:
+        """What the journal says now."""
+        return self._journal.ledger
 
-    def used(self) -> None:
-        """An address has been handed out: looks whether the next block is due."""
-        now = self._clock.wall_ns() / 1e9
-        if any(self._journal.available(family, now) < LOW_WATER for family in self.families):
-            self._low.set()
+    @property
+    def families(self) -> frozenset[int]:
+        """4, 6 or both: what a pod gets that asks for nothing; empty until the pools are known."""
+        pools = self.ledger.pools
+        return frozenset(pools[name].family for name in taking_part(pools, self._chosen))
 
-    async def ensure(self, least: int) -> None:
-        """Claims blocks until every family has so many addresses, 1 or more.
+    def requests(self, wish: Wish = NO_WISH) -> tuple[Request, ...]:
+        """What to hand out. Raises Invalid and Exhausted; see `nodeagent.pools.requests`."""
+        return requests(self.ledger.pools, self._chosen, wish)
+
+    async def find_requests(self, wish: Wish) -> tuple[Request, ...]:
+        """The same; asks for the pools once before it says that there is none.
 
         Raises:
-            Exhausted: a pool has no block left.
+            Invalid: the pod names a pool that cannot be used.
+            Exhausted: no pool takes part.
+            Unavailable: the ipam service does not answer.
+        """
+        try:
+            return self.requests(wish)
+        except (Invalid, Exhausted):
+            await self.learn_pools()
+            return self.requests(wish)
+
+    # --- in the background -----------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Follows the demand; never gives up."""
+        while True:
+            self._changed.clear()
+            done = await self._try_to_settle()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(DRIFT_SECONDS if done else RETRY_SECONDS):
+                    await self._changed.wait()
+
+    def changed(self) -> None:
+        """An address was handed out or given back, or the pools are others."""
+        self._changed.set()
+
+    def progressed(self) -> None:
+        """Some may be free that were not."""
+        self._progressed.set()
+
+    async def wait_progress(self, seconds: float) -> bool:
+        """Waits until more may be free; False: nothing has happened in time."""
+        self._progressed.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._progressed.wait()
+        return self._progressed.is_set()
+
+    async def _try_to_settle(self) -> bool:
+        try:
+            await self.settle()
+        except DeltaplaneError as error:
+            # Once, not every five seconds: the reason seldom changes.
+            if str(error) != self._complaint:
+                log.get().warning("blocks_not_settled", reason=str(error))
+            self._complaint = str(error)
+            return False
+        self._complaint = ""
+        return True
+
+    async def settle(self) -> None:
+        """Claims and gives back until there is nothing left to do.
+
+        Raises:
+            Exhausted: a pool has no block left; the others have theirs.
             Unavailable: the ipam service does not answer.
         """
         async with self._claiming:
-            pools = [
-                pool
-                for pool in await self._control.pools()
-                if not self._wanted_pools or pool.name in self._wanted_pools
-            ]
-            if not pools:
-                raise Exhausted("there is no address pool for this node")
-            self.families = frozenset(4 if pool.is_ipv4 else 6 for pool in pools)
-            refusals = []
-            for family in sorted(self.families):
-                of_family = [pool for pool in pools if pool.is_ipv4 == (family == 4)]
+            if not self.ledger.pools:
+                await self.learn_pools()
+            for block in self._releasing():
+                await self._give_back(block)
+            refusals: list[DeltaplaneError] = []
+            wanted = demand(self.ledger, self._chosen, self._clock.wall_ns() / 1e9)
+            for pool in wanted.claims:
                 try:
-                    while self._journal.available(family, self._clock.wall_ns() / 1e9) < least:
-                        await self._claim(of_family)
-                except Exhausted as error:
-                    # The other family still gets its blocks.
+                    await self._claim(pool)
+                except (Exhausted, Refused) as error:
                     refusals.append(error)
+            for ordinal in wanted.releases:
+                # Meanwhile an ADD may have taken an address of it.
+                with contextlib.suppress(Conflict, KeyError):
+                    await self._writer.call(self._journal.release_block, ordinal)
+            for block in self._releasing():
+                await self._give_back(block)
             if refusals:
                 raise refusals[0]
 
-    async def _claim(self, pools: list[Pool]) -> None:
-        """Claims the next block from the first pool that has one."""
+    # --- for an ADD ------------------------------------------------------------------------------
+
+    async def claim_for(self, wanted: Iterable[Request]) -> None:
+        """Claims a block for every request that finds no address.
+
+        Raises:
+            Exhausted: there is none to claim.
+            Unavailable: the ipam service does not answer.
+        """
+        async with self._claiming:
+            for request in wanted:
+                if request.address is None and not is_available(self.ledger, request):
+                    await self._claim_first(request)
+
+    async def claim_address(self, address: bytes, attachment: Attachment) -> None:
+        """Claims an address that lies in no block of this node, for one interface.
+
+        Raises:
+            Invalid: it is in no pool.
+            Conflict: somebody has it.
+            Exhausted: too many are claimed so.
+            Unavailable: the ipam service does not answer.
+        """
+        async with self._claiming:
+            if self.ledger.block_of(address) is not None:
+                return
+            ordinal = self._journal.next_ordinal()
+            name = fixed_request_id(attachment, address)
+            found = await self._control.claim_address(address, self._node, name)
+            await self._add(ordinal, found)
+
+    async def learn_pools(self) -> None:
+        """Asks for the pools: at the start, before the stream tells what is new.
+
+        Raises:
+            Unavailable: the ipam service does not answer.
+        """
+        listing = await self._control.pools()
+        await self._writer.call(
+            self._journal.learn_pools,
+            listing.pools,
+            lineage=b"",
+            revision=listing.revision,
+            replace_all=not self.ledger.progress.lineage,
+        )
+        self.changed()
+
+    # --- after a registration --------------------------------------------------------------------
+
+    async def reconcile(self, index: int) -> tuple[Prefix, ...]:
+        """Makes the journal agree with what this node owns; returns the blocks that it has lost.
+
+        Raises:
+            Unavailable: the ipam service does not answer.
+        """
+        async with self._claiming:
+            listing = await self._control.blocks(self._node, index)
+            owned = {block.prefix: block for block in listing.blocks}
+            known = {block.prefix: block for block in self.ledger.blocks.values()}
+            lost = [block for prefix, block in known.items() if prefix not in owned]
+            for block in lost:
+                await self._writer.call(self._journal.drop_block, block.ordinal)
+                log.get().warning("block_lost", prefix=str(block.prefix), pool=block.pool)
+            for prefix, found in owned.items():
+                if prefix not in known:
+                    # Its claim was answered after the agent had gone.
+                    await self._add(self._journal.next_ordinal(), found)
+        self.changed()
+        return tuple(block.prefix for block in lost)
+
+    # --- inside ----------------------------------------------------------------------------------
+
+    def _releasing(self) -> list[Block]:
+        return [block for block in self.ledger.blocks.values() if block.releasing]
+
+    async def _claim_first(self, request: Request) -> None:
+        """Claims a block of the first pool that has one."""
+        reasons = [shortage(self.ledger, request)]
+        if not is_coming(self.ledger, request):
+            for name in request.pools:
+                pool = self.ledger.pools.get(name)
+                if pool is None or pool.value.draining:
+                    continue
+                if pool.value.is_static and self.ledger.of_pool(name):
+                    continue
+                try:
+                    await self._claim(name)
+                except (Exhausted, Refused) as error:
+                    reasons.append(str(error))
+                else:
+                    return
+        raise Exhausted("; ".join(reasons))
+
+    async def _claim(self, pool: str) -> None:
         ordinal = self._journal.next_ordinal()
-        refusal: Exhausted | None = None
-        for pool in pools:
-            try:
-                prefix = await self._control.claim_block(
-                    pool.name, self._node, request_id(pool.name, ordinal)
-                )
-            except Exhausted as error:
-                refusal = error
-                continue
-            await self._writer.call(self._journal.add_block, ordinal, pool.name, prefix)
-            log.get().info("block_claimed", pool=pool.name, prefix=str(prefix))
-            return
-        if refusal is not None:
-            raise refusal
+        found = await self._control.claim_block(pool, self._node, request_id(pool, ordinal))
+        await self._add(ordinal, found)
+
+    async def _add(self, ordinal: int, found: ClaimedBlock) -> None:
+        await self._writer.call(
+            self._journal.add_block,
+            ordinal,
+            found.pool,
+            found.prefix,
+            fixed=found.fixed,
+            usable_after=found.usable_after,
+            lineage=self._lineage(),
+            now=self._clock.wall_ns() / 1e9,
+        )
+        log.get().info(
+            "block_claimed",
+            pool=found.pool,
+            prefix=str(found.prefix),
+            usable_after=found.usable_after,
+        )
+
+    async def _give_back(self, block: Block) -> None:
+        try:
+            await self._control.release_block(block.prefix, self._node)
+        except Refused as error:
+            log.get().warning("block_is_not_ours", prefix=str(block.prefix), reason=str(error))
+        await self._writer.call(self._journal.drop_block, block.ordinal)
+        log.get().info("block_released", pool=block.pool, prefix=str(block.prefix))

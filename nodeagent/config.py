@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -80,7 +80,14 @@ class AgentConfig(ProcessConfig):
         default=None, description="network namespace to work in; none: the one it starts in"
     )
     pools: tuple[str, ...] = Field(
-        default=(), description="pools that addresses come from; none: all"
+        default=(),
+        description="pools that addresses come from, unless a pod or its namespace names others; "
+        "none: all that are not on request",
+    )
+    reuse: Literal["strict", "fenced"] = Field(
+        default="fenced",
+        description="when a released address may be handed out again; fenced: once every live node "
+        "has let go of it, strict: once every registered one has",
     )
     mtu: int = Field(
         default=0, ge=0, le=65535, description="MTU of pods, bytes; 0: that of the uplink"

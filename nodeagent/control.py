@@ -8,9 +8,12 @@ import grpc.aio
 
 from deltaplane import wire
 from deltaplane.model.addresses import AddressPair, Prefix
+from deltaplane.model.objects import PoolObject
 from deltaplane.runtime import rpc
 from deltaplane.v1 import common_pb2, ipam_pb2, ipam_pb2_grpc, registry_pb2, registry_pb2_grpc
-from nodeagent.journal import InterfaceRecord
+from nodeagent.cni.netconf import Attachment, PodName
+from nodeagent.entries import InterfaceRecord, State
+from nodeagent.pools import Wish
 
 T = TypeVar("T")
 
@@ -32,12 +35,40 @@ class NodeFacts:
     boot_id: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pool:
-    """An address pool."""
+@dataclass(frozen=True, slots=True)
+class PoolListing:
+    """All pools with their generations, at a revision."""
 
-    name: str
-    is_ipv4: bool
+    pools: tuple[tuple[PoolObject, int], ...]
+    revision: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimedBlock:
+    """A block of this node, as etcd has it.
+
+    Attributes:
+        prefix: the block.
+        pool: name of its pool.
+        request_id: of the claim.
+        usable_after: nothing may be handed out before every node has passed this revision; 0: at
+            once.
+        fixed: a single address that a pod has asked for.
+    """
+
+    prefix: Prefix
+    pool: str
+    request_id: str = ""
+    usable_after: int = 0
+    fixed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BlockListing:
+    """The blocks of this node, at a revision."""
+
+    blocks: tuple[ClaimedBlock, ...]
+    revision: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +99,13 @@ class Registration:
     revision: int
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The registry stored nothing: the pod asks for other addresses."""
+
+    wish: Wish
+
+
 class ControlPlane(Protocol):
     """The services.
 
@@ -78,15 +116,42 @@ class ControlPlane(Protocol):
         """Registers this node. Raises Conflict: the name is another node's."""
         ...
 
-    async def pools(self) -> tuple[Pool, ...]:
-        """All pools, ordered by name."""
+    async def pools(self) -> PoolListing:
+        """All pools."""
         ...
 
-    async def claim_block(self, pool: str, node: NodeFacts, request_id: str) -> Prefix:
-        """A block of a pool; the same one for the same id. Raises Exhausted."""
+    async def claim_block(self, pool: str, node: NodeFacts, request_id: str) -> ClaimedBlock:
+        """A block of a pool; the same one for the same id.
+
+        Raises:
+            Exhausted: the pool has none left.
+            Refused: it is draining.
+        """
         ...
 
-    async def register(self, record: InterfaceRecord, node: NodeFacts) -> Registration:
+    async def claim_address(self, address: bytes, node: NodeFacts, request_id: str) -> ClaimedBlock:
+        """One address outside this node's blocks; the same id gives it again.
+
+        Raises:
+            Invalid: it is in no pool.
+            Conflict: somebody has it.
+            Exhausted: too many addresses are claimed so.
+        """
+        ...
+
+    async def release_block(self, prefix: Prefix, node: NodeFacts) -> None:
+        """Gives a block back; fine when nobody has it. Raises Refused: another node has it."""
+        ...
+
+    async def blocks(self, node: NodeFacts, index: int) -> BlockListing:
+        """What this node owns under this number."""
+        ...
+
+    async def interfaces(self, node: NodeFacts, index: int) -> tuple[InterfaceRecord, ...]:
+        """What is registered of this node under this number, as READY."""
+        ...
+
+    async def register(self, record: InterfaceRecord, node: NodeFacts) -> Registration | Wanted:
         """Registers an interface. Raises Conflict or Refused: the pod is not the one it says."""
         ...
 
@@ -122,24 +187,65 @@ class GrpcControlPlane:
         answer = await _call(self._registry.RegisterNode(request, timeout=rpc.DEADLINE_SECONDS))
         return NodeRegistration(index=answer.node.index, revision=answer.revision)
 
-    async def pools(self) -> tuple[Pool, ...]:
+    async def pools(self) -> PoolListing:
         """See ControlPlane."""
         request = ipam_pb2.ListPoolsRequest()
         answer = await _call(self._ipam.ListPools(request, timeout=rpc.DEADLINE_SECONDS))
-        return tuple(
-            Pool(name=status.pool.name, is_ipv4=len(status.pool.prefix.address) == 4)
-            for status in answer.pools
+        return PoolListing(
+            tuple((_pool(status.pool), status.pool.meta.mod_revision) for status in answer.pools),
+            answer.revision,
         )
 
-    async def claim_block(self, pool: str, node: NodeFacts, request_id: str) -> Prefix:
+    async def claim_block(self, pool: str, node: NodeFacts, request_id: str) -> ClaimedBlock:
         """See ControlPlane."""
         request = ipam_pb2.ClaimBlockRequest(
             pool=pool, node=node.name, node_uid=node.uid, request_id=request_id
         )
         answer = await _call(self._ipam.ClaimBlock(request, timeout=rpc.DEADLINE_SECONDS))
-        return wire.prefix_from_proto(answer.block.prefix, "block.prefix")
+        return _block(answer.block)
 
-    async def register(self, record: InterfaceRecord, node: NodeFacts) -> Registration:
+    async def claim_address(self, address: bytes, node: NodeFacts, request_id: str) -> ClaimedBlock:
+        """See ControlPlane."""
+        request = ipam_pb2.ClaimAddressRequest(
+            address=address, node=node.name, node_uid=node.uid, request_id=request_id
+        )
+        answer = await _call(self._ipam.ClaimAddress(request, timeout=rpc.DEADLINE_SECONDS))
+        return _block(answer.block)
+
+    async def release_block(self, prefix: Prefix, node: NodeFacts) -> None:
+        """See ControlPlane."""
+        request = ipam_pb2.ReleaseBlockRequest(
+            prefix=wire.prefix_to_proto(prefix), node_uid=node.uid
+        )
+        await _call(self._ipam.ReleaseBlock(request, timeout=rpc.DEADLINE_SECONDS))
+
+    async def blocks(self, node: NodeFacts, index: int) -> BlockListing:
+        """See ControlPlane."""
+        request = ipam_pb2.ListBlocksRequest(node=node.name)
+        answer = await _call(self._ipam.ListBlocks(request, timeout=rpc.DEADLINE_SECONDS))
+        return BlockListing(
+            tuple(
+                _block(block)
+                for block in answer.blocks
+                if (block.node_uid, block.node_index) == (node.uid, index)
+            ),
+            answer.revision,
+        )
+
+    async def interfaces(self, node: NodeFacts, index: int) -> tuple[InterfaceRecord, ...]:
+        """See ControlPlane."""
+        found: list[registry_pb2.Endpoint] = []
+        request = registry_pb2.ListEndpointsRequest(node=node.name)
+        while True:
+            answer = await _call(
+                self._registry.ListEndpoints(request, timeout=rpc.DEADLINE_SECONDS)
+            )
+            found += [item for item in answer.endpoints if item.node_index == index]
+            if not answer.next_page_token:
+                return tuple(map(_record, found))
+            request.page_token = answer.next_page_token
+
+    async def register(self, record: InterfaceRecord, node: NodeFacts) -> Registration | Wanted:
         """See ControlPlane."""
         request = registry_pb2.RegisterEndpointRequest(
             endpoint=registry_pb2.Endpoint(
@@ -154,6 +260,14 @@ class GrpcControlPlane:
             node_uid=node.uid,
         )
         answer = await _call(self._registry.RegisterEndpoint(request, timeout=rpc.DEADLINE_SECONDS))
+        if answer.HasField("wanted"):
+            return Wanted(
+                Wish(
+                    ipv4_pool=answer.wanted.ipv4_pool,
+                    ipv6_pool=answer.wanted.ipv6_pool,
+                    addresses=tuple(answer.wanted.addresses),
+                )
+            )
         return Registration(
             identity=answer.endpoint.identity,
             has_pod=answer.endpoint.state == registry_pb2.Endpoint.STATE_READY,
@@ -177,6 +291,47 @@ class GrpcControlPlane:
         )
         answer = await _call(self._registry.ReleaseEndpoints(request, timeout=rpc.DEADLINE_SECONDS))
         return answer.revision
+
+
+DEFAULT_MIN_FREE_PERCENT = 50
+"""What 0 in a pool's record stands for."""
+
+
+def _pool(message: ipam_pb2.Pool) -> PoolObject:
+    return PoolObject(
+        name=message.name,
+        prefix=wire.prefix_from_proto(message.prefix, "pool.prefix"),
+        block_length=message.block_length,
+        reserved=tuple(wire.prefix_from_proto(part, "pool.reserved") for part in message.reserved),
+        is_static=message.mode == ipam_pb2.Pool.MODE_STATIC,
+        draining=message.draining,
+        min_free_percent=message.min_free_percent or DEFAULT_MIN_FREE_PERCENT,
+        on_request=message.on_request,
+    )
+
+
+def _block(message: ipam_pb2.Block) -> ClaimedBlock:
+    return ClaimedBlock(
+        prefix=wire.prefix_from_proto(message.prefix, "block.prefix"),
+        pool=message.pool,
+        request_id=message.request_id,
+        usable_after=message.usable_after_revision,
+        fixed=message.fixed,
+    )
+
+
+def _record(message: registry_pb2.Endpoint) -> InterfaceRecord:
+    owner = message.owner
+    return InterfaceRecord(
+        number=message.id,
+        state=State.READY,
+        attachment=Attachment(
+            network=owner.network, container_id=owner.container_id, ifname=owner.interface
+        ),
+        attempt=owner.attempt,
+        pod=PodName(namespace=message.namespace, name=message.pod, uid=message.pod_uid),
+        addresses=wire.address_pair_from_proto(message.addresses, "endpoint.addresses"),
+    )
 
 
 def _owner(record: InterfaceRecord) -> registry_pb2.OwnerToken:

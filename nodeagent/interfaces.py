@@ -2,14 +2,14 @@
 
 The journal comes first and goes last, so that whatever stops the agent in between is found again.
 In ADD the link is made while the registry is asked; in DEL the interface is closed, then its link
-goes, then its registration, then its addresses may rest.
+goes, then its registration, then its addresses wait until every node knows that.
 """
 
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field, replace
 
 from deltaplane.errors import (
     Conflict,
@@ -20,6 +20,7 @@ from deltaplane.errors import (
     Refused,
     Unavailable,
 )
+from deltaplane.model.addresses import format_address
 from deltaplane.runtime import log, metrics
 from deltaplane.runtime.clock import Clock
 from nodeagent import check
@@ -27,10 +28,14 @@ from nodeagent.apply import Applier
 from nodeagent.blocks import Blocks
 from nodeagent.cni.netconf import Attachment, Call, PodName
 from nodeagent.cni.result import CniError, Code, Interface, Result
-from nodeagent.control import ControlPlane, NodeFacts, Registration
-from nodeagent.journal import InterfaceRecord, Journal, State
+from nodeagent.control import ControlPlane, NodeFacts, Registration, Wanted
+from nodeagent.entries import Begun, InterfaceRecord, State
+from nodeagent.hints import Hints
+from nodeagent.journal import Journal
+from nodeagent.ledger import strays
 from nodeagent.netlink.links import PodLink
 from nodeagent.pods import PodLinks
+from nodeagent.pools import Request, Wish
 from nodeagent.state import LocalInterface
 from nodeagent.tracker import NEVER_OPEN
 from nodeagent.worker import Worker
@@ -44,12 +49,29 @@ REGISTER_RETRY_SECONDS = (0.5, 10.0)
 RELEASE_RETRY_SECONDS = (1.0, 30.0)
 """First and longest pause between attempts to release what the registry still holds."""
 
+MAX_WISHES = 3
+"""How often an ADD starts over because the registry wants other addresses; annotations that change
+meanwhile are as good as none.
+"""
+
 _ADD_SECONDS = metrics.histogram(
     "cni_add_seconds", "CNI ADD inside the agent, by outcome", ("outcome",)
 )
 _OPENED_LATE = metrics.counter(
     "cni_add_opened_late", "ADDs answered before the pod's policies were in force"
 )
+_PAST_FENCE = metrics.counter(
+    "address_reuses_past_fence",
+    "Addresses handed out that a fenced node may still map to their last owner",
+)
+
+
+class _OtherWish(Exception):
+    """The registry wants other addresses."""
+
+    def __init__(self, wish: Wish) -> None:
+        super().__init__(str(wish))
+        self.wish = wish
 
 
 @dataclass(slots=True)
@@ -74,6 +96,7 @@ class Interfaces:
         control: ControlPlane,
         node: NodeFacts,
         mtu: int,
+        lineage: Callable[[], bytes],
         clock: Clock,
     ) -> None:
         self._journal = journal
@@ -84,6 +107,8 @@ class Interfaces:
         self._control = control
         self._node = node
         self._mtu = mtu
+        self._lineage = lineage
+        self._hints = Hints()
         self._clock = clock
         self._turns: dict[Attachment, _Turn] = {}
         self._releasing = asyncio.Event()
@@ -97,18 +122,12 @@ class Interfaces:
             CniError: with the code for the runtime.
         """
         started = self._clock.now()
-        async with self._alone(call.attachment):
-            record = await self._begin(call.attachment, pod)
-            try:
-                await self._make(record, netns)
-                await self._writer.call(self._journal.commit, record.number)
-            except (DeltaplaneError, OSError) as error:
-                await self._undo(record)
-                _ADD_SECONDS.labels("failed").observe(self._clock.now() - started)
-                raise _to_cni(error) from error
-            except BaseException:
-                await asyncio.shield(self._undo(record))
-                raise
+        try:
+            async with self._alone(call.attachment):
+                record = await self._add(call.attachment, pod, netns)
+        except CniError:
+            _ADD_SECONDS.labels("failed").observe(self._clock.now() - started)
+            raise
         _ADD_SECONDS.labels("ok").observe(self._clock.now() - started)
         link = self._link(record)
         return Interface(
@@ -121,30 +140,81 @@ class Interfaces:
             addresses=record.addresses,
         )
 
-    async def _begin(self, attachment: Attachment, pod: PodName) -> InterfaceRecord:
-        """Opens the journal entry; claims a block if that is what is missing."""
-        try:
-            if not self._blocks.families:
-                await self._blocks.ensure(1)
+    async def _add(self, attachment: Attachment, pod: PodName, netns: int) -> InterfaceRecord:
+        """Starts over with what the pod asks for, should that be something else."""
+        wish = self._hints.get(pod.namespace)
+        for _ in range(MAX_WISHES):
             try:
-                return await self._write_entry(attachment, pod)
-            except Exhausted:
-                await self._blocks.ensure(1)
-                return await self._write_entry(attachment, pod)
+                return await self._attempt(attachment, pod, netns, wish)
+            except _OtherWish as other:
+                wish = other.wish
+                # An address is one pod's wish; a pool is perhaps its namespace's.
+                self._hints.put(pod.namespace, replace(wish, addresses=()))
+        raise CniError(Code.TRY_AGAIN, "what the pod asks for keeps changing", str(wish))
+
+    async def _attempt(
+        self, attachment: Attachment, pod: PodName, netns: int, wish: Wish
+    ) -> InterfaceRecord:
+        record = await self._begin(attachment, pod, wish)
+        try:
+            await self._make(record, netns)
+            await self._writer.call(self._journal.commit, record.number)
+        except _OtherWish:
+            await asyncio.shield(self._undo(record))
+            raise
+        except (DeltaplaneError, OSError) as error:
+            await self._undo(record)
+            raise _to_cni(error) from error
+        except BaseException:
+            await asyncio.shield(self._undo(record))
+            raise
+        return record
+
+    async def _begin(self, attachment: Attachment, pod: PodName, wish: Wish) -> InterfaceRecord:
+        """Opens the journal entry; claims what is missing."""
+        try:
+            wanted = await self._blocks.find_requests(wish)
+            for request in wanted:
+                if request.address is not None:
+                    await self._blocks.claim_address(request.address, attachment)
+            begun = await self._write_entry(attachment, pod, wanted)
         except DeltaplaneError as error:
             raise _to_cni(error) from error
         finally:
-            self._blocks.used()
+            self._blocks.changed()
+        for address in begun.past_fence:
+            _PAST_FENCE.inc()
+            log.get().warning(
+                "address_reused_past_fence",
+                address=format_address(address),
+                number=begun.record.number,
+                strict_watermark=self._journal.ledger.progress.strict,
+            )
+        return begun.record
 
-    async def _write_entry(self, attachment: Attachment, pod: PodName) -> InterfaceRecord:
-        return await self._writer.call(
-            self._journal.begin,
-            attachment,
-            attempt=secrets.token_hex(8),
-            pod=pod,
-            families=self._blocks.families,
-            now=self._clock.wall_ns() / 1e9,
-        )
+    async def _write_entry(
+        self, attachment: Attachment, pod: PodName, wanted: tuple[Request, ...]
+    ) -> Begun:
+        """Waits only for an address that was claimed by number: nothing else will do."""
+        deadline = self._clock.now() + OPEN_SECONDS
+        claimed, fixed = False, any(request.address for request in wanted)
+        while True:
+            try:
+                return await self._writer.call(
+                    self._journal.begin,
+                    attachment,
+                    attempt=secrets.token_hex(8),
+                    pod=pod,
+                    requests=wanted,
+                )
+            except Exhausted:
+                if not claimed:
+                    claimed = True
+                    await self._blocks.claim_for(wanted)
+                    continue
+                left = deadline - self._clock.now()
+                if not fixed or not await self._blocks.wait_progress(left):
+                    raise
 
     async def _make(self, record: InterfaceRecord, netns: int) -> None:
         try:
@@ -153,7 +223,10 @@ class Interfaces:
                 registering = group.create_task(self._control.register(record, self._node))
         except ExceptionGroup as failures:
             raise _first(failures) from failures
-        await self._open(record, registering.result())
+        found = registering.result()
+        if isinstance(found, Wanted):
+            raise _OtherWish(found.wish)
+        await self._open(record, found)
 
     async def _make_link(self, record: InterfaceRecord, netns: int) -> None:
         link = self._link(record)
@@ -218,14 +291,33 @@ class Interfaces:
             DeltaplaneError: the registry could not be told.
             OSError: the link could not be removed.
         """
+        await self._take_off(record)
+        await self._unregister(record)
+
+    async def _take_off(self, record: InterfaceRecord) -> None:
+        """Nothing passes any more, and the link is gone. A foreign link of that name stays."""
         await self._applier.detach(record.number)
-        await self._links.delete(self._link(record).host_name)
+        await self._links.remove(self._link(record))
+
+    async def _unregister(self, record: InterfaceRecord) -> None:
+        """The last steps: nobody has the addresses any more."""
+        # Asked before: should the stream change to another store meanwhile, the answer is not of
+        # that.
+        lineage = self._lineage()
         try:
-            await self._control.release([record], self._node)
+            revision = await self._control.release([record], self._node)
         except (Conflict, NotFound, Refused) as error:
-            # This node is not registered any more: what it had went with it.
+            # This node is not registered any more: what it had went with it, nobody says when.
             log.get().warning("release_refused", number=record.number, reason=str(error))
-        await self._writer.call(self._journal.erase, record.number, self._clock.wall_ns() / 1e9)
+            lineage, revision = b"", self._journal.ledger.progress.head
+        await self._writer.call(
+            self._journal.erase,
+            record.number,
+            revision=revision,
+            lineage=lineage,
+            now=self._clock.wall_ns() / 1e9,
+        )
+        self._blocks.changed()
 
     async def run_releases(self) -> None:
         """Finishes postponed releases, for ever."""
@@ -236,20 +328,40 @@ class Interfaces:
                 for record in self._journal.interfaces.values()
                 if record.state is State.RELEASING
             ]
-            try:
-                for record in pending:
-                    async with self._alone(record.attachment):
-                        # The call that retired it may have finished it meanwhile.
-                        if record.number in self._journal.interfaces:
-                            await self._release(record)
-            except (DeltaplaneError, OSError) as error:
-                log.get().info("release_failed", pending=len(pending), reason=str(error))
+            # What can be done here is done for all, also while the registry is away.
+            failures = await self._each(pending, self._take_off)
+            failures += await self._each(pending, self._unregister, gives_up=True)
+            if failures:
+                reason = str(failures[0])
+                log.get().info("release_failed", pending=len(pending), reason=reason)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, longest)
                 continue
             pause = RELEASE_RETRY_SECONDS[0]
             await self._releasing.wait()
             self._releasing.clear()
+
+    async def _each(
+        self,
+        records: list[InterfaceRecord],
+        work: Callable[[InterfaceRecord], Awaitable[None]],
+        *,
+        gives_up: bool = False,
+    ) -> list[Exception]:
+        """Does something with each, also after a failure, unless somebody is away; what failed."""
+        failures: list[Exception] = []
+        for record in records:
+            async with self._alone(record.attachment):
+                # The call that retired it may have finished it meanwhile.
+                if record.number not in self._journal.interfaces:
+                    continue
+                try:
+                    await work(record)
+                except (DeltaplaneError, OSError) as error:
+                    failures.append(error)
+                    if gives_up and isinstance(error, Unavailable):
+                        break
+        return failures
 
     # --- CHECK -----------------------------------------------------------------------------------
 
@@ -261,6 +373,8 @@ class Interfaces:
         """
         async with self._alone(call.attachment):
             record = self._journal.find(call.attachment)
+            if record is not None and record.state is State.LOST:
+                return [f"this node does not own {record.addresses} any more: the pod is closed"]
             if record is None or record.state is not State.READY:
                 raise CniError(Code.UNKNOWN_CONTAINER, "no such interface", str(call.attachment))
             link = self._link(record)
@@ -292,6 +406,33 @@ class Interfaces:
             log.get().warning("orphaned_link_removed", link=name)
             await self._links.delete(name)
         self._releasing.set()
+
+    async def remove_strangers(self) -> None:
+        """Removes links that an agent of another UID has left in this namespace.
+
+        Called after the registration: that only works once the old node is deleted, and then its
+        addresses are nobody's any more.
+        """
+        for name in await self._links.strangers(self._node.uid):
+            log.get().warning("strange_link_removed", link=name)
+            await self._links.delete(name)
+
+    async def close_strays(self) -> None:
+        """Closes interfaces whose addresses are not this node's any more, for good."""
+        for number in strays(self._journal.ledger):
+            record = self._journal.interfaces[number]
+            async with self._alone(record.attachment):
+                now = self._journal.interfaces.get(number)
+                if now is None or now.state is not State.READY:
+                    continue
+                await self._writer.call(self._journal.lose, number)
+                await self._applier.detach(number)
+                log.get().error(
+                    "interface_lost",
+                    number=number,
+                    pod=f"{record.pod.namespace}/{record.pod.name}",
+                    addresses=str(record.addresses),
+                )
 
     async def register_again(self) -> None:
         """Tells the registry about every interface that is ready, for as long as it takes.
@@ -331,6 +472,9 @@ class Interfaces:
                 log.get().warning(
                     "interface_not_registered", number=record.number, reason=str(error)
                 )
+                return
+            if isinstance(found, Wanted):
+                log.get().warning("interface_not_as_wanted", number=record.number, wish=found.wish)
                 return
             await self._applier.registered(record.number, found.identity, found.revision)
 

@@ -3,10 +3,11 @@
 import os
 import sqlite3
 
-from deltaplane.errors import DeltaplaneError
+from deltaplane.errors import DeltaplaneError, Exhausted
 from deltaplane.runtime.clock import Clock
 from nodeagent.apply import Applier
 from nodeagent.blocks import Blocks
+from nodeagent.choosing import is_available, shortage
 from nodeagent.cni import conversion, result
 from nodeagent.cni.netconf import Attachment, Call
 from nodeagent.cni.result import CniError, Code
@@ -120,7 +121,7 @@ class Plugin:
         stale = [
             record.attachment
             for record in self._journal.interfaces.values()
-            if record.state is State.READY
+            if record.state in (State.READY, State.LOST)
             and record.attachment.network == call.attachment.network
             and (record.attachment.container_id, record.attachment.ifname)
             not in call.valid_attachments
@@ -145,13 +146,13 @@ class Plugin:
         if lost_at is not None and self._clock.now() - lost_at > STREAM_GRACE_SECONDS:
             # Pods that are there keep their connections: not code 51.
             raise CniError(Code.NOT_AVAILABLE, "no slicer is reachable", self._stream.last_error)
-        now = self._clock.wall_ns() / 1e9
+        try:
+            requests = self._blocks.requests()
+        except Exhausted as error:
+            raise CniError(Code.NOT_AVAILABLE, "no address is free", str(error)) from error
+        ledger = self._journal.ledger
         empty = [
-            f"IPv{family}"
-            for family in sorted(self._blocks.families)
-            if not self._journal.available(family, now)
+            shortage(ledger, request) for request in requests if not is_available(ledger, request)
         ]
-        if empty or not self._blocks.families:
-            raise CniError(
-                Code.NOT_AVAILABLE, "no address is free", ", ".join(empty) or "no block yet"
-            )
+        if empty:
+            raise CniError(Code.NOT_AVAILABLE, "no address is free", "; ".join(empty))

@@ -17,12 +17,20 @@ class PodLinks(Protocol):
         """Makes a link whole or leaves nothing; the index of the host-side link. Raises OSError."""
         ...
 
+    async def remove(self, link: PodLink) -> None:
+        """Removes a link; an absent one is fine, and a foreign one stays. Raises OSError."""
+        ...
+
     async def delete(self, name: str) -> None:
-        """Removes a link; an absent one is fine. Raises OSError."""
+        """Removes a link by its name, whoever made it. Raises OSError."""
         ...
 
     async def ours(self, node_uid: str) -> dict[str, int]:
         """Name → index of the links that this node's agent has made."""
+        ...
+
+    async def strangers(self, node_uid: str) -> tuple[str, ...]:
+        """Names of pod links that an agent of another UID has made in this namespace."""
         ...
 
     async def inspect(self, link: PodLink, netns: int) -> Found:
@@ -41,6 +49,10 @@ class KernelPodLinks:
         """See PodLinks."""
         return await self._makers.call(self._making.create, link, netns)
 
+    async def remove(self, link: PodLink) -> None:
+        """See PodLinks."""
+        await self._removers.call(self._removing.remove, link)
+
     async def delete(self, name: str) -> None:
         """See PodLinks."""
         await self._removers.call(self._removing.delete, name)
@@ -48,6 +60,10 @@ class KernelPodLinks:
     async def ours(self, node_uid: str) -> dict[str, int]:
         """See PodLinks."""
         return await self._makers.call(self._making.ours, node_uid)
+
+    async def strangers(self, node_uid: str) -> tuple[str, ...]:
+        """See PodLinks."""
+        return await self._makers.call(self._making.strangers, node_uid)
 
     async def inspect(self, link: PodLink, netns: int) -> Found:
         """See PodLinks."""

@@ -39,10 +39,18 @@ CREDIT_RETURN = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Floor:
-    """What the kernel state of a restarted agent stems from; no lineage and 0: from nothing."""
+    """What no older view may be applied than, at the start of an agent.
+
+    Attributes:
+        lineage: lineage of the kernel state that the agent found; empty: it found none.
+        revision: revision that this state stems from; 0: from nothing.
+        registered: revision that the registration of the node answered; 0: none. It counts in the
+            lineage of the first server that says Welcome: agents learn a lineage from no one else.
+    """
 
     lineage: bytes = b""
     revision: int = 0
+    registered: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +127,7 @@ class Receiver:
         self._node, self._node_uid, self._boot_id = node, node_uid, boot_id
         self._floor = floor or Floor()
         self._credit_bytes = credit_bytes
+        self._registered_in = b""
         self._trusted = False
         self._refused: dict[ObjectKey, Refusal] = {}
         self._changed: set[ObjectKey] = set()
@@ -161,9 +170,12 @@ class Receiver:
         )
 
     def _floor_in(self, lineage: bytes) -> int:
-        """The smallest revision that we may be shown in a lineage."""
+        """The smallest revision that we may be shown in a lineage; empty: in the next one."""
+        floor = self._floor
         seen = self.revision if lineage == self.lineage else 0
-        return max(seen, self._floor.revision if lineage == self._floor.lineage else 0)
+        kernel = floor.revision if lineage == floor.lineage else 0
+        registered = floor.registered if self._registered_in in (b"", lineage) else 0
+        return max(seen, kernel, registered)
 
     # --- messages in -----------------------------------------------------------------------------
 
@@ -207,6 +219,7 @@ class Receiver:
             if not self._trusted or message.lineage != self.lineage:
                 raise self._drift("resumed, though we hold no view of this lineage")
             self._applied = self.revision
+        self._registered_in = self._registered_in or message.lineage
         self.welcome = message
 
     def _frame(self, message: Frame) -> None:

@@ -11,6 +11,7 @@
 
 import errno
 import hashlib
+import re
 from dataclasses import dataclass
 
 from deltaplane.model.addresses import AddressPair
@@ -22,6 +23,9 @@ from nodeagent.netlink.message import Message, NetlinkError
 
 NAME_PREFIX = "dp"
 """Host-side links are called dp and the endpoint number in hexadecimal."""
+
+ALIAS = re.compile(r"deltaplane/(?P<uid>[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})/[0-9]+")
+"""What marks a pod link: node UID and endpoint number."""
 
 LOOPBACK_INDEX = 1
 
@@ -157,6 +161,18 @@ class Links:
         if index is not None:
             self._channel.run([message.delete_link(index, name)])
 
+    def remove(self, link: PodLink) -> None:
+        """As `delete`, but only what `create` has made: a name may be somebody else's."""
+        try:
+            found = self._channel.link(link.host_name)
+        except NetlinkError as error:
+            if error.errno == errno.ENODEV:
+                return
+            raise
+        # Not by the alias: a link has none yet when its maker is killed.
+        if found.mac == link.host_mac:
+            self._channel.run([message.delete_link(found.index, link.host_name)])
+
     def index(self, name: str) -> int | None:
         """Index of a link, or None."""
         try:
@@ -192,6 +208,16 @@ class Links:
             for link in self._channel.links()
             if link.name.startswith(NAME_PREFIX) and link.alias.startswith(alias_prefix(node_uid))
         }
+
+    def strangers(self, node_uid: str) -> tuple[str, ...]:
+        """Names of the pod links that an agent of another UID has made."""
+        return tuple(
+            link.name
+            for link in self._channel.links()
+            if link.name.startswith(NAME_PREFIX)
+            and (mark := ALIAS.fullmatch(link.alias))
+            and mark["uid"] != node_uid
+        )
 
     def run(self, messages: list[Message]) -> None:
         """Sends other requests from the node's namespace."""

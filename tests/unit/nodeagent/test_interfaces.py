@@ -18,10 +18,13 @@ from nodeagent.cni.netconf import Attachment, Call, PodName
 from nodeagent.cni.result import CniError, Code
 from nodeagent.control import NodeFacts, Registration
 from nodeagent.dataplane.fake import FakeDataPlane
+from nodeagent.entries import State
 from nodeagent.interfaces import Interfaces
-from nodeagent.journal import Journal, State
+from nodeagent.journal import Journal
+from nodeagent.knowledge import Knowledge
 from nodeagent.worker import Worker
 from tests.unit.nodeagent.worlds import (
+    LINEAGE,
     OWN,
     FakeControl,
     FakeLinks,
@@ -57,10 +60,18 @@ class Plane:
     control: FakeControl
     dataplane: FakeDataPlane
     applier: Applier
+    blocks: Blocks
+    knowledge: Knowledge
     stream: Stream
 
-    async def show(self, *objects: StreamObject) -> None:
-        await self.applier.barrier(self.stream.barrier(*objects))
+    async def show(self, *objects: StreamObject, watermark: int = 0) -> None:
+        """A barrier with the pools and these objects."""
+        everything = (*self.control.known.values(), *objects)
+        self.stream.revision = max(self.stream.revision, watermark)
+        reached = self.stream.barrier(*everything, watermark=watermark)
+        await self.applier.barrier(reached)
+        await self.knowledge.take(reached, own_index=OWN)
+        self.blocks.progressed()
 
     def nothing_is_left(self) -> None:
         assert not self.journal.interfaces
@@ -80,7 +91,9 @@ async def plane(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     applier.tracker.node_index = OWN
     await applier.load()
     clock = SystemClock()
-    blocks = Blocks(journal, writer, control, FACTS, wanted_pools=frozenset(), clock=clock)
+    blocks = Blocks(
+        journal, writer, control, FACTS, chosen=frozenset(), lineage=lambda: LINEAGE, clock=clock
+    )
     interfaces = Interfaces(
         journal=journal,
         writer=writer,
@@ -90,9 +103,13 @@ async def plane(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
         control=control,
         node=FACTS,
         mtu=1400,
+        lineage=lambda: LINEAGE,
         clock=clock,
     )
-    made = Plane(interfaces, journal, links, control, dataplane, applier, Stream())
+    knowledge = Knowledge(journal, writer, only_strict=False, clock=clock)
+    made = Plane(
+        interfaces, journal, links, control, dataplane, applier, blocks, knowledge, Stream()
+    )
     tasks = [
         asyncio.ensure_future(applier.run()),
         asyncio.ensure_future(interfaces.run_releases()),
@@ -222,14 +239,12 @@ async def test_a_caller_that_goes_away_leaves_nothing(plane: Plane) -> None:
 
 async def test_a_restart_undoes_adopts_and_sweeps(plane: Plane) -> None:
     await add(plane)
-    families = frozenset({4, 6})
     half = plane.journal.begin(
         Attachment(network="net", container_id="half", ifname="eth0"),
         attempt="x",
         pod=POD,
-        families=families,
-        now=0,
-    )
+        requests=plane.blocks.requests(),
+    ).record
     plane.control.registered[half.number] = half
     plane.links.links |= {f"dp{half.number:x}": 500, "dpfff": 501}
 

@@ -3,6 +3,7 @@
 import shutil
 import sqlite3
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,43 +14,81 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from deltaplane.errors import Conflict, Exhausted
 from deltaplane.model.addresses import Prefix
+from deltaplane.model.objects import PoolObject
+from nodeagent import schema
+from nodeagent.addressing import Progress, Released
 from nodeagent.cni.netconf import Attachment, PodName
-from nodeagent.journal import Journal, State
+from nodeagent.entries import InterfaceRecord, Ledger, State
+from nodeagent.journal import Journal
+from nodeagent.pools import Request
+from nodeagent.restoring import check
 
 POD = PodName(namespace="shop", name="web", uid="u")
-BOTH = frozenset({4, 6})
+LINEAGE = b"L" * 16
+BOTH = (Request(family=4, pools=("pods4",)), Request(family=6, pools=("pods6",)))
+POOLS = [
+    (
+        PoolObject(
+            name="pods4",
+            prefix=Prefix.parse("10.0.0.0/16"),
+            block_length=30,
+            reserved=(Prefix.parse("10.0.9.0/24"), Prefix.parse("10.0.11.0/32")),
+        ),
+        1,
+    ),
+    (PoolObject(name="pods6", prefix=Prefix.parse("fd00::/96"), block_length=126), 1),
+]
 
 
 def attachment(number: int) -> Attachment:
     return Attachment(network="net", container_id=f"c{number}", ifname="eth0")
 
 
+def at(watermark: int) -> Progress:
+    return Progress(lineage=LINEAGE, head=watermark, watermark=watermark, strict=watermark)
+
+
+def lasting(journal: Journal) -> Ledger:
+    """What a reopened file shows of it."""
+    return replace(journal.ledger, progress=Progress(), foreign=frozenset())
+
+
 @pytest.fixture
 def journal(tmp_path: Path) -> Journal:
     opened = Journal(tmp_path / "journal.db")
+    opened.learn_pools(POOLS, lineage=LINEAGE, revision=1)
     opened.add_block(1, "pods4", Prefix.parse("10.0.0.0/31"))
     opened.add_block(2, "pods6", Prefix.parse("fd00::/126"))
+    opened.observe(at(5), frozenset(), 0)
     return opened
 
 
-def begin(journal: Journal, number: int, attempt: str, now: float = 0) -> Any:
-    return journal.begin(attachment(number), attempt=attempt, pod=POD, families=BOTH, now=now)
+def begin(journal: Journal, number: int, attempt: str) -> InterfaceRecord:
+    return journal.begin(attachment(number), attempt=attempt, pod=POD, requests=BOTH).record
 
 
-def test_numbers_and_addresses_survive_a_reopening(journal: Journal, tmp_path: Path) -> None:
+def erase(journal: Journal, number: int, revision: int) -> None:
+    journal.erase(number, revision=revision, lineage=LINEAGE, now=5)
+
+
+def test_everything_survives_a_reopening(journal: Journal, tmp_path: Path) -> None:
     first = begin(journal, 1, "a")
     journal.commit(first.number)
     second = begin(journal, 2, "b")
     journal.retire(second.number)
-    journal.erase(second.number, now=5)
+    erase(journal, second.number, 30)
+    journal.add_block(3, "pods4", Prefix.parse("10.0.4.0/32"), fixed=True, usable_after=9)
+    journal.add_block(4, "pods4", Prefix.parse("10.0.8.0/30"))
+    journal.release_block(4)
     journal.close()
 
     again = Journal(tmp_path / "journal.db")
 
+    assert again.ledger == lasting(journal)
     assert [record.state for record in again.interfaces.values()] == [State.READY]
-    assert again.blocks == journal.blocks
-    assert again.next_ordinal() == 3
-    third = begin(again, 3, "c", now=70)
+    assert again.next_ordinal() == 5
+    again.observe(at(30), frozenset(), 0)
+    third = begin(again, 3, "c")
     assert third.number == 3
     assert third.addresses.ipv4 == second.addresses.ipv4
     again.close()
@@ -58,11 +97,10 @@ def test_numbers_and_addresses_survive_a_reopening(journal: Journal, tmp_path: P
 def test_a_family_that_is_used_up_takes_nothing_of_the_other(journal: Journal) -> None:
     begin(journal, 1, "a")
     begin(journal, 2, "b")
+    before = journal.ledger
     with pytest.raises(Exhausted, match="IPv4"):
         begin(journal, 3, "c")
-    assert journal.available(4, 0) == 0
-    assert journal.available(6, 0) == 2
-    assert len(journal.interfaces) == 2
+    assert journal.ledger is before
     journal.close()
 
 
@@ -82,6 +120,40 @@ def test_a_journal_of_a_newer_agent_is_refused(tmp_path: Path) -> None:
     database.close()
     with pytest.raises(Conflict, match="schema 99"):
         Journal(tmp_path / "journal.db")
+
+
+def test_a_journal_of_version_1_is_brought_up_to_date(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "journal.db") as database:
+        database.executescript(schema._VERSION_1)
+        database.executescript(
+            """
+            PRAGMA user_version = 1;
+            UPDATE counters SET value = 7;
+            INSERT INTO blocks VALUES (2, 'pods4', x'0a000000', 30, 2);
+            INSERT INTO interfaces VALUES
+                (7, 'ready', 'net', 'c1', 'eth0', 'a', 'shop', 'web', 'u', x'0a000000', NULL);
+            INSERT INTO cooling (address, since) VALUES (x'0a000001', 99.5);
+            INSERT INTO sysctls VALUES ('x', '1');
+            """
+        )
+    database.close()
+
+    journal = Journal(tmp_path / "journal.db")
+
+    assert journal.recorded_sysctls() == {"x": "1"}
+    assert journal.next_ordinal() == 3
+    [block] = journal.blocks
+    assert (block.held, block.released) == (1, (Released(1, 0, b"", 99.5),))
+    # Nobody knows yet what the pool reserves, nor when the address was released.
+    only4 = BOTH[:1]
+    with pytest.raises(Exhausted, match="unknown"):
+        journal.begin(attachment(2), attempt="b", pod=POD, requests=only4)
+    journal.learn_pools(POOLS, lineage=LINEAGE, revision=1)
+    journal.observe(at(40), frozenset(), 0)
+    assert journal.blocks[0].released == (Released(1, 40, LINEAGE, 99.5),)
+    record = journal.begin(attachment(2), attempt="b", pod=POD, requests=only4).record
+    assert record.number == 8
+    journal.close()
 
 
 def test_the_first_record_of_a_setting_stays(journal: Journal) -> None:
@@ -126,15 +198,17 @@ class JournalMachine(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp())
         self.journal = Journal(self.folder / "journal.db")
         self.model: dict[int, tuple[State, tuple[bytes, ...]]] = {}
-        self.rested: dict[bytes, float] = {}
-        self.now = 0.0
+        self.gone: dict[bytes, int] = {}
+        self.head = self.watermark = 5
         self.attempt = 0
         self.highest = 0
 
     @initialize()
     def blocks(self) -> None:
+        self.journal.learn_pools(POOLS, lineage=LINEAGE, revision=1)
         self.journal.add_block(1, "pods4", Prefix.parse("10.0.0.0/30"))
         self.journal.add_block(2, "pods6", Prefix.parse("fd00::/126"))
+        self.journal.observe(at(self.watermark), frozenset(), 0)
 
     def teardown(self) -> None:
         self.journal.close()
@@ -146,15 +220,22 @@ class JournalMachine(RuleBasedStateMachine):
             return getattr(self.journal, name)(*arguments, **named)
         database = self.journal._database
         self.journal._database = Dying(database, dies_before)  # type: ignore[assignment]
+        died = False
         try:
             return getattr(self.journal, name)(*arguments, **named)
         except Killed:
+            died = True
             return None
         finally:
             # The end of a process is the end of its connection, in the middle of a transaction or
             # not.
             database.close()
+            before = lasting(self.journal)
             self.journal = Journal(self.folder / "journal.db")
+            # Memory is never ahead of the file, nor behind what a call has returned.
+            if not died:
+                assert self.journal.ledger == before
+            self.journal.observe(at(self.watermark), frozenset(), 0)
 
     dying = st.one_of(st.none(), st.integers(0, 8))
 
@@ -163,30 +244,30 @@ class JournalMachine(RuleBasedStateMachine):
         self.attempt += 1
         known = self.journal.interfaces.keys()
         try:
-            record = self.call(
+            begun = self.call(
                 dies,
                 "begin",
                 attachment(container),
                 attempt=str(self.attempt),
                 pod=POD,
-                families=BOTH,
-                now=self.now,
+                requests=BOTH,
             )
         except Conflict:
             return
         except Exhausted:
             free = 4 - sum(len(a) // 2 for _, a in self.model.values())
-            assert free <= sum(end > self.now for end in self.rested.values()) // 2
+            assert free <= sum(r > self.watermark for r in self.gone.values()) // 2
             return
         new = self.journal.interfaces.keys() - known
-        if record is None:
+        if begun is None:
             assert not new
             return
+        record = begun.record
         assert new == {record.number}
         assert record.number > self.highest
         self.highest = record.number
         addresses = tuple(record.addresses)
-        assert all(self.rested.pop(address, 0) <= self.now for address in addresses)
+        assert all(self.gone.pop(address, 0) <= self.watermark for address in addresses)
         self.model[record.number] = (State.ALLOCATING, addresses)
 
     @precondition(lambda self: self.model)
@@ -196,8 +277,11 @@ class JournalMachine(RuleBasedStateMachine):
         state, addresses = self.model[number]
         if state is State.RELEASING:
             return
-        if self.call(dies, name, number) is not None:
-            self.model[number] = (State.READY if name == "commit" else State.RELEASING, addresses)
+        self.call(dies, name, number)
+        after = self.journal.interfaces[number].state
+        assert after in (state, State.READY if name == "commit" else State.RELEASING)
+        assert dies is not None or after is not State.ALLOCATING
+        self.model[number] = (after, addresses)
 
     @precondition(lambda self: self.model)
     @rule(pick=st.integers(0), dies=dying)
@@ -206,14 +290,30 @@ class JournalMachine(RuleBasedStateMachine):
         state, addresses = self.model[number]
         if state is not State.RELEASING:
             return
-        self.call(dies, "erase", number, self.now)
+        self.head += 1
+        self.call(dies, "erase", number, revision=self.head, lineage=LINEAGE, now=0)
         if number not in self.journal.interfaces:
             del self.model[number]
-            self.rested |= dict.fromkeys(addresses, self.now + 60)
+            self.gone |= dict.fromkeys(addresses, self.head)
 
-    @rule(seconds=st.integers(1, 40))
-    def time_passes(self, seconds: int) -> None:
-        self.now += seconds
+    @rule(steps=st.integers(1, 4))
+    def the_watermark_moves(self, steps: int) -> None:
+        self.watermark = min(self.head, self.watermark + steps)
+        self.journal.observe(at(self.watermark), frozenset(), 0)
+
+    @rule(dies=dying)
+    def a_block_comes_and_goes(self, dies: int | None) -> None:
+        known = self.journal.ledger.blocks
+        last = max(known)
+        if last <= 2:
+            self.call(
+                dies, "add_block", self.journal.next_ordinal(), "other", Prefix.parse("10.0.8.0/30")
+            )
+            assert dies is not None or len(self.journal.ledger.blocks) == 3
+        elif known[last].releasing:
+            self.call(dies, "drop_block", last)
+        else:
+            self.call(dies, "release_block", last)
 
     @invariant()
     def the_file_says_what_the_model_says(self) -> None:
@@ -224,10 +324,13 @@ class JournalMachine(RuleBasedStateMachine):
         assert found == self.model
         held = [address for _, addresses in self.model.values() for address in addresses]
         assert len(held) == len(set(held))
-        in_blocks = {a for block in self.journal.blocks for a in block.state.held}
-        assert in_blocks == set(held)
-        resting = {c.address for block in self.journal.blocks for c in block.state.cooling}
-        assert resting == self.rested.keys()
+        check(self.journal.ledger)
+        gone = {
+            block.prefix.nth(old.offset): old.revision
+            for block in self.journal.blocks
+            for old in block.released
+        }
+        assert gone == self.gone
 
 
 TestJournalMachine = JournalMachine.TestCase

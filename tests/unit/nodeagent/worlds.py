@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from deltaplane.delta.changes import ObjectKey, Removal, Upsert, incarnation_of
 from deltaplane.delta.view import View
-from deltaplane.errors import DeltaplaneError, Exhausted
-from deltaplane.model.addresses import AddressPair, Prefix, parse_address
+from deltaplane.errors import Conflict, DeltaplaneError, Exhausted, Invalid
+from deltaplane.model.addresses import AddressPair, Prefix, format_address, parse_address
 from deltaplane.model.objects import (
     BlockObject,
     DirectionPolicy,
@@ -14,11 +14,20 @@ from deltaplane.model.objects import (
     EndpointObject,
     NodeObject,
     PeerSet,
+    PoolObject,
     StreamObject,
     SubjectPolicy,
 )
-from nodeagent.control import NodeFacts, NodeRegistration, Pool, Registration
-from nodeagent.journal import InterfaceRecord
+from nodeagent.control import (
+    BlockListing,
+    ClaimedBlock,
+    NodeFacts,
+    NodeRegistration,
+    PoolListing,
+    Registration,
+    Wanted,
+)
+from nodeagent.entries import InterfaceRecord
 from nodeagent.netlink.inspect import Found
 from nodeagent.netlink.links import PodLink
 from nodeagent.netlink.message import Link
@@ -109,7 +118,9 @@ class Stream:
         self._objects = wanted
         return frozenset(changed)
 
-    def barrier(self, *objects: StreamObject, complete: bool = True) -> BarrierReached:
+    def barrier(
+        self, *objects: StreamObject, complete: bool = True, watermark: int = 0
+    ) -> BarrierReached:
         changed = self.show(objects)
         return BarrierReached(
             revision=self.revision,
@@ -119,6 +130,8 @@ class Stream:
             complete=complete,
             head_revision=self.revision,
             head_unix_ns=0,
+            watermark=watermark,
+            strict_watermark=watermark,
         )
 
 
@@ -144,10 +157,18 @@ class FakeRoutes:
 
 
 class FakeLinks:
-    """Pod links in memory. `failure` is raised by the next creations."""
+    """Pod links in memory.
+
+    Attributes:
+        failure: raised by the next creations.
+        foreign: names that somebody else has given to links of their own.
+        strange: links of an agent with another UID.
+    """
 
     def __init__(self) -> None:
         self.links: dict[str, int] = {}
+        self.foreign: set[str] = set()
+        self.strange: set[str] = set()
         self.failure: OSError | None = None
         self._next = 100
 
@@ -159,12 +180,20 @@ class FakeLinks:
         self.links[link.host_name] = self._next
         return self._next
 
+    async def remove(self, link: PodLink) -> None:
+        if link.host_name not in self.foreign:
+            self.links.pop(link.host_name, None)
+
     async def delete(self, name: str) -> None:
         self.links.pop(name, None)
 
     async def ours(self, node_uid: str) -> dict[str, int]:
         del node_uid
-        return dict(self.links)
+        return {name: index for name, index in self.links.items() if name not in self.strange}
+
+    async def strangers(self, node_uid: str) -> tuple[str, ...]:
+        del node_uid
+        return tuple(self.strange & self.links.keys())
 
     async def inspect(self, link: PodLink, netns: int) -> Found:
         del netns
@@ -182,24 +211,42 @@ class FakeControl:
 
     Attributes:
         failure: raised by every call while set.
+        known: pools with their generations.
         free: blocks left, by pool.
+        claims: blocks that this node owns, by request.
         registered: interfaces by number.
         refusals: calls that failed.
+        revision: of the store; every release raises it by one.
+        usable_after: of the next claims.
+        taken: single addresses that others have.
         answer: what a registration answers.
+        wishes: what a pod asks for, by name.
         may_register: registrations wait for it.
         registering: registrations that wait.
+        claiming: claims that were made.
     """
 
     def __init__(self) -> None:
         self.failure: DeltaplaneError | None = None
+        self.known = {
+            name: PoolObject(name=name, prefix=Prefix.parse(prefix), block_length=length)
+            for name, prefix, length in (
+                ("pods4", "10.0.0.0/16", 30),
+                ("pods6", "fd00::/96", 126),
+            )
+        }
         self.free: dict[str, list[Prefix]] = {
             "pods4": [Prefix.parse(f"10.0.{n}.0/30") for n in range(3)],
             "pods6": [Prefix.parse(f"fd00::{n}:0/126") for n in range(3)],
         }
-        self.claims: dict[str, Prefix] = {}
+        self.claims: dict[str, ClaimedBlock] = {}
         self.registered: dict[int, InterfaceRecord] = {}
         self.answer = Registration(identity=300, has_pod=True, revision=12)
-        self.refusals = self.registering = 0
+        self.wishes: dict[str, Wanted] = {}
+        self.refusals = self.registering = self.usable_after = 0
+        self.revision = 1000
+        self.taken: set[bytes] = set()
+        self.claiming: list[str] = []
         self.may_register = asyncio.Event()
         self.may_register.set()
 
@@ -213,32 +260,95 @@ class FakeControl:
         self._check()
         return NodeRegistration(index=OWN, revision=1)
 
-    async def pools(self) -> tuple[Pool, ...]:
+    async def pools(self) -> PoolListing:
         self._check()
-        return tuple(Pool(name=name, is_ipv4=name.endswith("4")) for name in sorted(self.free))
+        return PoolListing(tuple((pool, 1) for pool in self.known.values()), self.revision)
 
-    async def claim_block(self, pool: str, node: NodeFacts, request_id: str) -> Prefix:
+    async def claim_block(self, pool: str, node: NodeFacts, request_id: str) -> ClaimedBlock:
         del node
         self._check()
+        self.claiming.append(request_id)
         if request_id not in self.claims:
             if not self.free[pool]:
                 raise Exhausted(f"pool {pool} has no free block")
-            self.claims[request_id] = self.free[pool].pop(0)
+            self.claims[request_id] = ClaimedBlock(
+                prefix=self.free[pool].pop(0),
+                pool=pool,
+                request_id=request_id,
+                usable_after=self.usable_after,
+            )
         return self.claims[request_id]
 
-    async def register(self, record: InterfaceRecord, node: NodeFacts) -> Registration:
+    async def claim_address(self, address: bytes, node: NodeFacts, request_id: str) -> ClaimedBlock:
+        del node
+        self._check()
+        self.claiming.append(request_id)
+        pools = [pool for pool in self.known.values() if pool.prefix.contains(address)]
+        if not pools:
+            raise Invalid("address", f"{format_address(address)} is in no pool")
+        if address in self.taken:
+            raise Conflict(f"{format_address(address)} is taken")
+        self.revision += 1
+        return self.claims.setdefault(
+            request_id,
+            ClaimedBlock(
+                prefix=Prefix(address, len(address) * 8),
+                pool=pools[0].name,
+                request_id=request_id,
+                usable_after=self.revision,
+                fixed=True,
+            ),
+        )
+
+    async def release_block(self, prefix: Prefix, node: NodeFacts) -> None:
+        del node
+        self._check()
+        for request, block in list(self.claims.items()):
+            if block.prefix == prefix:
+                del self.claims[request]
+                if not block.fixed:
+                    self.free[block.pool].append(prefix)
+
+    async def blocks(self, node: NodeFacts, index: int) -> BlockListing:
+        del node, index
+        self._check()
+        return BlockListing(tuple(self.claims.values()), self.revision)
+
+    async def interfaces(self, node: NodeFacts, index: int) -> tuple[InterfaceRecord, ...]:
+        del node, index
+        self._check()
+        return tuple(self.registered.values())
+
+    async def register(self, record: InterfaceRecord, node: NodeFacts) -> Registration | Wanted:
         del node
         self._check()
         self.registering += 1
         await self.may_register.wait()
         self.registering -= 1
+        wanted = self.wishes.get(record.pod.name)
+        if wanted is not None and not _satisfies(record, wanted, self.claims.values()):
+            return wanted
         self.registered[record.number] = record
         return self.answer
 
     async def release(self, records: Sequence[InterfaceRecord], node: NodeFacts) -> int:
         del node
         self._check()
+        self.revision += 1
         for record in records:
-            if self.registered.get(record.number) == record or record.number in self.registered:
-                del self.registered[record.number]
-        return 1
+            self.registered.pop(record.number, None)
+        return self.revision
+
+
+def _satisfies(record: InterfaceRecord, wanted: Wanted, blocks: Iterable[ClaimedBlock]) -> bool:
+    """Whether an interface has what its pod asks for."""
+    owned = list(blocks)
+    for family, address in ((4, record.addresses.ipv4), (6, record.addresses.ipv6)):
+        pool, fixed = wanted.wish.pool(family), wanted.wish.address(family)
+        if fixed is not None and address != fixed:
+            return False
+        if pool and address is not None and fixed is None:
+            inside = [block.pool for block in owned if block.prefix.contains(address)]
+            if pool not in inside:
+                return False
+    return True
