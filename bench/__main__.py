@@ -3,15 +3,18 @@
 import enum
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from bench.adding import Adder, Samples, measure_adds
+from bench import claiming
+from bench.adding import Adder, Samples
 from bench.echo import first_answer
+from bench.rounds import FULL, Kind, Together, floor, full_node, measure, measure_together
 from bench.summary import Summary, rows, summarize, table
 from lab import cni
 from lab.cluster import Lab, LabConfig
@@ -19,8 +22,15 @@ from lab.cluster import Lab, LabConfig
 app = typer.Typer(help=__doc__, no_args_is_help=False, add_completion=False)
 
 ANSWER_SECONDS = 5.0
-WARM_UP = 3
-"""ADDs that are made and not counted: the first one on a node loads what later ones find loaded."""
+TOGETHER = 50
+"""ADDs at once: a node that comes back with all its pods."""
+
+FLOOR = 100
+TITLES = {
+    "known": "identity on the node",
+    "new": "new identity",
+    "reference": "ptp + host-local",
+}
 
 
 class Output(enum.StrEnum):
@@ -48,16 +58,65 @@ def _report(title: str, summaries: Sequence[Summary], output: Output) -> None:
             Console().print(table(title, summaries))
 
 
-def _adds(lab: Lab, count: int) -> list[Summary]:
-    adder, summaries = Adder(lab), []
-    with adder.pods("node-1", WARM_UP, distinct=False) as pods:
-        measure_adds(pods, Samples())
-        for name, distinct in (("known identity", False), ("new identity", True)):
-            samples = Samples()
-            with adder.pods("node-1", count, distinct=distinct) as measured:
-                measure_adds(measured, samples)
-            summaries.append(summarize(f"ADD, {name}", samples.seconds, samples.failures))
-    return summaries
+def _add_rows(kinds: Mapping[str, Kind]) -> list[Summary]:
+    rows_ = [summarize("starting a process (true)", floor(FLOOR))]
+    for name, title in TITLES.items():
+        if (kind := kinds.get(name)) is not None:
+            rows_.append(summarize(f"ADD, {title}", kind.seconds, kind.failures))
+            if kind.local:
+                rows_.append(summarize(f"  of it local, {title}", kind.local))
+    return rows_
+
+
+def _cpu_rows(kinds: Mapping[str, Kind]) -> list[Summary]:
+    return [summarize(title, kinds[name].cpu) for name, title in TITLES.items() if name in kinds]
+
+
+def _stage_rows(kinds: Mapping[str, Kind]) -> list[Summary]:
+    return [
+        summarize(f"{stage}, {TITLES[name]}", seconds)
+        for name, kind in kinds.items()
+        for stage, seconds in sorted(kind.stages.items())
+    ]
+
+
+def _together_rows(found: Mapping[str, Together]) -> list[Summary]:
+    made = []
+    for name, title in TITLES.items():
+        if (result := found.get(name)) is not None:
+            made.append(summarize(title, result.seconds, result.failures))
+            made.append(summarize("  until the last one", [result.total]))
+    return made
+
+
+def _ratios(kinds: Mapping[str, Kind]) -> list[str]:
+    """Ours against the reference: both medians and what one is of the other."""
+    other = kinds.get("reference")
+    if other is None or not other.seconds:
+        return ["ptp and host-local are not installed: nothing to compare with"]
+    theirs = summarize("", other.seconds).p50_ms
+    lines = []
+    for name in ("known", "new"):
+        ours = summarize("", kinds[name].seconds).p50_ms
+        lines.append(
+            f"{TITLES[name]} : ptp + host-local = {ours:.2f} ms : {theirs:.2f} ms"
+            f" = {ours / theirs:.2f}"
+        )
+    return lines
+
+
+def _measure_adds(lab: Lab, count: int, output: Output) -> None:
+    with full_node(lab) as full:
+        kinds = measure(full, count)
+        together = measure_together(full, TOGETHER)
+    where = f"at {FULL} pods on the node"
+    _report(f"CNI ADD {where}", _add_rows(kinds), output)
+    _report(f"CPU of an ADD {where}, all processes", _cpu_rows(kinds), output)
+    _report(f"Stages of an ADD {where}", _stage_rows(kinds), output)
+    _report(f"{TOGETHER} ADDs at once {where}", _together_rows(together), output)
+    if output is Output.TABLE:
+        for line in _ratios(kinds):
+            print(line)
 
 
 def _first_pings(lab: Lab, count: int) -> list[Summary]:
@@ -89,7 +148,7 @@ def _first_pings(lab: Lab, count: int) -> list[Summary]:
 def add(count: Count = 100, output: Format = Output.TABLE) -> None:
     """Time of CNI ADD, from the start of the binary to its result, the pod's policies in force."""
     with _lab(nodes=1) as lab:
-        _report("CNI ADD on one node", _adds(lab, count), output)
+        _measure_adds(lab, count, output)
 
 
 @app.command(name="first-ping")
@@ -99,12 +158,29 @@ def first_ping(count: Count = 40, output: Format = Output.TABLE) -> None:
         _report("After ADD, from another node", _first_pings(lab, count), output)
 
 
+@app.command()
+def claims(
+    count: Annotated[int, typer.Option("--count", "-n", min=1, help="claims to make")] = 20_000,
+    nodes: Annotated[int, typer.Option(min=1, max=5000, help="nodes that claim")] = 64,
+    at_once: Annotated[int, typer.Option(min=1, help="claims that a node has under way")] = 2,
+    folder: Annotated[Path | None, typer.Option(help="for the data of etcd")] = None,
+    output: Format = Output.TABLE,
+) -> None:
+    """Block claims per second, on an etcd and with a service of its own."""
+    result = claiming.measure(nodes=nodes, at_once=at_once, claims=count, folder=folder)
+    if output is Output.JSON:
+        print(json.dumps(claiming.record(result), indent=2))
+    else:
+        for name, text in claiming.lines(result):
+            print(f"{name:15} {text}")
+
+
 @app.callback(invoke_without_command=True)
 def everything(context: typer.Context) -> None:
     """Without a command: all measurements, as tables."""
     if context.invoked_subcommand is None:
         with _lab(nodes=2) as lab:
-            _report("CNI ADD on one node", _adds(lab, 100), Output.TABLE)
+            _measure_adds(lab, 100, Output.TABLE)
             _report("After ADD, from another node", _first_pings(lab, 40), Output.TABLE)
 
 

@@ -1,11 +1,12 @@
-"""Adds pods through the CNI plugin binary, one after another, as a runtime does."""
+"""Pods for the CNI plugin binary: their records and namespaces, and the calls that add them."""
 
+import json
 import secrets
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from bench.spawning import Command
 from deltaplane.v1 import registry_pb2
 from lab import binaries, cni, netns, topology
 from lab.cluster import Lab
@@ -20,6 +21,14 @@ class BenchPod:
     name: str
     netns: str
     attachment: cni.Attachment
+
+    def command(self, command: str) -> Command:
+        """The call of the plugin."""
+        return Command(
+            program=self.attachment.plugin,
+            environment=self.attachment.environment(command),
+            stdin=json.dumps(self.attachment.configuration()).encode(),
+        )
 
 
 @dataclass(slots=True)
@@ -43,13 +52,19 @@ class Adder:
     @contextmanager
     def pods(self, node: str, count: int, *, distinct: bool) -> Iterator[list[BenchPod]]:
         """Pods of one identity, or of one each; they are gone afterwards."""
-        made = [self._prepare(node, number, distinct=distinct) for number in range(count)]
+        made: list[BenchPod] = []
         try:
+            # extend: those that were made go even if the next one cannot be.
+            made.extend(self._prepare(node, number, distinct=distinct) for number in range(count))
             yield made
         finally:
-            for pod in made:
-                cni.delete(pod.attachment)
-                netns.delete(pod.netns)
+            self._remove(made)
+
+    def _remove(self, made: Sequence[BenchPod]) -> None:
+        for pod in made:
+            cni.delete(pod.attachment)
+            netns.delete(pod.netns)
+        if made:
             self._lab.client.registry.DeletePods(
                 registry_pb2.DeletePodsRequest(
                     pods=[registry_pb2.PodRef(namespace=NAMESPACE, name=pod.name) for pod in made]
@@ -76,15 +91,3 @@ class Adder:
                 uid=uid,
             ),
         )
-
-
-def measure_adds(pods: list[BenchPod], samples: Samples) -> None:
-    """Times ADD from the start of the binary to its end."""
-    for pod in pods:
-        started = time.perf_counter()
-        try:
-            cni.add(pod.attachment)
-        except cni.CniError:
-            samples.failures += 1
-        else:
-            samples.seconds.append(time.perf_counter() - started)

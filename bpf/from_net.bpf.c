@@ -2,20 +2,21 @@
 /* tc ingress of the uplink: what other nodes and the world send. */
 #include "deliver.h"
 
-/* On this node, according to its mapping or its block: such a packet does not come from outside. */
-static __always_inline bool is_from_here(const struct dp_mapping *source)
+/* What comes as it is while pods' packets come through the tunnel: a pod's address there is forged. */
+static __always_inline bool should_be_wrapped(const struct dp_mapping *source, bool for_pod)
 {
-	return source->identity == DP_IDENTITY_HOST ||
-	       (source->node_index && source->node_index == own_node_index());
+	return config.tunnel_ifindex && source->node_index && (for_pod || !is_node(source));
 }
 
 /*
  * Precedence; what the operator sees is the name of the outcome:
- * 1. not for a pod of this node (ARP and neighbour discovery included): to the stack
- * 2. for a pod, but cannot be parsed: dropped
- * 3. the source is this node or a pod of it: dropped
- * 4. a fragment whose first one was not seen: dropped
- * 5. ingress policy of the pod, then delivered
+ * 1. ARP and neighbour discovery that is for no pod: to the stack
+ * 2. what cannot be parsed: for a pod dropped, else to the stack
+ * 3. with a tunnel: the source is a pod, or it is a node and this is for a pod: dropped
+ * 4. not for a pod of this node: to the stack
+ * 5. the source is this node or a pod of it: dropped
+ * 6. a fragment whose first one was not seen: dropped
+ * 7. ingress policy of the pod, then delivered
  * A frame with a VLAN tag belongs to a link above this one.
  */
 static __always_inline struct decision decide(struct __sk_buff *skb)
@@ -29,12 +30,17 @@ static __always_inline struct decision decide(struct __sk_buff *skb)
 		return pass(DP_PASS_NOT_FOR_POD);
 	parsed = parse(skb, &p);
 	local = bpf_map_lookup_elem(&addresses, &p.tuple.daddr);
-	if (!local)
+	if (!local && parsed != PARSED)
 		return pass(parsed == PARSED_NEIGHBOUR ? DP_PASS_NEIGHBOUR : DP_PASS_NOT_FOR_POD);
 	if (parsed != PARSED)
 		return drop(parsed == PARSED_MALFORMED ? DP_DROP_MALFORMED : DP_DROP_UNSUPPORTED);
-	identify(&p.tuple.saddr, &source);
-	if (is_from_here(&source))
+	if (local || config.tunnel_ifindex)
+		identify(&p.tuple.saddr, &source);
+	if (should_be_wrapped(&source, local != NULL))
+		return drop(DP_DROP_SPOOFED);
+	if (!local)
+		return pass(DP_PASS_NOT_FOR_POD);
+	if (is_here(&source))
 		return drop(DP_DROP_SPOOFED);
 	if (p.flags & PACKET_FRAGMENT && !complete_fragment(&p))
 		return drop(DP_DROP_FRAGMENT);

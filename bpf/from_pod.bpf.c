@@ -9,11 +9,13 @@ static __always_inline bool is_own_source(const struct dp_endpoint *pod, const s
 	return !is_unspecified(own) && same_address(&p->tuple.saddr, own);
 }
 
-/* Nodes themselves are the routing table's business. */
+/*
+ * With native routing nodes themselves are the routing table's business; with a tunnel the network between the
+ * nodes never sees a pod's address.
+ */
 static __always_inline bool is_behind_other_node(const struct dp_mapping *to)
 {
-	return to->node_index && to->node_index != own_node_index() &&
-	       to->identity != DP_IDENTITY_REMOTE_NODE;
+	return is_elsewhere(to) && (config.tunnel_ifindex || !is_node(to));
 }
 
 /*
@@ -26,8 +28,8 @@ static __always_inline bool is_behind_other_node(const struct dp_mapping *to)
  *  6. a fragment whose first one was not seen: dropped
  *  7. egress policy, connections first
  *  8. a pod of this node: its ingress policy, then delivered
- *  9. an address behind another node: delivered through the uplink
- * 10. this node, other nodes, the world: to the stack
+ *  9. an address behind another node: delivered through the uplink or the tunnel
+ * 10. this node, other nodes (unless there is a tunnel), the world: to the stack
  */
 static __always_inline struct decision decide(struct __sk_buff *skb)
 {

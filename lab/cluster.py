@@ -35,10 +35,19 @@ RESTART_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabConfig:
-    """What to start. nodes: 1..200; name: 1 to 15 of a-z and 0-9, a letter first."""
+    """What to start.
+
+    Attributes:
+        name: 1 to 15 of a-z and 0-9, a letter first.
+        nodes: 1..200.
+        routing: "native" or "vxlan".
+        mtu: of the uplinks, bytes.
+    """
 
     name: str = DEFAULT_NAME
     nodes: int = 3
+    routing: str = "native"
+    mtu: int = topology.DEFAULT_MTU
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,11 +98,11 @@ class Lab:
         """
         config = config or LabConfig()
         # The plan checks name and number before the preflight, which takes longer.
-        network = topology.plan(config.name, config.nodes)
+        network = topology.plan(config.name, config.nodes, routing=config.routing, mtu=config.mtu)
         preflight.require()
         for warning in preflight.warnings():
             progress(warning)
-        return cls(lifecycle.up(config.name, config.nodes, progress), network)
+        return cls(lifecycle.up(network, progress), network)
 
     @classmethod
     def attach(cls, name: str = DEFAULT_NAME) -> "Lab":

@@ -22,6 +22,7 @@ from lab.cluster import Lab, LabConfig
 from lab.killing import Kill
 from lab.pods import Pod
 from lab.probing import ProbeResult
+from lab.topology import DEFAULT_MTU
 
 SHOP = binaries.shop()
 FLOOD_SOURCE = "monitoring/prober-1"
@@ -51,10 +52,12 @@ spec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoConfig:
-    """What to show. keep: leave the lab running; shop: the manifests."""
+    """What to show. keep: leave the lab running; shop: the manifests; the rest as in LabConfig."""
 
     name: str = "demo"
     nodes: int = 3
+    routing: str = "native"
+    mtu: int = DEFAULT_MTU
     keep: bool = False
     shop: Path = SHOP
 
@@ -86,7 +89,10 @@ def run(config: DemoConfig, console: Console | None = None) -> bool:
     found = Findings()
     began = time.monotonic()
     shop = manifests.read([config.shop])
-    lab = Lab.up(LabConfig(name=config.name, nodes=config.nodes), lambda text: _step(out, text))
+    lab = Lab.up(
+        LabConfig(name=config.name, nodes=config.nodes, routing=config.routing, mtu=config.mtu),
+        lambda text: _step(out, text),
+    )
     found.note("lab up", f"{time.monotonic() - began:.1f} s")
     try:
         _tell(lab, shop, out, found)

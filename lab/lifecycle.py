@@ -52,7 +52,7 @@ def topology_of(layout: Layout) -> Topology:
         known = ", ".join(labs())
         there = f"there are: {known}" if known else "start one with `deltaplane lab up`"
         raise NotFound(f"there is no lab {layout.lab!r}; {there}")
-    return plan(record["name"], record["nodes"])
+    return plan(record["name"], record["nodes"], routing=record["routing"], mtu=record["mtu"])
 
 
 def is_running(layout: Layout) -> bool:
@@ -64,15 +64,14 @@ def is_running(layout: Layout) -> bool:
 # --- up ------------------------------------------------------------------------------------------
 
 
-def up(name: str, nodes: int, progress: Progress = quiet) -> Layout:
+def up(network: Topology, progress: Progress = quiet) -> Layout:
     """Starts a lab and waits until every process serves.
 
     Raises:
         Conflict: the name is in use.
         Internal: a process did not come up; the lab is taken away again.
     """
-    network = plan(name, nodes)
-    layout = Layout(lab=name)
+    layout = Layout(lab=network.lab)
     claim(layout)
     try:
         lay_out(layout, network)
@@ -83,7 +82,7 @@ def up(name: str, nodes: int, progress: Progress = quiet) -> Layout:
         start_supervisor(layout)
         await_ready(layout, READY_SECONDS, progress)
     except BaseException:
-        down(name)
+        down(network.lab)
         raise
     return layout
 
@@ -121,7 +120,12 @@ def lay_out(layout: Layout, network: Topology) -> None:
     layout.service_socket("x").parent.mkdir()
     for node in network.nodes:
         layout.node(node.name).state.mkdir(parents=True)
-    record = {"name": layout.lab, "nodes": len(network.nodes)}
+    record = {
+        "name": layout.lab,
+        "nodes": len(network.nodes),
+        "routing": network.routing,
+        "mtu": network.mtu,
+    }
     layout.record.write_bytes(msgspec.json.encode(record))
 
 

@@ -68,7 +68,7 @@ def programs(
     ]
     result += [_service(name, layout, python) for name in ("ipam", "endpoints", "slicer")]
     for node in plan.nodes:
-        result += [_agent(node, layout, python), _podhost(node, layout, python)]
+        result += [_agent(node, plan, layout, python), _podhost(node, layout, python)]
     return tuple(result)
 
 
@@ -95,7 +95,7 @@ def podhost_name(node: str) -> str:
     return f"podhost-{node}"
 
 
-def _agent(node: Node, layout: Layout, python: str) -> Program:
+def _agent(node: Node, plan: Topology, layout: Layout, python: str) -> Program:
     files = layout.node(node.name)
     flags: Mapping[str, str | Path] = {
         "node-name": node.name,
@@ -108,6 +108,7 @@ def _agent(node: Node, layout: Layout, python: str) -> Program:
         "slicer": f"{CONTROL_IPV4}:{PORTS['slicer']}",
         "pin-dir": files.pins,
         "uplink": "uplink",
+        "routing": plan.routing,
         "node-ipv4": node.uplink_ipv4,
         "node-ipv6": node.uplink_ipv6,
         "netns": f"/run/netns/{node.namespace}",

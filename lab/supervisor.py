@@ -21,10 +21,9 @@ from pathlib import Path
 from deltaplane.errors import DeltaplaneError
 from lab import netns, pools, store, supervision
 from lab.layout import Layout
-from lab.pods import read_json
+from lab.lifecycle import topology_of
 from lab.programs import Program, Stage, environment, programs
 from lab.supervision import ProcessState, SupervisorState
-from lab.topology import plan
 
 STOP_SECONDS = 3.0
 """How long a process may take after SIGTERM. The lab is going away: nothing of it is worth more."""
@@ -203,8 +202,7 @@ def main(arguments: Iterable[str] | None = None) -> None:
     parser.add_argument("--lab", required=True)
     options = parser.parse_args(None if arguments is None else list(arguments))
     layout = Layout(lab=options.lab)
-    record = read_json(layout.record)
-    network = plan(record["name"], record["nodes"])
+    network = topology_of(layout)
     etcd = store.etcd(layout.etcd_data)
     todo = programs(network, layout, python=sys.executable, etcd=etcd.argv, etcd_folder=etcd.folder)
     announce = become_daemon()

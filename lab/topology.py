@@ -23,6 +23,11 @@ LAB_NAME = re.compile(r"[a-z][a-z0-9]{0,14}")
 MAX_NODES = 200
 """Node numbers are the last byte of an address; 200 agents are more than one machine carries."""
 
+ROUTINGS = ("native", "vxlan")
+DEFAULT_MTU = 1500
+MTU_RANGE = (1400, 65535)
+"""Bytes of a packet on the fabric; wrapped, IPv6 of 1280 still fits. The most that a veth takes."""
+
 CONTROL_IPV4 = "198.18.0.1"
 CONTROL_IPV6 = "fd98::1"
 
@@ -88,10 +93,14 @@ class Topology:
     Attributes:
         lab: lab name.
         nodes: ordered by number, from 1.
+        routing: one of ROUTINGS.
+        mtu: of the uplinks and what joins them, bytes.
     """
 
     lab: str
     nodes: tuple[Node, ...]
+    routing: str = "native"
+    mtu: int = DEFAULT_MTU
 
     @property
     def control(self) -> str:
@@ -131,12 +140,12 @@ class Topology:
         ]
         fabric = [
             "link set lo up",
-            "link add fabric type bridge mcast_snooping 0",
+            f"link add fabric mtu {self.mtu} type bridge mcast_snooping 0",
             "link set fabric up",
         ]
         for node in self.nodes:
-            control += _port(node, bridge="mgmt", far_end="mgmt")
-            fabric += _port(node, bridge="fabric", far_end="uplink")
+            control += _port(node, bridge="mgmt", far_end="mgmt", mtu=DEFAULT_MTU)
+            fabric += _port(node, bridge="fabric", far_end="uplink", mtu=self.mtu)
         return (
             Batch(namespace=self.control, commands=tuple(control)),
             Batch(namespace=self.fabric, commands=tuple(fabric)),
@@ -144,10 +153,11 @@ class Topology:
         )
 
 
-def _port(node: Node, *, bridge: str, far_end: str) -> tuple[str, ...]:
+def _port(node: Node, *, bridge: str, far_end: str, mtu: int) -> tuple[str, ...]:
     """A veth pair whose far end is born in the node's namespace: moving it costs 29 ms."""
+    peer = f"peer name {far_end} mtu {mtu} netns {node.namespace}"
     return (
-        f"link add {node.name} type veth peer name {far_end} netns {node.namespace}",
+        f"link add {node.name} mtu {mtu} type veth {peer}",
         f"link set {node.name} master {bridge} up",
     )
 
@@ -175,13 +185,17 @@ def check_name(lab: str) -> str:
     return lab
 
 
-def plan(lab: str, nodes: int) -> Topology:
+def plan(lab: str, nodes: int, *, routing: str = "native", mtu: int = DEFAULT_MTU) -> Topology:
     """Computes the network of a lab.
 
     Raises:
         Invalid: a name or a number that cannot be.
     """
     check_name(lab)
+    if routing not in ROUTINGS:
+        raise Invalid("routing", f"{routing!r} is none of {', '.join(ROUTINGS)}")
+    if not MTU_RANGE[0] <= mtu <= MTU_RANGE[1]:
+        raise Invalid("mtu", f"{mtu} is outside {MTU_RANGE[0]}..{MTU_RANGE[1]}")
     if not 1 <= nodes <= MAX_NODES:
         raise Invalid("nodes", f"{nodes} is outside 1..{MAX_NODES}")
     return Topology(
@@ -190,6 +204,8 @@ def plan(lab: str, nodes: int) -> Topology:
             Node(number=number, name=f"node-{number}", namespace=f"dp-{lab}-node-{number}")
             for number in range(1, nodes + 1)
         ),
+        routing=routing,
+        mtu=mtu,
     )
 
 

@@ -13,8 +13,10 @@ from nodeagent.dataplane.config import DataPlaneConfig
 from nodeagent.dataplane.kernel import KernelDataPlane
 from nodeagent.journal import Journal
 from nodeagent.netlink import namespace, sysctl
+from nodeagent.netlink import tunnel as tunnels
 from nodeagent.netlink.channel import Channel
 from nodeagent.netlink.routes import KernelRoutes
+from nodeagent.netlink.tunnel import Tunnel
 from nodeagent.pods import KernelPodLinks
 
 PREFLIGHT_EXIT_CODE = 2
@@ -38,18 +40,20 @@ def main(argv: Sequence[str]) -> int:
 async def _run(config: AgentConfig) -> None:
     uid = statedir.node_uid(config.state_dir)
     journal = Journal(config.state_dir / statedir.JOURNAL_FILE)
+    addresses = config.addresses
     with Channel() as channel:
         uplink = channel.link(config.uplink)
+        tunnel = _tunnel(channel, config, uplink.mtu)
     before = sysctl.differing(sysctl.NODE)
     journal.record_sysctls(before)
     for name in before:
         sysctl.write(name, sysctl.NODE[name])
-    addresses = config.addresses
     dataplane = KernelDataPlane(
         config.pin_dir,
         config=DataPlaneConfig(
             uplink_ifindex=uplink.index,
             uplink_mtu=uplink.mtu,
+            tunnel_ifindex=tunnel.index if tunnel else 0,
             node_ipv4=addresses.ipv4,
             node_ipv6=addresses.ipv6,
         ),
@@ -61,17 +65,28 @@ async def _run(config: AgentConfig) -> None:
             node=NodeFacts(name=config.node_name, uid=uid, addresses=addresses, boot_id=boot_id()),
             journal=journal,
             dataplane=dataplane,
-            routes=KernelRoutes(uplink.index),
+            routes=KernelRoutes(uplink.index, tunnel),
             links=KernelPodLinks(),
             control=control,
             uplink_index=uplink.index,
-            mtu=config.mtu or uplink.mtu,
+            mtu=config.mtu or (tunnel.mtu if tunnel else uplink.mtu),
+            tunnel=tunnel,
         )
         await Agent(parts).run()
     finally:
         await control.close()
         dataplane.close()
         journal.close()
+
+
+def _tunnel(channel: Channel, config: AgentConfig, uplink_mtu: int) -> Tunnel | None:
+    """Makes or adopts the tunnel; with native routing none is left over from an earlier agent."""
+    if config.routing == "native":
+        tunnels.remove(channel)
+        return None
+    return tunnels.ensure(
+        channel, port=config.tunnel_port, uplink_mtu=uplink_mtu, own=config.addresses
+    )
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from nodeagent.execute import RouteTable
 from nodeagent.interfaces import Interfaces
 from nodeagent.journal import Journal
 from nodeagent.knowledge import Knowledge
+from nodeagent.netlink.tunnel import Tunnel
 from nodeagent.plugin import Plugin
 from nodeagent.pods import PodLinks
 from nodeagent.servicer import AgentServicer, Sources
@@ -56,6 +57,7 @@ class Parts:
         control: the services.
         uplink_index: index of the uplink.
         mtu: of pods, bytes.
+        tunnel: this node's end, if packets to other nodes are wrapped.
     """
 
     config: AgentConfig
@@ -67,6 +69,7 @@ class Parts:
     control: ControlPlane
     uplink_index: int
     mtu: int
+    tunnel: Tunnel | None = None
     clock: Clock = field(default_factory=SystemClock)
 
 
@@ -78,7 +81,12 @@ class Agent:
         self._clock = parts.clock
         self._worker = Worker("kernel")
         writer = Worker("journal")
-        self._applier = Applier(parts.dataplane, parts.routes, self._worker)
+        self._applier = Applier(
+            parts.dataplane,
+            parts.routes,
+            self._worker,
+            tunnel=parts.tunnel.own if parts.tunnel else None,
+        )
         self._stream = SlicerStream(clock=parts.clock)
         self._blocks = Blocks(
             parts.journal,
@@ -124,6 +132,10 @@ class Agent:
         async with asyncio.TaskGroup() as group:
             background = [group.create_task(self._applier.run())]
             await self._worker.call(self._parts.dataplane.attach_uplink, self._parts.uplink_index)
+            if self._parts.tunnel is not None:
+                await self._worker.call(
+                    self._parts.dataplane.attach_tunnel, self._parts.tunnel.index
+                )
             await self._spool.replay()
             await self._interfaces.resume()
             listening = asyncio.Event()

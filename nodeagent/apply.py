@@ -12,10 +12,11 @@ import time
 
 from deltaplane.delta.changes import ObjectKey
 from deltaplane.errors import Unavailable
+from deltaplane.model.addresses import AddressPair, to_mapped
 from deltaplane.model.objects import Kind
 from deltaplane.runtime import log
 from nodeagent import steps as s
-from nodeagent.dataplane.port import Applied, CapacityError, DataPlane
+from nodeagent.dataplane.port import Actual, Applied, CapacityError, DataPlane
 from nodeagent.execute import RouteTable, StepFailed, execute
 from nodeagent.plan import Numbers, plan
 from nodeagent.state import Kernel, LocalInterface, Touched, Wanted, everything_in, from_dump
@@ -38,8 +39,15 @@ class Applier:
         refused: objects that are held closed.
     """
 
-    def __init__(self, dataplane: DataPlane, table: RouteTable, worker: Worker) -> None:
-        self.tracker = Tracker()
+    def __init__(
+        self,
+        dataplane: DataPlane,
+        table: RouteTable,
+        worker: Worker,
+        *,
+        tunnel: AddressPair | None = None,
+    ) -> None:
+        self.tracker = Tracker(tunnel)
         self.kernel = Kernel()
         self.applied = 0
         self.complete = False
@@ -54,6 +62,7 @@ class Applier:
         self._current: list[asyncio.Future[None]] = []
         self._onlookers: list[asyncio.Future[None]] = []
         self._unresolved: dict[ObjectKey, Refusal] = {}
+        self._reread = False
         self._stopped = False
 
     async def load(self) -> Applied:
@@ -97,6 +106,10 @@ class Applier:
                 self._work.clear()
                 self._current, self._waiting = self._waiting, []
                 touched, self._pending = self._pending, Touched()
+                if self._reread:
+                    self._reread = False
+                    await self._read_back()
+                    touched.add(everything_in(self.kernel))
                 if touched:
                     self._pending.add(await self._settle(touched))
                 _resolve(self._current)
@@ -106,6 +119,18 @@ class Applier:
             self._stopped = True
             for future in (*self._current, *self._waiting, *self._onlookers):
                 future.cancel()
+
+    async def reread(self) -> None:
+        """Reads the kernel back and makes it what it should be, whoever has written to it.
+
+        Raises:
+            Unavailable: the agent is stopping, or has no complete view to go by yet.
+        """
+        if not self.complete:
+            raise Unavailable("no complete view has been applied yet")
+        self._reread = True
+        self._pending.add(self.tracker.everything())
+        await self.settle()
 
     async def attach(self, local: LocalInterface) -> None:
         """Puts the programs on an interface and makes it known, closed or open as it should be."""
@@ -212,6 +237,21 @@ class Applier:
     async def _read_back(self) -> None:
         actual = await self._worker.call(self._dataplane.dump)
         self.kernel = from_dump(actual, await self._worker.call(self._table.dump))
+        # A half of an interface is none: it is written again, if there is to be one.
+        wanted = {local.ifindex for local in self.tracker.locals.values()}
+        for ifindex in wanted.intersection(await self._worker.call(self._halves, actual)):
+            del self.kernel.endpoints[ifindex]
+
+    def _halves(self, actual: Actual) -> list[int]:
+        """Links of interfaces that do not get the packets to all of their addresses."""
+        return [
+            endpoint.ifindex
+            for endpoint in actual.local_endpoints
+            if any(
+                address and self._dataplane.holder_of(to_mapped(address)) != endpoint.ifindex
+                for address in (endpoint.ipv4, endpoint.ipv6)
+            )
+        ]
 
     def _check_closure(self, wanted: Wanted) -> None:
         """Reports subjects whose policies name what the view lacks: those rules allow nothing."""

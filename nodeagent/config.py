@@ -41,6 +41,10 @@ Targets = Annotated[str, AfterValidator(_targets)]
 """One or more addresses of a service, separated by commas."""
 
 
+Routing = Literal["native", "vxlan"]
+"""How packets reach other nodes."""
+
+
 class AgentConfig(ProcessConfig):
     """Options of `python -m nodeagent`."""
 
@@ -90,7 +94,18 @@ class AgentConfig(ProcessConfig):
         "has let go of it, strict: once every registered one has",
     )
     mtu: int = Field(
-        default=0, ge=0, le=65535, description="MTU of pods, bytes; 0: that of the uplink"
+        default=0,
+        ge=0,
+        le=65535,
+        description="MTU of pods, bytes; 0: that of the uplink, less what the tunnel adds",
+    )
+    routing: Routing = Field(
+        default="native",
+        description="native: other nodes are next hops on the uplink's network; vxlan: packets to "
+        "them are wrapped. The same on all nodes",
+    )
+    tunnel_port: int = Field(
+        default=8472, ge=1, le=65535, description="UDP port of VXLAN, the same on all nodes"
     )
 
     @model_validator(mode="after")

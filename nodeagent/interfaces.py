@@ -36,6 +36,7 @@ from nodeagent.ledger import strays
 from nodeagent.netlink.links import PodLink
 from nodeagent.pods import PodLinks
 from nodeagent.pools import Request, Wish
+from nodeagent.stages import Stage, timed
 from nodeagent.state import LocalInterface
 from nodeagent.tracker import NEVER_OPEN
 from nodeagent.worker import Worker
@@ -155,10 +156,12 @@ class Interfaces:
     async def _attempt(
         self, attachment: Attachment, pod: PodName, netns: int, wish: Wish
     ) -> InterfaceRecord:
-        record = await self._begin(attachment, pod, wish)
+        with timed(Stage.ADDRESS):
+            record = await self._begin(attachment, pod, wish)
         try:
             await self._make(record, netns)
-            await self._writer.call(self._journal.commit, record.number)
+            with timed(Stage.COMMIT):
+                await self._writer.call(self._journal.commit, record.number)
         except _OtherWish:
             await asyncio.shield(self._undo(record))
             raise
@@ -219,8 +222,10 @@ class Interfaces:
     async def _make(self, record: InterfaceRecord, netns: int) -> None:
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._make_link(record, netns))
-                registering = group.create_task(self._control.register(record, self._node))
+                registering = group.create_task(self._register(record))
+                await self._make_link(record, netns)
+                with timed(Stage.WAITING):
+                    await asyncio.wait([registering])
         except ExceptionGroup as failures:
             raise _first(failures) from failures
         found = registering.result()
@@ -228,16 +233,24 @@ class Interfaces:
             raise _OtherWish(found.wish)
         await self._open(record, found)
 
+    async def _register(self, record: InterfaceRecord) -> Registration | Wanted:
+        with timed(Stage.REGISTER):
+            return await self._control.register(record, self._node)
+
     async def _make_link(self, record: InterfaceRecord, netns: int) -> None:
         link = self._link(record)
-        ifindex = await self._links.create(link, netns)
-        await self._applier.attach(_local(record, link, ifindex))
+        with timed(Stage.LINK):
+            ifindex = await self._links.create(link, netns)
+        with timed(Stage.PROGRAM):
+            await self._applier.attach(_local(record, link, ifindex))
 
     async def _open(self, record: InterfaceRecord, registration: Registration) -> None:
         """Waits until the pod's own policies are in force, within bounds."""
         number = record.number
         await self._applier.registered(number, registration.identity, registration.revision)
-        if await self._applier.wait_open(number, OPEN_SECONDS):
+        with timed(Stage.POLICY):
+            is_open = await self._applier.wait_open(number, OPEN_SECONDS)
+        if is_open:
             return
         local = self._applier.tracker.locals[number]
         if self._applier.tracker.wanted_identity(local) in NEVER_OPEN and not registration.has_pod:

@@ -1,14 +1,14 @@
 """What must hold before the agent touches anything. Every problem says how to solve it."""
 
-import errno
 import os
 from pathlib import Path
 
 from nodeagent.config import AgentConfig
 from nodeagent.dataplane import bpffs
 from nodeagent.dataplane import preflight as dataplane
+from nodeagent.netlink import inspect
+from nodeagent.netlink import tunnel as tunnels
 from nodeagent.netlink.channel import Channel
-from nodeagent.netlink.message import NetlinkError
 
 CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21}
 """Bits of linux/capability.h: links and routes; namespaces and BPF."""
@@ -25,6 +25,8 @@ def check(config: AgentConfig) -> tuple[str, ...]:
         return (f"{', '.join(missing)} missing: run the agent as root",)
     problems = [f"{item.what} is missing: {item.how_to_get}" for item in dataplane.check()]
     problems += [*_check_uplink(config), *_check_socket(config.socket)]
+    if config.routing == "vxlan":
+        problems += tunnels.problems()
     if not bpffs.holds(config.pin_dir):
         problems.append(f"--pin-dir {config.pin_dir} is in no BPF file system: {MOUNT}")
     if not _is_writable(config.state_dir):
@@ -40,13 +42,13 @@ def missing_capabilities() -> tuple[str, ...]:
 
 
 def _check_uplink(config: AgentConfig) -> list[str]:
-    try:
-        with Channel() as channel:
-            channel.link(config.uplink)
-    except NetlinkError as error:
-        if error.errno != errno.ENODEV:
-            raise
+    with Channel() as channel:
+        uplink = inspect.find(channel, config.uplink)
+    if uplink is None:
         return [f"there is no link {config.uplink!r}; see --uplink and --netns"]
+    least = tunnels.least_uplink_mtu(config.addresses)
+    if config.routing == "vxlan" and uplink.mtu < least:
+        return [f"{config.uplink} has an MTU of {uplink.mtu} bytes; VXLAN needs {least}"]
     return []
 
 

@@ -42,15 +42,24 @@ class Counts(NamedTuple):
 class Tracker:
     """The desired state of one node.
 
+    Args:
+        tunnel: uplink addresses of this node if it wraps what goes to other nodes.
+
     Attributes:
         node_index: our own number; 0 before the node is registered.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tunnel: AddressPair | None = None) -> None:
         self.node_index = 0
+        self._tunnel = tunnel
         self._view = View()
         self._revision = 0
         self._locals: dict[int, LocalInterface] = {}
+        # Indexes over the interfaces: by link, by address (16 bytes), and those whose registration
+        # is ahead of the view.
+        self._by_link: dict[int, LocalInterface] = {}
+        self._locals_at: dict[bytes, set[int]] = {}
+        self._ahead: set[int] = set()
         # Indexes over the view as of the last `advance`.
         self._holders: dict[bytes, set[ObjectKey]] = {}
         self._addresses: dict[ObjectKey, tuple[bytes, ...]] = {}
@@ -65,20 +74,28 @@ class Tracker:
 
         The view is read until the next call, so it must not change in between without one.
         """
+        if revision < self._revision:
+            # Another lineage: what was covered may be ahead again.
+            self._ahead = {n for n, local in self._locals.items() if local.revision > revision}
         self._view, self._revision = view, revision
         touched = Touched()
         for key in changed:
             self._touch(key, touched)
         # A registration that the stream now covers hands over to the stream.
-        for local in self._locals.values():
-            if local.revision and local.revision <= revision:
-                self._touch_local(local, touched)
+        for number in [n for n in self._ahead if self._locals[n].revision <= revision]:
+            self._ahead.discard(number)
+            self._touch_local(self._locals[number], touched)
         return touched
 
     def add_local(self, local: LocalInterface) -> Touched:
         """An interface is there, or has been registered."""
         touched = self.remove_local(local.number)
         self._locals[local.number] = local
+        self._by_link[local.ifindex] = local
+        for address in map(to_mapped, local.addresses):
+            self._locals_at.setdefault(address, set()).add(local.number)
+        if local.revision > self._revision:
+            self._ahead.add(local.number)
         self._touch_local(local, touched)
         return touched
 
@@ -94,6 +111,13 @@ class Tracker:
         touched = Touched()
         local = self._locals.pop(number, None)
         if local is not None:
+            self._ahead.discard(number)
+            if self._by_link.get(local.ifindex) is local:
+                del self._by_link[local.ifindex]
+            for address in map(to_mapped, local.addresses):
+                self._locals_at[address].discard(number)
+                if not self._locals_at[address]:
+                    del self._locals_at[address]
             self._touch_local(local, touched)
         return touched
 
@@ -140,14 +164,18 @@ class Tracker:
                 policy.
         """
         identities = {
-            local.ifindex: self._identity(local, kernel) for local in self._locals.values()
+            ifindex: self._identity(local, kernel)
+            for ifindex in touched.endpoints
+            if (local := self._by_link.get(ifindex)) is not None
         }
         for ifindex in touched.endpoints:
             in_force = kernel.endpoints.get(ifindex)
             touched.subjects |= {identities.get(ifindex, 0), in_force.identity if in_force else 0}
         touched.subjects.discard(0)
         needed = set(identities.values())
-        locals_by_link = {local.ifindex: local for local in self._locals.values()}
+        if touched.subjects - needed:
+            # Asked of all interfaces only when the touched ones do not answer it.
+            needed |= {self._identity(local, kernel) for local in self._locals.values()}
         return Wanted(
             next_hops=_found(touched.next_hops, self._next_hop),
             ranges=_found(touched.ranges, self._range),
@@ -155,8 +183,8 @@ class Tracker:
             mappings=_found(touched.mappings, self._mapping),
             subjects=_found(touched.subjects & needed, self._policies),
             endpoints={
-                ifindex: _endpoint(locals_by_link[ifindex], identities[ifindex])
-                for ifindex in touched.endpoints & locals_by_link.keys()
+                ifindex: _endpoint(self._by_link[ifindex], identity)
+                for ifindex, identity in identities.items()
             },
         )
 
@@ -190,9 +218,9 @@ class Tracker:
             case Kind.ENDPOINT:
                 held = self._view.endpoints.get(name)
                 self._touch_addresses(key, held.value.addresses if held else None, touched)
-                for local in self._locals.values():
-                    if self._key(local) == name:
-                        self._touch_local(local, touched)
+                local = self._locals.get(int.from_bytes(name[4:]))
+                if local is not None and self._key(local) == name:
+                    self._touch_local(local, touched)
             case Kind.SUBJECT_POLICY:
                 self._touch_subject(int.from_bytes(name), touched)
             case Kind.PEER_SET:
@@ -308,8 +336,10 @@ class Tracker:
 
     def _own_mapping(self, address: bytes) -> Mapping | None:
         """The mapping of an interface that is registered but not streamed yet."""
-        for local in self._locals.values():
-            if address in map(to_mapped, local.addresses) and self._is_ahead(local):
+        # The newest, should there ever be two: the answer must not depend on their order.
+        for number in sorted(self._locals_at.get(address, ()), reverse=True):
+            local = self._locals[number]
+            if self._is_ahead(local):
                 return Mapping(address=address, identity=local.identity, node_index=self.node_index)
         return None
 
@@ -342,7 +372,8 @@ class Tracker:
             return None
         held = self._view.nodes.get(block.node_index.to_bytes(4))
         owner = held.value.addresses if held else None
-        return routes.route(prefix, owner, own=block.node_index == self.node_index)
+        own = block.node_index == self.node_index
+        return routes.route(prefix, owner, own=own, tunnel=self._tunnel)
 
     def _policies(self, identity: int) -> Policies | None:
         held = self._view.subject_policies.get(identity.to_bytes(4))

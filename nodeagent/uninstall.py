@@ -18,6 +18,8 @@ from nodeagent.config import AgentConfig
 from nodeagent.dataplane import bpffs, loader, tc
 from nodeagent.journal import Journal, State
 from nodeagent.netlink import namespace, sysctl
+from nodeagent.netlink import tunnel as tunnels
+from nodeagent.netlink.channel import Channel
 from nodeagent.netlink.links import Links, host_name
 from nodeagent.netlink.routes import KernelRoutes
 
@@ -27,6 +29,7 @@ class Removed:
     """What is gone. links: of half-removed pods; sysctls: names that have their old value again."""
 
     links: tuple[str, ...]
+    tunnel: bool
     routes: int
     pins: tuple[Path, ...]
     sysctls: tuple[str, ...]
@@ -46,11 +49,15 @@ def uninstall(config: AgentConfig) -> Removed:
         for name in stale:
             links.delete(name)
         routes = 0
+        with Channel() as channel:
+            # With it go the routes through it.
+            tunnel = tunnels.remove(channel)
         if (uplink := links.index(config.uplink)) is not None:
             tc.detach(uplink, [tc.Hook.INGRESS])
             routes = _remove_routes(KernelRoutes(uplink))
         return Removed(
             links=stale,
+            tunnel=tunnel,
             routes=routes,
             pins=_remove_pins(config.pin_dir),
             sysctls=_restore_sysctls(journal),
@@ -121,6 +128,7 @@ def main(argv: Sequence[str]) -> int:
     log.get().info(
         "uninstalled",
         links=removed.links,
+        tunnel=removed.tunnel,
         routes=removed.routes,
         pins=[str(folder) for folder in removed.pins],
         sysctls=removed.sysctls,

@@ -2,9 +2,11 @@
 
 import random
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 TESTS = Path(__file__).parent
 
@@ -40,6 +42,13 @@ def pytest_configure(config: pytest.Config) -> None:
     # One seed for the run, drawn here so that it can be printed; xdist hands it to its workers.
     if config.option.hypothesis_seed is None:
         config.option.hypothesis_seed = str(random.SystemRandom().randrange(2**32))
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_they_were() -> Iterator[None]:
+    """A process under test sets the level that it logs from; the next test may count its lines."""
+    yield
+    structlog.reset_defaults()
 
 
 def pytest_report_header(config: pytest.Config) -> str:

@@ -13,7 +13,7 @@
 #include <linux/types.h>
 
 /* Pins lie in <pin directory>/v<version>. */
-#define DP_SCHEMA_VERSION 1
+#define DP_SCHEMA_VERSION 2
 /* Longest entry key in bits: set, peer, protocol, port; and the part that names set and peer only. */
 #define DP_POLICY_BITS	     88
 #define DP_POLICY_PEER_BITS  64
@@ -24,6 +24,12 @@
 #define DP_FIRST_IDENTITY 256
 /* Peers with this bit are classes of prefixes, local to one policy set. */
 #define DP_PEER_CLASS 0x80000000
+
+/* Of every packet in the tunnel. One number: who is who stands in the map, not in the packet. */
+#define DP_TUNNEL_VNI 1
+/* What VXLAN adds to an IP packet, bytes: inner Ethernet, VXLAN and UDP (30), and the outer header. */
+#define DP_TUNNEL_OVERHEAD_IPV4 50
+#define DP_TUNNEL_OVERHEAD_IPV6 70
 
 /* Default capacities of the maps, entries; the agent may ask for others. */
 #define DP_MAX_MAPPINGS	   262144
@@ -91,7 +97,9 @@ enum dp_outcome {
 	DP_DROP_EGRESS_POLICY = 17,
 	DP_DROP_INGRESS_POLICY = 18,
 	DP_DROP_REWRITE_FAILED = 19,
-	DP_OUTCOME_COUNT = 20,
+	DP_DROP_TUNNEL_SENDER = 20,
+	DP_DROP_NOT_HERE = 21,
+	DP_OUTCOME_COUNT = 22,
 };
 
 /* An address, network byte order; IPv4 as ::ffff:a.b.c.d. */
@@ -100,14 +108,18 @@ struct dp_address {
 };
 _Static_assert(sizeof(struct dp_address) == 16, "dp_address");
 
-/* Constants of a loaded program, in .rodata.config. uplink_mtu: bytes, 0: not checked; addresses: zeros: none. */
+/*
+ * Constants of a loaded program, in .rodata.config. uplink_mtu: bytes, 0: not checked; tunnel_ifindex: 0: native
+ * routing; addresses: zeros: none.
+ */
 struct dp_config {
 	__u32 uplink_ifindex;
 	__u32 uplink_mtu;
+	__u32 tunnel_ifindex;
 	struct dp_address node_ipv4;
 	struct dp_address node_ipv6;
 };
-_Static_assert(sizeof(struct dp_config) == 40, "dp_config");
+_Static_assert(sizeof(struct dp_config) == 44, "dp_config");
 
 /* What changes while programs run: map `settings`, key 0. node_index: 0: not registered yet. */
 struct dp_settings {

@@ -84,21 +84,20 @@ static __always_inline struct decision deliver_local(struct __sk_buff *skb, stru
 	return (struct decision){DP_PASS_LOCAL, bpf_redirect_peer(to->ifindex, 0)};
 }
 
-/*
- * To a node. Precedence:
- * 1. no next hop of this family is known: the stack decides
- * 2. the hop limit is used up, or it is larger than the uplink takes: the stack tells the sender
- * 3. out of the uplink, past the stack
- */
-static __always_inline struct decision deliver_remote(struct __sk_buff *skb, struct packet *p,
-						      __u32 node_index)
+/* Whether what is behind the packet's headers fits in an IP packet of the uplink, `overhead` taken off. */
+static __always_inline bool is_too_big(struct __sk_buff *skb, const struct packet *p,
+				       __u32 overhead)
 {
-	struct dp_node *node = bpf_map_lookup_elem(&nodes, &node_index);
+	return config.uplink_mtu && wire_length(skb, p) + overhead > config.uplink_mtu;
+}
+
+/* To a node, as it is, out of the uplink. */
+static __always_inline struct decision deliver_native(struct __sk_buff *skb, struct packet *p,
+						      const struct dp_node *node)
+{
 	struct bpf_redir_neigh hop = {};
 	bool ipv6 = p->flags & PACKET_IPV6;
 
-	if (!config.uplink_ifindex || !node)
-		return pass(DP_PASS_NO_NEXT_HOP);
 	if (!ipv6 && node->has_ipv4) {
 		hop.nh_family = 2; /* AF_INET */
 		hop.ipv4_nh = node->ipv4;
@@ -110,12 +109,57 @@ static __always_inline struct decision deliver_remote(struct __sk_buff *skb, str
 	}
 	if (p->hop_limit <= 1)
 		return pass(DP_PASS_TTL_EXPIRED);
-	if (config.uplink_mtu && wire_length(skb, p) > config.uplink_mtu)
+	if (is_too_big(skb, p, 0))
 		return pass(DP_PASS_TOO_BIG);
 	if (lower_hop_limit(skb, p))
 		return drop(DP_DROP_REWRITE_FAILED);
 	return (struct decision){DP_PASS_REMOTE,
 				 bpf_redirect_neigh(config.uplink_ifindex, &hop, sizeof(hop), 0)};
+}
+
+/* The struct of Linux 5.10; later ones have more behind it, which older kernels refuse. */
+#define TUNNEL_KEY_SIZE offsetof(struct bpf_tunnel_key, local_ipv4)
+
+/*
+ * To a node, wrapped: over IPv4 if both nodes have it, whatever is inside. The outer packet is not to be cut
+ * into fragments; its hop limit has nothing to do with the inner one.
+ */
+static __always_inline struct decision deliver_wrapped(struct __sk_buff *skb, struct packet *p,
+						       const struct dp_node *node)
+{
+	struct bpf_tunnel_key key = {.tunnel_id = DP_TUNNEL_VNI, .tunnel_ttl = 64};
+	bool over_ipv4 = node->has_ipv4 && is_set(&config.node_ipv4);
+	__u64 flags = over_ipv4 ? BPF_F_ZERO_CSUM_TX | BPF_F_DONT_FRAGMENT : BPF_F_TUNINFO_IPV6;
+
+	if (over_ipv4)
+		key.remote_ipv4 = bpf_ntohl(node->ipv4);
+	else if (node->has_ipv6 && is_set(&config.node_ipv6))
+		__builtin_memcpy(key.remote_ipv6, &node->ipv6, 16);
+	else
+		return pass(DP_PASS_NO_NEXT_HOP);
+	if (p->hop_limit <= 1)
+		return pass(DP_PASS_TTL_EXPIRED);
+	if (is_too_big(skb, p, over_ipv4 ? DP_TUNNEL_OVERHEAD_IPV4 : DP_TUNNEL_OVERHEAD_IPV6))
+		return pass(DP_PASS_TOO_BIG);
+	if (lower_hop_limit(skb, p) || bpf_skb_set_tunnel_key(skb, &key, TUNNEL_KEY_SIZE, flags))
+		return drop(DP_DROP_REWRITE_FAILED);
+	return (struct decision){DP_PASS_REMOTE, bpf_redirect(config.tunnel_ifindex, 0)};
+}
+
+/*
+ * To another node. Precedence:
+ * 1. no next hop is known: the stack decides
+ * 2. the hop limit is used up, or it is larger than the way there takes: the stack tells the sender
+ * 3. through the tunnel or out of the uplink, past the stack
+ */
+static __always_inline struct decision deliver_remote(struct __sk_buff *skb, struct packet *p,
+						      __u32 node_index)
+{
+	struct dp_node *node = bpf_map_lookup_elem(&nodes, &node_index);
+
+	if (!config.uplink_ifindex || !node)
+		return pass(DP_PASS_NO_NEXT_HOP);
+	return config.tunnel_ifindex ? deliver_wrapped(skb, p, node) : deliver_native(skb, p, node);
 }
 
 #endif

@@ -15,6 +15,7 @@ from deltaplane.errors import DeltaplaneError, Unavailable
 from deltaplane.runtime import rpc
 from deltaplane.v1 import (
     agent_pb2_grpc,
+    audit_pb2_grpc,
     ipam_pb2_grpc,
     receipts_pb2_grpc,
     registry_pb2_grpc,
@@ -131,6 +132,16 @@ class Client:
     def receipts(self) -> receipts_pb2_grpc.ReceiptsStub:
         """Where something is enforced. Iterate its streams inside `translated`."""
         return receipts_pb2_grpc.ReceiptsStub(self._channel("the slicer", self.targets.slicer))
+
+    @cached_property
+    def records(self) -> audit_pb2_grpc.AddressRecordsStub:
+        """Addresses as etcd has them."""
+        channel = self._channel("the endpoint registry", self.targets.registry)
+        return audit_pb2_grpc.AddressRecordsStub(channel)
+
+    def node_addresses(self, target: str) -> audit_pb2_grpc.NodeAddressesStub:
+        """Addresses as one node has them."""
+        return audit_pb2_grpc.NodeAddressesStub(self._channel("the agent", target))
 
     def agent(self, target: str) -> agent_pb2_grpc.AgentStub:
         """One node's agent."""

@@ -86,6 +86,26 @@ def targets(options: Options) -> Targets:
     )
 
 
+def agents(options: Options) -> Mapping[str, str]:
+    """The targets of a lab's agents by node; none where services are named instead of a lab.
+
+    Raises:
+        Invalid: as `resolve`.
+        NotFound: as `targets`.
+    """
+    from lab import lifecycle
+    from lab.layout import Layout
+
+    choice = resolve(options, os.environ, running_labs())
+    if isinstance(choice, Targets):
+        return {}
+    layout = Layout(lab=choice)
+    return {
+        node.name: f"unix:{layout.node(node.name).agent_socket}"
+        for node in lifecycle.topology_of(layout).nodes
+    }
+
+
 def running_labs() -> tuple[str, ...]:
     """Names of the labs whose supervisor is alive."""
     from lab import lifecycle

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deltaplane.cli.options import Files, LabName, Output
+from deltaplane.cli.options import Files, LabName, Mtu, Output, Routing
 
 if TYPE_CHECKING:
     from deltaplane.cli.context import Options
@@ -46,14 +46,18 @@ def up(
     context: typer.Context,
     nodes: Annotated[int, typer.Option(help="Number of nodes, 1 to 200.")] = 3,
     name: Annotated[str, typer.Option(help="Name of the lab.", show_default="lab")] = "",
+    routing: Routing = "native",
+    mtu: Mtu = 1500,
 ) -> None:
     """Start a lab: etcd, the services, and one agent per node, each node a network namespace.
 
-    Example: deltaplane lab up --nodes 3
+    Example: deltaplane lab up --nodes 3 --routing vxlan --mtu 9000
     """
     from lab.cluster import Lab, LabConfig
 
-    lab = Lab.up(LabConfig(name=name or _lab_option(context) or "lab", nodes=nodes), _tell)
+    chosen = name or _lab_option(context) or "lab"
+    config = LabConfig(name=chosen, nodes=nodes, routing=routing, mtu=mtu)
+    lab = Lab.up(config, _tell)
     typer.echo(f"lab {lab.layout.lab} is up: {nodes} nodes; end it with `deltaplane lab down`")
 
 
@@ -182,7 +186,7 @@ def status(context: typer.Context, name: LabName = "", output: Output = "table")
 
     form = out.choose(output)
     layout = Layout(lab=_chosen(context, name))
-    lifecycle.topology_of(layout)
+    network = lifecycle.topology_of(layout)
     state = supervision.read(layout)
     if state is None:
         raise NotFound(f"the supervisor of lab {layout.lab} has written no state")
@@ -199,6 +203,10 @@ def status(context: typer.Context, name: LabName = "", output: Output = "table")
         for process, known in state.processes.items()
     ]
     out.show(records, form)
+    _tell(
+        f"{len(network.nodes)} nodes, {network.routing} routing, "
+        f"uplinks with an MTU of {network.mtu} bytes"
+    )
     if not alive:
         _tell(f"the supervisor is dead; clean up: deltaplane lab down --name {layout.lab}")
     if not alive or not state.ready:
@@ -211,6 +219,8 @@ def demo(
     ] = False,
     nodes: Annotated[int, typer.Option(help="Number of nodes, 2 or more.", min=2)] = 3,
     name: Annotated[str, typer.Option(help="Name of the lab.")] = "demo",
+    routing: Routing = "native",
+    mtu: Mtu = 1500,
 ) -> None:
     """Show all of it: a web shop, its policies, and no packet lost while everything is killed.
 
@@ -218,5 +228,6 @@ def demo(
     """
     from lab import demo as story
 
-    if not story.run(story.DemoConfig(name=name, nodes=nodes, keep=keep)):
+    config = story.DemoConfig(name=name, nodes=nodes, keep=keep, routing=routing, mtu=mtu)
+    if not story.run(config):
         raise typer.Exit(1)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from deltaplane.cli import describing, getting, labbing, policing, reporting
+from deltaplane.cli import checking, describing, getting, labbing, policing, reporting
 from deltaplane.errors import DeltaplaneError, Unavailable
 
 EXIT_FAILED = 1
@@ -46,6 +46,7 @@ app.add_typer(labbing.app, name="lab")
 app.add_typer(getting.app, name="get")
 app.add_typer(describing.app, name="describe")
 app.add_typer(policing.app, name="policy")
+app.add_typer(checking.app, name="ipam")
 app.command("status")(reporting.status)
 app.command("demo")(labbing.demo)
 

@@ -11,6 +11,14 @@ Files = Annotated[
     list[str],
     typer.Option("--filename", "-f", help="Kubernetes YAML; repeatable; - is standard input."),
 ]
+Routing = Annotated[
+    str,
+    typer.Option(
+        help="How pods of different nodes meet: native (routed on the uplinks' network) or vxlan.",
+        metavar="native|vxlan",
+    ),
+]
+Mtu = Annotated[int, typer.Option(help="Bytes of a packet on the uplinks.", metavar="BYTES")]
 LabName = Annotated[
     str,
     typer.Option(

@@ -133,6 +133,28 @@ class Log:
                 return max(applied, segment.unchanged_until)
         return self.head
 
+    def unwritten_until(self, revision: int) -> int:
+        """The newest revision after this one before which nothing was written at all.
+
+        More than `effective` may ask: what came and went inside a segment has left no change here,
+        but another replica may have shown it to its agents.
+        """
+        if not self.start <= revision <= self.head:
+            return revision
+        for segment in self._segments[self._first_after(revision) :]:
+            if segment.events is None:
+                return revision
+            if (later := bisect.bisect_right(segment.events, revision)) < len(segment.events):
+                return segment.events[later] - 1
+        return self.head
+
+    def changed_at(self, after: int) -> float | None:
+        """When the first change after a revision was published, seconds; None: no change."""
+        for segment in self._segments[self._first_after(after) :]:
+            if segment.changes:
+                return segment.closed_at
+        return None
+
     def oldest_change_between(self, after: int, through: int) -> int | None:
         """When the first change of (after, through] was seen, Unix nanoseconds; None: no change."""
         for segment in self._segments[self._first_after(after) :]:

@@ -29,6 +29,12 @@ from deltaplane.delta.view import Outcome, View
 BOOKMARK_SECONDS = 1.0
 """An agent hears from us at least this often."""
 
+WATERMARK_SECONDS = 0.05
+"""A new watermark comes to an agent at most this often, and …"""
+
+WATERMARK_SECONDS_PER_READER = 0.0002
+"""… for all agents together not more than 5,000 times a second."""
+
 DIGEST_EVERY = 5
 """Every so many barriers carry the root digest."""
 
@@ -55,6 +61,10 @@ class Reader:
         outbox: encoded frames or chunks, shared with other readers; all are needed before the next
             barrier.
         snapshots: how many were started.
+        snapshot_revision: what the last one of them shows.
+        snapshot_after: the last barrier before that snapshot: a later one proves it.
+        renew: a snapshot is due instead of what comes next.
+        watermarks: of the last barrier, as `Sender.watermarks`.
         barriers: how many were sent.
         barrier_revision: of the last one.
         barrier_at: when it was sent, seconds.
@@ -73,6 +83,10 @@ class Reader:
     control: deque[bytes] = field(default_factory=deque)
     outbox: deque[bytes] = field(default_factory=deque)
     snapshots: int = 0
+    snapshot_revision: int = 0
+    snapshot_after: int = 0
+    renew: bool = False
+    watermarks: tuple[int, int] = (0, 0)
     barriers: int = 0
     barrier_revision: int = 0
     barrier_at: float = float("-inf")
@@ -105,7 +119,11 @@ class Published:
 
 
 class Sender:
-    """One lineage's view, published to any number of readers."""
+    """One lineage's view, published to any number of readers.
+
+    Attributes:
+        watermarks: revisions that every live node, and every registered node, has passed.
+    """
 
     def __init__(
         self,
@@ -124,6 +142,7 @@ class Sender:
         for change in objects:
             self.view.apply(change)
         self.readers: dict[str, Reader] = {}
+        self.watermarks = (0, 0)
         self._server_id = server_id
         self._encoder = encoder
         self._log = Log(encoder, revision, limits or Limits())
@@ -137,6 +156,11 @@ class Sender:
     def head(self) -> int:
         """Newest revision scanned."""
         return self._log.head
+
+    @property
+    def cut(self) -> int:
+        """The last revision at which the view is known exactly: nothing was written since."""
+        return self._log.cut
 
     # --- the writer ------------------------------------------------------------------------------
 
@@ -179,6 +203,19 @@ class Sender:
         self._log.head = max(self._log.head, revision)
         self._scanned(wall_ns)
 
+    def set_watermarks(self, live: int, strict: int) -> bool:
+        """Takes new watermarks, which every agent hears of soon; False: they are known."""
+        if self.watermarks == (live, strict):
+            return False
+        self.watermarks = live, strict
+        self._barriers.clear()
+        return True
+
+    def passed(self) -> tuple[int, int]:
+        """The watermarks, moved on to where something was written again: that much they prove."""
+        live, strict = (self._log.unwritten_until(w) if w else 0 for w in self.watermarks)
+        return live, strict
+
     def _scanned(self, wall_ns: int) -> None:
         self._head_unix_ns = wall_ns
         self._barriers.clear()
@@ -188,10 +225,17 @@ class Sender:
     def is_behind(self, hello: Hello) -> bool:
         """Whether the agent has seen revisions that we have not: it must wait or go elsewhere."""
         seen = max(hello.applied_revision, hello.floor_revision)
-        return hello.lineage == self.lineage and seen > self.head
+        # Without a lineage, the floor is what the agent was told when it registered.
+        return hello.lineage in (b"", self.lineage) and seen > self.head
 
-    def connect(self, hello: Hello, *, node_index: int, now: float) -> Reader:
+    def connect(self, hello: Hello, *, node_index: int, now: float, fenced: bool = False) -> Reader:
         """Admits an agent, in place of an older stream of the same node.
+
+        Args:
+            hello: its first message.
+            node_index: number of its node.
+            now: seconds.
+            fenced: the node is: it gets a snapshot, whatever it holds.
 
         Raises:
             StreamBroken: no common protocol version, or `is_behind`.
@@ -203,7 +247,7 @@ class Sender:
             )
         if self.is_behind(hello):
             raise StreamBroken(f"the agent has seen more than revision {self.head}")
-        cut = self._resumable_from(hello)
+        cut = None if fenced else self._resumable_from(hello)
         reader = Reader(
             node=hello.node,
             node_index=node_index,
@@ -247,6 +291,18 @@ class Sender:
         if self.readers.get(reader.node) is reader:
             del self.readers[reader.node]
 
+    def renew(self, reader: Reader) -> None:
+        """Gives a connected agent a snapshot, once what is on its way has been sent."""
+        reader.renew = True
+
+    def is_renewed(self, reader: Reader, since: int) -> bool:
+        """Whether the agent has applied a snapshot of this revision or a later one."""
+        return (
+            reader.snapshot_revision >= since
+            and reader.applied >= reader.snapshot_revision
+            and reader.applied > reader.snapshot_after
+        )
+
     def say(self, reader: Reader, message: Control) -> None:
         """Puts a message in front of everything else."""
         self._say(reader, message)
@@ -282,6 +338,13 @@ class Sender:
         """The newest revision that the agent provably agrees with; 0 before its first Ack."""
         return self._log.effective(reader.applied) if reader.applied else 0
 
+    def current_at(self, reader: Reader, now: float) -> float | None:
+        """When the agent was last up to date, seconds; None: not since it is connected."""
+        if not reader.applied:
+            return None
+        changed_at = self._log.changed_at(reader.applied)
+        return now if changed_at is None else changed_at
+
     def unacknowledged_since_ns(self, reader: Reader) -> int | None:
         """When its oldest unacknowledged change was seen, Unix ns; None: there is none."""
         return self._log.oldest_change_between(reader.applied, self._log.cut)
@@ -314,11 +377,15 @@ class Sender:
 
     def bookmark_at(self, reader: Reader) -> float:
         """When `poll` will have something to say even if nothing happens, seconds."""
-        return reader.barrier_at + BOOKMARK_SECONDS
+        if reader.watermarks == self.watermarks:
+            return reader.barrier_at + BOOKMARK_SECONDS
+        pause = max(WATERMARK_SECONDS, WATERMARK_SECONDS_PER_READER * len(self.readers))
+        return reader.barrier_at + min(pause, BOOKMARK_SECONDS)
 
     def _refill(self, reader: Reader) -> bool:
         """Puts what lies between cursor and last cut into the outbox; False: nothing does."""
-        if (frames := self._log.read(reader.cursor)) is None:
+        frames = None if reader.renew else self._log.read(reader.cursor)
+        if frames is None:
             self._start_snapshot(reader)
             return True
         if reader.cursor != self._log.cut:
@@ -328,6 +395,8 @@ class Sender:
 
     def _start_snapshot(self, reader: Reader) -> None:
         reader.snapshots += 1
+        reader.snapshot_revision, reader.snapshot_after = self.head, reader.barrier_revision
+        reader.renew = False
         reader.cursor, reader.through = self._log.cut, self.head
         reader.outbox.extend(self._snapshots.messages(reader.snapshots, self.head))
 
@@ -337,7 +406,7 @@ class Sender:
         In the middle of a snapshot or merge the sign of life repeats the last revision.
         """
         complete = not reader.outbox
-        due = now >= reader.barrier_at + BOOKMARK_SECONDS
+        due = now >= self.bookmark_at(reader)
         if not due and not (complete and reader.through > reader.barrier_revision):
             return None
         if not complete:
@@ -348,6 +417,7 @@ class Sender:
     def _next_barrier(self, reader: Reader, revision: int, now: float) -> bytes:
         reader.barrier_revision, reader.barrier_at = revision, now
         reader.barriers += 1
+        reader.watermarks = self.watermarks
         # The view, and with it the digest, is known at the last cut; nothing has changed up to
         # head.
         with_digest = revision >= self._log.cut and reader.barriers % DIGEST_EVERY == 0
@@ -356,11 +426,14 @@ class Sender:
     def _encoded_barrier(self, revision: int, *, with_digest: bool) -> bytes:
         key = (revision, with_digest)
         if key not in self._barriers:
+            live, strict = self.passed()
             self._barriers[key] = self._encoder.control(
                 Barrier(
                     revision=revision,
                     head_revision=self.head,
                     head_unix_ns=self._head_unix_ns,
+                    watermark_revision=live,
+                    strict_watermark_revision=strict,
                     root_digest=self.view.digest.root if with_digest else b"",
                 )
             )

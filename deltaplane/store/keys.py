@@ -47,6 +47,8 @@ COVERAGE = PROGRESS + "coverage/"
 WATERMARK = PROGRESS + "watermark"
 FENCE_EPOCH = PROGRESS + "fence-epoch"
 """Written whenever a fence goes: no watermark is computed from a view that still has it."""
+JOINS = PROGRESS + "joins"
+"""Written whenever a replica begins to cover a node: no fence comes for a node that is back."""
 
 
 def node(name: str) -> str:

@@ -36,15 +36,9 @@ def pointers(key: str, value: bytes) -> frozenset[str]:
     return frozenset()
 
 
-def freed_block_of(key: str) -> str:
-    """The key of the block that a key below FREED_BLOCKS says is not owned."""
-    return keys.BLOCKS + key.removeprefix(keys.FREED_BLOCKS)
-
-
-def prefix_of(key: str) -> Prefix:
-    """The range that a key below BLOCKS or FREED_BLOCKS names.
-
-    Raises:
-        ValueError: it names none.
-    """
-    return Prefix.parse("/".join(key.rpartition("/")[2].rsplit("-", 1)))
+def freed_prefix(key: str) -> Prefix | None:
+    """The block that a key below FREED_BLOCKS is about; None when it names none."""
+    try:
+        return Prefix.parse("/".join(key.removeprefix(keys.FREED_BLOCKS).rsplit("-", 1)))
+    except ValueError:
+        return None

@@ -11,8 +11,9 @@ import socket
 import struct
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from time import perf_counter
 
-from deltaplane.runtime import log
+from deltaplane.runtime import log, metrics
 from nodeagent.cni import netconf, protocol, result
 from nodeagent.cni.netconf import Call
 from nodeagent.cni.result import CniError, Code
@@ -24,6 +25,10 @@ MAX_CALLS = 64
 """Calls at once; others wait in the listen queue. Kubelet starts 10 pods at a time or so."""
 
 BACKLOG = 256
+
+_CALL_SECONDS = metrics.histogram(
+    "cni_call_seconds", "CNI calls from the shim's connection to the answer", ("command",)
+)
 
 Handler = Callable[[Call, int | None], Awaitable[bytes]]
 """Takes a call and the descriptor of its network namespace (None: the runtime gave none that
@@ -76,6 +81,7 @@ class CniServer:
 
     async def _serve(self, connection: socket.socket) -> None:
         descriptors: list[int] = []
+        started = perf_counter()
         try:
             with connection:
                 connection.setblocking(False)  # noqa: FBT003 - a builtin
@@ -89,6 +95,8 @@ class CniServer:
                 # A caller that is gone: the runtime has given up and will say DEL.
                 with contextlib.suppress(OSError):
                     await loop.sock_sendall(connection, protocol.encode_answer(answer))
+                if request.command in netconf.REQUIRED:
+                    _CALL_SECONDS.labels(request.command).observe(perf_counter() - started)
         except (protocol.ProtocolError, TimeoutError, OSError) as error:
             log.get().warning("cni_request_refused", reason=str(error) or type(error).__name__)
         finally:

@@ -5,13 +5,16 @@ import struct
 from socket import htonl, htons, ntohl, ntohs
 from typing import NamedTuple
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 POLICY_BITS = 88
 POLICY_PEER_BITS = 64
 POLICY_PROTO_BITS = 72
 PREFIX_SET_BITS = 32
 FIRST_IDENTITY = 256
 PEER_CLASS = 0x80000000
+TUNNEL_VNI = 1
+TUNNEL_OVERHEAD_IPV4 = 50
+TUNNEL_OVERHEAD_IPV6 = 70
 MAX_MAPPINGS = 262144
 MAX_RANGES = 65536
 MAX_NODES = 16384
@@ -83,9 +86,11 @@ class Outcome(enum.IntEnum):
     DROP_EGRESS_POLICY = 17
     DROP_INGRESS_POLICY = 18
     DROP_REWRITE_FAILED = 19
+    DROP_TUNNEL_SENDER = 20
+    DROP_NOT_HERE = 21
 
 
-OUTCOME_COUNT = 20
+OUTCOME_COUNT = 22
 
 
 _ADDRESS = struct.Struct("=16s")
@@ -108,27 +113,30 @@ class Address(NamedTuple):
         return cls(v[0])
 
 
-_CONFIG = struct.Struct("=II16s16s")
-CONFIG_SIZE = 40
+_CONFIG = struct.Struct("=III16s16s")
+CONFIG_SIZE = 44
 
 
 class Config(NamedTuple):
-    """Constants of a loaded program, in .rodata.config. uplink_mtu: bytes, 0: not checked; addresses: zeros: none."""
+    """Constants of a loaded program, in .rodata.config. uplink_mtu: bytes, 0: not checked; tunnel_ifindex: 0: native
+    routing; addresses: zeros: none.
+    """
 
     uplink_ifindex: int
     uplink_mtu: int
+    tunnel_ifindex: int
     node_ipv4: bytes
     node_ipv6: bytes
 
     def pack(self) -> bytes:
         """The bytes in the map."""
-        return _CONFIG.pack(self.uplink_ifindex, self.uplink_mtu, self.node_ipv4, self.node_ipv6)
+        return _CONFIG.pack(self.uplink_ifindex, self.uplink_mtu, self.tunnel_ifindex, self.node_ipv4, self.node_ipv6)
 
     @classmethod
     def unpack(cls, data: bytes) -> "Config":
         """Undoes `pack`."""
         v = _CONFIG.unpack(data)
-        return cls(v[0], v[1], v[2], v[3])
+        return cls(v[0], v[1], v[2], v[3], v[4])
 
 
 _SETTINGS = struct.Struct("=I")

@@ -14,6 +14,7 @@ class DataPlaneConfig:
         uplink_ifindex: link to the other nodes; 0: there is none, the stack routes everything.
         uplink_mtu: bytes of an IP packet that fit; 0: not checked. Larger ones go to the stack,
             which tells the sender.
+        tunnel_ifindex: link that wraps what goes to other nodes; 0: native routing.
         node_index: number of this node; 0: not registered yet, or as an earlier agent has set it.
         node_ipv4: 4 bytes, own address as other nodes see it, or None.
         node_ipv6: 16 bytes, own address as other nodes see it, or None.
@@ -21,6 +22,7 @@ class DataPlaneConfig:
 
     uplink_ifindex: int = 0
     uplink_mtu: int = 0
+    tunnel_ifindex: int = 0
     node_index: int = 0
     node_ipv4: bytes | None = None
     node_ipv6: bytes | None = None
@@ -30,6 +32,7 @@ class DataPlaneConfig:
         return abi.Config(
             uplink_ifindex=self.uplink_ifindex,
             uplink_mtu=self.uplink_mtu,
+            tunnel_ifindex=self.tunnel_ifindex,
             node_ipv4=NO_ADDRESS if self.node_ipv4 is None else V4_MAPPED + self.node_ipv4,
             node_ipv6=self.node_ipv6 or NO_ADDRESS,
         )

@@ -28,6 +28,7 @@ class FakeDataPlane:
         node_index: as set; 0 before.
         pods: links that attach_pod was called for, in order, repeats included.
         uplinks: the same for attach_uplink.
+        tunnels: the same for attach_tunnel.
         grace_periods: how often synchronize was called.
         denied: what `denials` answers.
     """
@@ -45,6 +46,7 @@ class FakeDataPlane:
         self.node_index = 0
         self.pods: list[int] = []
         self.uplinks: list[int] = []
+        self.tunnels: list[int] = []
         self.grace_periods = 0
         self.denied: tuple[DenialCount, ...] = ()
 
@@ -197,6 +199,10 @@ class FakeDataPlane:
     def attach_uplink(self, ifindex: int) -> None:
         """Puts from_net on the uplink, replacing earlier ones atomically."""
         self.uplinks.append(ifindex)
+
+    def attach_tunnel(self, ifindex: int) -> None:
+        """Puts from_tunnel on the tunnel, replacing earlier ones atomically."""
+        self.tunnels.append(ifindex)
 
     def close(self) -> None:
         """Closes descriptors; pinned maps and attached programs stay."""

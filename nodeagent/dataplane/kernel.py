@@ -222,6 +222,11 @@ class KernelDataPlane:
         """Puts from_net on the uplink, replacing earlier ones atomically."""
         tc.attach(ifindex, {tc.Hook.INGRESS: ("from_net", self._loaded.programs["from_net"])})
 
+    def attach_tunnel(self, ifindex: int) -> None:
+        """Puts from_tunnel on the tunnel, replacing earlier ones atomically."""
+        program = self._loaded.programs["from_tunnel"]
+        tc.attach(ifindex, {tc.Hook.INGRESS: ("from_tunnel", program)})
+
     def close(self) -> None:
         """Closes descriptors; pinned maps and attached programs stay."""
         self._grace.close()

@@ -14,7 +14,7 @@ from typing import Self
 from nodeagent.dataplane import abi, bpffs, libbpf
 from nodeagent.dataplane.maps import KernelMap, Shape, open_pinned, shape_of
 
-PROGRAMS = ("from_pod", "to_pod", "from_net")
+PROGRAMS = ("from_pod", "to_pod", "from_net", "from_tunnel")
 CONFIG_MAP = ".rodata.config"
 
 _PACKAGE = Path(__file__).resolve().parent

@@ -256,6 +256,10 @@ class DataPlane(Protocol):
         """Removes interfaces from both tables."""
         ...
 
+    def holder_of(self, address: bytes) -> int | None:
+        """The link that packets to an address (16 bytes) go to; None: no local pod has it."""
+        ...
+
     def set_node_index(self, node_index: int) -> None:
         """Says which node this is, 1 or more, as soon as it is registered."""
         ...
@@ -286,6 +290,10 @@ class DataPlane(Protocol):
 
     def attach_uplink(self, ifindex: int) -> None:
         """Puts from_net on the uplink, replacing earlier ones atomically."""
+        ...
+
+    def attach_tunnel(self, ifindex: int) -> None:
+        """Puts from_tunnel on the tunnel, replacing earlier ones atomically."""
         ...
 
     def close(self) -> None:

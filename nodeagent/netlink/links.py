@@ -12,6 +12,7 @@
 import errno
 import hashlib
 import re
+import socket
 from dataclasses import dataclass
 
 from deltaplane.model.addresses import AddressPair
@@ -141,12 +142,14 @@ class Links:
             mtu=link.mtu,
         )
         self._channel.run([pair])
-        index = self._channel.link(link.host_name).index
+        # An ioctl: a netlink look-up would collect all statistics of the link.
+        index = socket.if_nametoindex(link.host_name)
         try:
             sysctl.set_for_link(sysctl.HOST_LINK, link.host_name)
             self._channel.run(host_messages(link, index))
-            with namespace.inside(netns, self._home, lambda: _prepare(link)) as pod:
-                pod.run(pod_messages(link, pod.link(link.ifname).index))
+            pod, pod_index = namespace.inside(netns, self._home, lambda: _prepare(link))
+            with pod:
+                pod.run(pod_messages(link, pod_index))
         except BaseException:
             self._channel.run([message.delete_link(index, link.host_name)])
             raise
@@ -228,7 +231,10 @@ class Links:
         return self._channel.dump(request)
 
 
-def _prepare(link: PodLink) -> Channel:
-    """Inside the pod: settings that must precede the link's start, a socket that stays there."""
+def _prepare(link: PodLink) -> tuple[Channel, int]:
+    """Inside the pod: settings that must precede the link's start.
+
+    Returns a socket that stays there, and the link's index.
+    """
     sysctl.set_for_link(sysctl.POD_LINK, link.ifname)
-    return Channel()
+    return Channel(), socket.if_nametoindex(link.ifname)

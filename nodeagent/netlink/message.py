@@ -30,13 +30,17 @@ NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE = 0x100, 0x200, 0x400
 NLM_F_DUMP = 0x300
 
 AF_INET, AF_INET6 = 2, 10
-IFF_UP = 1
+IFF_UP, IFF_NOARP = 1, 0x80
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINKINFO = 1, 3, 4, 18
 IFLA_AF_SPEC, IFLA_NET_NS_FD, IFLA_IFALIAS = 26, 28, 20
+IFLA_NUM_TX_QUEUES, IFLA_NUM_RX_QUEUES = 31, 32
 IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER = 1, 2, 1
 IFLA_INET6_ADDR_GEN_MODE, ADDR_GEN_NONE = 8, 1
+IFLA_VXLAN_LEARNING, IFLA_VXLAN_PORT, IFLA_VXLAN_COLLECT_METADATA = 7, 15, 25
 IFA_ADDRESS, IFA_LOCAL, IFA_FLAGS, IFA_F_NODAD = 1, 2, 8, 0x02
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_TABLE = 1, 4, 5, 15
+RTA_PRIORITY, RTA_PREFSRC, RTA_METRICS, RTAX_MTU = 6, 7, 8, 2
+RTA_ENCAP_TYPE, RTA_ENCAP, LWTUNNEL_ENCAP_IP, LWTUNNEL_ENCAP_IP6 = 21, 22, 2, 4
 RTNH_F_ONLINK = 4
 RT_TABLE_MAIN = 254
 RT_SCOPE_UNIVERSE, RT_SCOPE_LINK = 0, 253
@@ -139,13 +143,16 @@ def new_veth(
 ) -> Message:
     """A pair of links; the pod's end is born in the pod's namespace.
 
-    Moving it there later would wait for an RCU grace period (29 ms). Both ends are down.
+    Moving it there later would wait for an RCU grace period (29 ms). Both ends are down. They have
+    one queue: the kernel uses no more unless it is told to, but makes one for each possible CPU.
     """
+    queues = number_attribute(IFLA_NUM_TX_QUEUES, 1) + number_attribute(IFLA_NUM_RX_QUEUES, 1)
     peer = (
         IFINFO.pack(0, 0, 0, 0, 0)
         + text_attribute(IFLA_IFNAME, pod_name)
         + attribute(IFLA_ADDRESS, pod_mac)
         + number_attribute(IFLA_MTU, mtu)
+        + queues
         + number_attribute(IFLA_NET_NS_FD, netns_fd)
     )
     info = text_attribute(IFLA_INFO_KIND, "veth") + attribute(
@@ -156,10 +163,41 @@ def new_veth(
         + text_attribute(IFLA_IFNAME, host_name)
         + attribute(IFLA_ADDRESS, host_mac)
         + number_attribute(IFLA_MTU, mtu)
+        + queues
         + attribute(IFLA_LINKINFO, info)
     )
     flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL
     return Message(RTM_NEWLINK, flags, body, f"create link pair {host_name}, {pod_name}")
+
+
+def new_vxlan(name: str, port: int) -> Message:
+    """A VXLAN link that is told with each packet where it goes, and tells where one came from.
+
+    port: UDP, of both ends. It is down.
+    """
+    data = (
+        attribute(IFLA_VXLAN_COLLECT_METADATA, b"\1")
+        + attribute(IFLA_VXLAN_LEARNING, b"\0")
+        + attribute(IFLA_VXLAN_PORT, port.to_bytes(2))
+    )
+    info = text_attribute(IFLA_INFO_KIND, "vxlan") + attribute(IFLA_INFO_DATA, data)
+    body = IFINFO.pack(0, 0, 0, 0, 0) + text_attribute(IFLA_IFNAME, name)
+    flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL
+    return Message(
+        RTM_NEWLINK, flags, body + attribute(IFLA_LINKINFO, info), f"create VXLAN link {name}"
+    )
+
+
+def tunnel_up(index: int, what: str, mtu: int) -> Message:
+    """Brings a link up on which nobody asks for neighbours; it has no address of its own."""
+    wanted = IFF_UP | IFF_NOARP
+    mode = attribute(IFLA_INET6_ADDR_GEN_MODE, bytes((ADDR_GEN_NONE,)))
+    body = (
+        IFINFO.pack(0, 0, index, wanted, wanted)
+        + number_attribute(IFLA_MTU, mtu)
+        + attribute(IFLA_AF_SPEC, attribute(AF_INET6, mode))
+    )
+    return Message(RTM_SETLINK, NLM_F_ACK, body, f"bring up {what}")
 
 
 def link_up(index: int, what: str, *, link_local: bool = True, alias: str = "") -> Message:
@@ -229,6 +267,7 @@ def route(
     onlink: bool = False,
     keep: bool = False,
     delete: bool = False,
+    more: bytes = b"",
 ) -> Message:
     """A route of the main table: by gateway, by link, or (neither) unreachable.
 
@@ -239,6 +278,7 @@ def route(
         onlink: the gateway is on the link, whatever the addresses say.
         keep: a route that is there stays; else it is replaced.
         delete: removes the route instead; an absent one is fine.
+        more: further attributes, encoded.
     """
     address, length = destination
     unreachable = index is None and gateway is None
@@ -260,6 +300,7 @@ def route(
         body += attribute(RTA_GATEWAY, gateway)
     if index is not None:
         body += number_attribute(RTA_OIF, index)
+    body += more
     what = f"route {address.hex()}/{length}"
     if delete:
         return Message(RTM_DELROUTE, NLM_F_ACK, body, f"delete {what}", frozenset({errno.ESRCH}))
@@ -282,25 +323,37 @@ def list_addresses() -> Message:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A link as listed. mac: empty for links without one; alias: empty when none is set."""
+    """A link as listed.
+
+    Attributes:
+        mac: empty for links without one.
+        alias: empty when none is set.
+        kind: of a virtual link, "veth" for example; else empty.
+        data: encoded attributes of that kind.
+    """
 
     index: int
     name: str
     mac: bytes
     mtu: int
     alias: str
+    kind: str = ""
+    data: bytes = b""
 
 
 def parse_link(body: bytes) -> Link:
     """Reads an RTM_NEWLINK body."""
     _, _, index, _, _ = IFINFO.unpack_from(body)
     found = dict(attributes(body[IFINFO.size :]))
+    info = dict(attributes(found.get(IFLA_LINKINFO, b"")))
     return Link(
         index,
         found.get(IFLA_IFNAME, b"").rstrip(b"\0").decode(),
         found.get(IFLA_ADDRESS, b""),
         struct.unpack("=I", found[IFLA_MTU])[0],
         found.get(IFLA_IFALIAS, b"").rstrip(b"\0").decode(),
+        info.get(IFLA_INFO_KIND, b"").rstrip(b"\0").decode(),
+        info.get(IFLA_INFO_DATA, b""),
     )
 
 

@@ -39,6 +39,17 @@ def enter_path(path: Path) -> None:
         os.close(descriptor)
 
 
+def leave() -> None:
+    """Puts the calling thread into a network namespace of its own, which ends with it.
+
+    Raises:
+        OSError: no privilege.
+    """
+    if _libc.unshare(CLONE_NEWNET):
+        number = ctypes.get_errno()
+        raise OSError(number, f"cannot make a network namespace: {os.strerror(number)}")
+
+
 def own() -> int:
     """A descriptor of the calling thread's network namespace; the caller closes it."""
     return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)

@@ -1,5 +1,6 @@
 """Kernel settings below /proc/sys/net, of the namespace of the calling thread."""
 
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -16,6 +17,13 @@ HOST_LINK: Mapping[str, str] = {
     # The data path checks sources against the endpoint itself.
     "ipv4/conf/{link}/rp_filter": "0",
     # Nobody configures a pod's link from inside the pod.
+    "ipv6/conf/{link}/accept_ra": "0",
+}
+TUNNEL_LINK: Mapping[str, str] = {
+    # The data path checks sources against their node. A node's own address comes back by the
+    # uplink: 2 (some link leads there) wins over the 1 (this link does) that may be in conf/all.
+    "ipv4/conf/{link}/rp_filter": "2",
+    "ipv6/conf/{link}/disable_ipv6": "0",
     "ipv6/conf/{link}/accept_ra": "0",
 }
 POD_LINK: Mapping[str, str] = {
@@ -40,10 +48,15 @@ def write(name: str, value: str) -> None:
     Raises:
         OSError: the kernel refuses.
     """
+    # Not Path.write_text: five settings per pod, and a text layer costs more than the kernel.
     try:
-        (ROOT / name).write_text(value)
+        descriptor = os.open(f"{ROOT}/{name}", os.O_WRONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return
+    try:
+        os.write(descriptor, value.encode())
+    finally:
+        os.close(descriptor)
 
 
 def set_for_link(settings: Mapping[str, str], link: str) -> None:

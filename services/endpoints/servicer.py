@@ -40,15 +40,15 @@ class RegistryServicer(registry_pb2_grpc.RegistryServicer):
         self, request: pb.RegisterNodeRequest, context: Context
     ) -> pb.RegisterNodeResponse:
         """Registers a node or refreshes its registration."""
-        node = await self._nodes.register(read.node_from_proto(request.node))
-        return pb.RegisterNodeResponse(node=node)
+        node, revision = await self._nodes.register(read.node_from_proto(request.node))
+        return pb.RegisterNodeResponse(node=node, revision=revision)
 
     async def ListNodes(
         self, request: pb.ListNodesRequest, context: Context
     ) -> pb.ListNodesResponse:
-        """Lists nodes by name."""
-        nodes, revision = await self._nodes.list_nodes()
-        return pb.ListNodesResponse(nodes=nodes, revision=revision)
+        """Lists nodes and fences by name."""
+        nodes, fences, revision = await self._nodes.list_nodes()
+        return pb.ListNodesResponse(nodes=nodes, fences=fences, revision=revision)
 
     async def DeleteNode(
         self, request: pb.DeleteNodeRequest, context: Context

@@ -43,7 +43,12 @@ class Change:
         return (
             (self.grow_to is None or pool.prefix.contains(self.grow_to))
             and all(item in pool.reserved for item in self.reserve)
-            and not any(item.overlaps(old) for item in self.unreserve for old in pool.reserved)
+            and not any(
+                item.overlaps(old)
+                for item in self.unreserve
+                for old in pool.reserved
+                if old not in self.reserve
+            )
             and self.draining in (None, pool.draining)
             and self.min_free_percent in (None, pool.min_free_percent)
             and self.on_request in (None, pool.on_request)

@@ -27,12 +27,15 @@ def start(pool: Pool, node: str) -> int:
     return int.from_bytes(digest) % pool.blocks
 
 
-def candidates(pool: Pool, node: str) -> Iterator[int]:
-    """Numbers of the blocks in the order in which the node tries them; there may be 2^58.
+def candidates(pool: Pool, first: int) -> Iterator[int]:
+    """Numbers of the blocks in the order in which they are tried; there may be 2^58.
 
     Those of which every address is reserved are left out.
+
+    Args:
+        pool: that is cut into the blocks.
+        first: where to begin: `start`, or where a node has got to.
     """
-    first = start(pool, node)
     # Once around, in two halves. Numbers do not fit into range(): a pool may have more blocks than
     # sys.maxsize.
     yield from _between(first, pool.blocks, pool)
@@ -40,25 +43,25 @@ def candidates(pool: Pool, node: str) -> Iterator[int]:
 
 
 def choose(
-    pool: Pool, node: str, taken: Container[int], owned_before: Container[int] = ()
+    pool: Pool, first: int, taken: Container[int], owned_before: Container[int] = ()
 ) -> int | None:
-    """A free block in the node's order; None when there is none.
+    """The first free candidate; None when there is none.
 
-    Of the first WINDOW free ones it is the first that nobody has owned, else the first of all.
+    One of the first WINDOW free ones that nobody has owned comes before the others.
 
     Args:
         pool: to choose from.
-        node: its name.
+        first: see `candidates`.
         taken: numbers of claimed blocks; looks at WINDOW more blocks than these at most.
         owned_before: numbers of blocks that somebody has given back.
     """
-    free = (number for number in candidates(pool, node) if number not in taken)
-    first: int | None = None
+    free = (number for number in candidates(pool, first) if number not in taken)
+    fallback: int | None = None
     for number in itertools.islice(free, WINDOW):
         if number not in owned_before:
             return number
-        first = number if first is None else first
-    return first
+        fallback = number if fallback is None else fallback
+    return fallback
 
 
 def claimable(pool: Pool) -> int:

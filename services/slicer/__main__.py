@@ -16,6 +16,7 @@ from deltaplane.v1 import receipts_pb2_grpc
 from services.slicer.config import Config
 from services.slicer.feed import Feed
 from services.slicer.peers import Peers
+from services.slicer.progress import Progress
 from services.slicer.repository import Replica, Repository
 from services.slicer.servicer import RECEIPTS, SLICER, ReceiptsServicer, SlicerServicer
 
@@ -30,7 +31,15 @@ async def serve(settings: Config, store: Store, *, stop: asyncio.Event | None = 
     peers = Peers(repository, replica.server_id, clock)
     feed = Feed(repository, replica, clock)
     fanout = await feed.start()
-    slicer = SlicerServicer(fanout, repository, clock, replica.server_id)
+    progress = Progress(
+        repository,
+        fanout,
+        replica.server_id,
+        clock,
+        lease=lambda: feed.lease,
+        stale_after=settings.stale_after,
+    )
+    slicer = SlicerServicer(fanout, repository, peers, clock, replica.server_id)
     receipts = ReceiptsServicer(fanout, repository, peers, clock)
 
     def register(server: grpc.aio.Server) -> Sequence[str]:
@@ -40,11 +49,15 @@ async def serve(settings: Config, store: Store, *, stop: asyncio.Event | None = 
 
     try:
         async with asyncio.TaskGroup() as tasks:
-            feeding = tasks.create_task(feed.run(fanout))
+            background = [
+                tasks.create_task(feed.run(fanout)),
+                tasks.create_task(progress.run()),
+            ]
             await service.serve(
                 settings, name=NAME, register=register, on_drain=slicer.drain, stop=stop
             )
-            feeding.cancel()
+            for task in background:
+                task.cancel()
     finally:
         await peers.close()
 

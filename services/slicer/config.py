@@ -23,6 +23,13 @@ class Config(ServiceConfig):
         "without it the first host:port of --listen with a port",
     )
 
+    stale_after: float = Field(
+        default=60.0,
+        ge=5.0,
+        description="seconds after which a node that is not up to date with any slicer is fenced: "
+        "released addresses wait for it no longer",
+    )
+
     @property
     def advertised(self) -> str:
         """Where other replicas reach this one; empty: nowhere."""

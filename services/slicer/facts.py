@@ -20,7 +20,9 @@ from deltaplane.model.objects import (
     SubjectPolicy,
 )
 from deltaplane.model.policy import NetworkPolicy
+from services.slicer.quarantine import Release
 from services.slicer.slicing import SliceIndex
+from services.slicer.watermark import Fence
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ class EndpointRecord:
     traceparent: str = ""
 
 
-Content = NodeRecord | BlockObject | PoolObject | Identity | EndpointRecord | NetworkPolicy
+Content = NodeRecord | Fence | BlockObject | PoolObject | Identity | EndpointRecord | NetworkPolicy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +104,9 @@ class Facts:
 
     Attributes:
         nodes: registered nodes by name.
+        fences: by node number; they are no objects of the stream.
+        released: addresses that nobody holds any more, since whoever reads this emptied it.
+        awaited: newest revision at which a node lost a block or got a fixed address.
         slices: all endpoints, for listing.
         unreadable: keys whose record could not be read, and why.
         urgent: a change since the last flush takes something away or tightens security.
@@ -109,6 +114,9 @@ class Facts:
 
     def __init__(self, compiler: Compiler) -> None:
         self.nodes: dict[str, NodeRecord] = {}
+        self.fences: dict[int, Fence] = {}
+        self.released: list[Release] = []
+        self.awaited = 0
         self.slices = SliceIndex()
         self.unreadable: dict[str, str] = {}
         self.urgent = False
@@ -165,6 +173,8 @@ class Facts:
 
         A key belongs to one name: only a deletion takes a node, identity or policy away.
         """
+        if isinstance(old.content, Fence):
+            self.fences.pop(old.content.node_index, None)
         if new.content is None:
             match old.content:
                 case NodeRecord(object=node):
@@ -194,9 +204,15 @@ class Facts:
                 incarnation=incarnation_of(gone),
             )
         )
-        if isinstance(gone, EndpointObject):
-            self.slices.remove(gone.key)
-            self.urgent = True
+        match gone:
+            case EndpointObject(addresses=addresses, node_index=node_index):
+                self.slices.remove(gone.key)
+                self.urgent = True
+                self.released.append(Release(tuple(addresses), node_index, generation))
+            case BlockObject():
+                self.awaited = max(self.awaited, generation)
+            case _:
+                pass
 
     def _assert(self, content: Content, record: Record) -> None:
         match content:
@@ -207,6 +223,11 @@ class Facts:
             case NetworkPolicy():
                 self._compiler.set_policy(content)
                 self.urgent = True
+            case Fence(node_index=index):
+                self.fences[index] = content
+            case BlockObject(prefix=prefix) if prefix.length == 8 * len(prefix.address):
+                # Usable when no node routes this address as part of the block around it.
+                self.awaited = max(self.awaited, record.generation)
             case BlockObject() | PoolObject() | EndpointRecord():
                 pass
             case _:
@@ -237,7 +258,7 @@ def _stream_object(content: Content | None) -> StreamObject | None:
                 namespace=labels.namespace,
                 labels=tuple(f"{key}={value}" for key, value in labels.labels),
             )
-        case NetworkPolicy() | None:
+        case NetworkPolicy() | Fence() | None:
             return None
         case _:
             assert_never(content)

@@ -12,7 +12,9 @@ from deltaplane.delta.sender import Published, Reader, Sender, Tick
 from deltaplane.errors import Conflict, Internal, NotFound, Unavailable
 from services.slicer.facts import Facts, Record
 from services.slicer.pacing import Pacer
+from services.slicer.quarantine import Quarantine
 from services.slicer.receipts import Effective, describe
+from services.slicer.watermark import Coverage, Fence, Group, Watermark, may_unfence
 
 Wake = Callable[[], None]
 
@@ -47,6 +49,7 @@ class Fanout:
         self.facts = facts
         self.sender = sender
         self.pacer = Pacer()
+        self.quarantine = Quarantine()
         self.sessions: dict[str, Session] = {}
         self.watchers: set[Wake] = set()
         self.draining = False
@@ -114,8 +117,21 @@ class Fanout:
             now=now,
             wall_ns=wall_ns,
         )
+        self.quarantine.add(self.facts.released, wall_ns)
+        self.quarantine.expect(self.facts.awaited)
+        self.facts.released.clear()
+        self._renew_fenced()
         self._notify()
         return published
+
+    def _renew_fenced(self) -> None:
+        for fence in self.facts.fences.values():
+            session = self.sessions.get(fence.node)
+            if session is None or session.reader.node_index != fence.node_index:
+                continue
+            if session.reader.snapshot_revision < fence.created:
+                self.sender.renew(session.reader)
+                session.wake()
 
     def _notify(self) -> None:
         for wake in tuple(self.watchers):
@@ -148,7 +164,8 @@ class Fanout:
             StreamBroken: no common protocol version.
         """
         index = self.facts.nodes[hello.node].object.index
-        reader = self.sender.connect(hello, node_index=index, now=now)
+        fenced = index in self.facts.fences
+        reader = self.sender.connect(hello, node_index=index, now=now, fenced=fenced)
         if (older := self.sessions.get(hello.node)) is not None:
             older.superseded = True
             older.wake()
@@ -212,3 +229,47 @@ class Fanout:
         """Seconds since the oldest unacknowledged change was seen, for each agent; 0: none."""
         since = (self.sender.unacknowledged_since_ns(s.reader) for s in self.sessions.values())
         return [0.0 if ns is None else max(0.0, (wall_ns - ns) / 1e9) for ns in since]
+
+    # --- the watermark's side --------------------------------------------------------------------
+
+    def set_watermark(self, watermark: Watermark) -> None:
+        """Takes a new watermark: what it frees is forgotten, and every agent hears of it."""
+        changed = self.sender.set_watermarks(watermark.live, watermark.strict)
+        self.quarantine.free(self.sender.passed()[0])
+        if changed:
+            for session in self.sessions.values():
+                session.wake()
+            self._notify()
+
+    def coverage(self, target: int) -> Coverage:
+        """What this replica vouches for, not above target: beyond nobody waits."""
+        passed: tuple[dict[int, int], dict[int, int]] = ({}, {})
+        for session in self.sessions.values():
+            index = session.reader.node_index
+            if effective := self.sender.effective(session.reader):
+                passed[index in self.facts.fences][index] = effective
+        groups = (
+            Group(revision=min(target, *group.values()), nodes=frozenset(group))
+            for group in passed
+            if group
+        )
+        return Coverage(lineage=self.sender.lineage, groups=tuple(groups))
+
+    def current(self, now: float) -> dict[int, float]:
+        """When each connected agent was last up to date, seconds; by node number."""
+        found = ((s.reader, self.sender.current_at(s.reader, now)) for s in self.sessions.values())
+        return {reader.node_index: at for reader, at in found if at is not None}
+
+    def outgrown(self, watermark: Watermark) -> list[Fence]:
+        """Fences of connected agents that may go as long as the watermark is this one."""
+        return [
+            fence
+            for fence in self.facts.fences.values()
+            if (session := self.sessions.get(fence.node)) is not None
+            and session.reader.node_index == fence.node_index
+            and may_unfence(
+                effective=self.sender.effective(session.reader),
+                renewed=self.sender.is_renewed(session.reader, fence.created),
+                watermark=watermark.live,
+            )
+        ]

@@ -30,12 +30,17 @@ WAKE_AT_ONCE = 200
 
 
 class Feed:
-    """Makes one replica's fan-out and keeps it going."""
+    """Makes one replica's fan-out and keeps it going.
+
+    Attributes:
+        lease: of this replica's keys; 0: there is none at the moment.
+    """
 
     def __init__(self, repository: Repository, replica: Replica, clock: Clock) -> None:
         self._repository = repository
         self._replica = replica
         self._clock = clock
+        self.lease = 0
         self._work = asyncio.Event()
         self._reported: set[str] = set()
 
@@ -93,6 +98,7 @@ class Feed:
                 async for batch in self._repository.changes(fanout.scanned):
                     wall_ns = self._clock.wall_ns()
                     fanout.take(batch.records, batch.revision, wall_ns=wall_ns)
+                    fanout.quarantine.free(fanout.sender.passed()[0])
                     self._work.set()
             except Compacted as error:
                 log.get().warning("history_compacted", oldest=error.compact_revision)
@@ -141,6 +147,7 @@ class Feed:
             metrics.LAGGING.set(sum(lag > LAGGING_SECONDS for lag in lags))
             metrics.WORST_LAG.set(max(lags, default=0.0))
             metrics.HEAD.set(fanout.sender.head)
+            metrics.QUARANTINED.set(fanout.quarantine.total)
             metrics.UNREADABLE.set(len(fanout.facts.unreadable))
             for key, reason in fanout.facts.unreadable.items():
                 if key not in self._reported:
@@ -150,17 +157,17 @@ class Feed:
 
     async def _keep_lease(self, fanout: Fanout) -> None:
         """Keeps our key alive, and makes sure that the store is still the one we know."""
-        lease = 0
         try:
             while True:
                 try:
                     await self._repository.check_history(fanout.sender.lineage, fanout.scanned)
-                    if not lease or not await self._repository.keep_alive(lease):
-                        lease = await self._repository.announce(self._replica)
+                    if not self.lease or not await self._repository.keep_alive(self.lease):
+                        self.lease = 0
+                        self.lease = await self._repository.announce(self._replica)
                 except Unavailable as error:
                     log.get().warning("lease_not_renewed", reason=str(error))
                 await asyncio.sleep(LEASE_SECONDS / 4)
         finally:
-            if lease:
+            if self.lease:
                 with contextlib.suppress(Unavailable):
-                    await self._repository.withdraw(lease)
+                    await self._repository.withdraw(self.lease)

@@ -20,3 +20,11 @@ SEEN_TO_ACKED = metrics.histogram(
     "slicer_seen_to_acked_seconds",
     "From seeing a change in the store to an agent's acknowledgement that it is in force",
 )
+WATERMARK = metrics.gauge("slicer_watermark_revision", "Revision that every live node has passed")
+STRICT_WATERMARK = metrics.gauge(
+    "slicer_strict_watermark_revision", "Revision that every registered node has passed"
+)
+QUARANTINED = metrics.gauge("slicer_quarantined_addresses", "Released addresses that wait")
+FENCES = metrics.gauge("slicer_fences", "Nodes that are fenced")
+FENCED = metrics.counter("slicer_fenced", "Fences that this replica made")
+UNFENCED = metrics.counter("slicer_unfenced", "Fences that this replica removed")

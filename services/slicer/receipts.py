@@ -1,9 +1,10 @@
 """Receipts: on how many nodes a revision is in force, by what the replicas know of their agents."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from deltaplane.model.objects import Kind
+from services.slicer.watermark import Fence
 
 MISSING_AT_MOST = 100
 """Names of missing nodes in one receipt."""
@@ -81,7 +82,12 @@ def newest(reports: Iterable[Iterable[Effective]]) -> dict[int, Effective]:
 
 
 def receipt(
-    subject: Subject, *, nodes: Mapping[int, str], effective: Mapping[int, Effective], head: int
+    subject: Subject,
+    *,
+    nodes: Mapping[int, str],
+    effective: Mapping[int, Effective],
+    head: int,
+    fenced: Collection[int] = (),
 ) -> Receipt:
     """Counts.
 
@@ -90,9 +96,10 @@ def receipt(
         nodes: names of the registered nodes by number, as of head.
         effective: see `newest`.
         head: a revision below the subject's cannot know all nodes, so nothing is complete then.
+        fenced: numbers of fenced nodes: what is missing on them is no surprise.
     """
     missing = [
-        found
+        replace(found, reason="fenced") if index in fenced else found
         for index, name in nodes.items()
         if (found := _missing(subject, name, effective.get(index))) is not None
     ]
@@ -118,3 +125,49 @@ def _missing(subject: Subject, node: str, known: Effective | None) -> Missing | 
                 node=node, effective_revision=known.revision, reason=f"refused: {refused}"
             )
     return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """A node that has not passed a release. effective_revision: 0 when it is not connected."""
+
+    node: str
+    node_index: int
+    effective_revision: int
+    fenced: bool
+    reason: str
+
+
+def holders(
+    revision: int,
+    *,
+    nodes: Mapping[int, str],
+    effective: Mapping[int, Effective],
+    fences: Mapping[int, Fence],
+) -> list[Holder]:
+    """Registered nodes, by name, that do not provably agree with a revision.
+
+    Args:
+        revision: of the newest release.
+        nodes: names of the registered nodes by number.
+        effective: see `newest`.
+        fences: by node number.
+    """
+    found = []
+    for index, name in sorted(nodes.items(), key=lambda item: item[1]):
+        known = effective.get(index)
+        passed = 0 if known is None else known.revision
+        if passed >= revision:
+            continue
+        fence = fences.get(index)
+        fenced = "" if fence is None else ", joining" if fence.joining else ", unreachable"
+        found.append(
+            Holder(
+                node=name,
+                node_index=index,
+                effective_revision=passed,
+                fenced=fence is not None,
+                reason=("not connected" if known is None else "lagging") + fenced,
+            )
+        )
+    return found

@@ -1,16 +1,36 @@
-"""What the slicer reads of etcd, and its lease key: the only thing that it writes."""
+"""What the slicer reads of etcd, and what it writes there: its lease keys, watermark and fences."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from deltaplane.errors import NotFound, Refused
 from deltaplane.store import keys, lineage
-from deltaplane.store.port import Put, Store
+from deltaplane.store.port import (
+    Absent,
+    Compare,
+    CreatedAt,
+    Delete,
+    KeyValue,
+    Put,
+    Store,
+    Unchanged,
+    WatchBatch,
+)
 from services.slicer.facts import Record
-from services.slicer.wire import record_from_store
+from services.slicer.watermark import (
+    Coverage,
+    Fence,
+    Watermark,
+    encode_coverage,
+    encode_watermark,
+)
+from services.slicer.wire import fence_to_record, node_of_record, record_from_store
 
 LEASE_SECONDS = 10
+
+FENCES_AT_ONCE = 30
+"""Each takes two compares and one operation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,3 +150,97 @@ class Repository:
             except (ValueError, KeyError, TypeError):
                 continue
         return tuple(found)
+
+    # --- progress --------------------------------------------------------------------------------
+
+    async def progress(self) -> tuple[Sequence[KeyValue], int]:
+        """All keys of progress, linearisably, and the revision that this shows."""
+        listing = await self._store.list(keys.PROGRESS)
+        return listing.items, listing.revision
+
+    def progress_changes(self, after: int) -> AsyncIterator[WatchBatch]:
+        """Writes to keys of progress after a revision, and marks.
+
+        Raises:
+            Compacted: they are gone.
+        """
+        return self._store.watch(keys.PROGRESS, after=after)
+
+    async def publish(self, server_id: str, coverage: Coverage, lease: int, *, joins: bool) -> None:
+        """Writes what a replica vouches for. joins: nodes that it did not cover before are in it.
+
+        Raises:
+            NotFound: the lease has expired.
+        """
+        puts = [Put(keys.coverage(server_id), encode_coverage(coverage), lease)]
+        if joins:
+            puts.append(Put(keys.JOINS, server_id.encode()))
+        await self._store.transact([], puts)
+
+    async def advance(
+        self, lineage_id: bytes, watermark: Watermark, *, stamps: Mapping[str, int]
+    ) -> bool:
+        """Writes a watermark; False: it, or the epoch, is not what it was computed from.
+
+        Args:
+            lineage_id: of its revisions.
+            watermark: the new one.
+            stamps: mod revisions of the keys of progress, 0 or absent for those that are not there.
+        """
+        committed = await self._store.transact(
+            [stamped(keys.WATERMARK, stamps), stamped(keys.FENCE_EPOCH, stamps)],
+            [Put(keys.WATERMARK, encode_watermark(lineage_id, watermark))],
+        )
+        return committed.succeeded
+
+    async def fence(
+        self, nodes: Mapping[int, str], *, stamps: Mapping[str, int]
+    ) -> tuple[Fence, ...]:
+        """Fences nodes, by number and name, that nobody began to cover since the stamps.
+
+        Returns:
+            The fences that were made, for the log.
+        """
+        made: list[Fence] = []
+        items = list(nodes.items())
+        for start in range(0, len(items), FENCES_AT_ONCE):
+            part = items[start : start + FENCES_AT_ONCE]
+            found, _ = await self._store.get_many(
+                [key for _, name in part for key in (keys.node(name), keys.fence(name))]
+            )
+            compares: list[Compare] = [stamped(keys.JOINS, stamps)]
+            fences: list[Fence] = []
+            for (index, name), node, fence in zip(part, found[::2], found[1::2], strict=True):
+                if node is None or fence is not None or node_of_record(node).index != index:
+                    continue
+                # The node may not be deleted meanwhile; that it registers anew does no harm.
+                compares += [CreatedAt(node.key, node.create_revision), Absent(keys.fence(name))]
+                uid = node_of_record(node).uid
+                fences.append(
+                    Fence(node=name, node_index=index, node_uid=uid, joining=False, created=0)
+                )
+            puts = [Put(keys.fence(fence.node), fence_to_record(fence)) for fence in fences]
+            if puts and (await self._store.transact(compares, puts)).succeeded:
+                made += fences
+        return tuple(made)
+
+    async def unfence(self, fences: Iterable[Fence], *, stamps: Mapping[str, int]) -> bool:
+        """Deletes up to FENCES_AT_ONCE fences; False: one of them, or the watermark, changed."""
+        some = list(fences)[:FENCES_AT_ONCE]
+        committed = await self._store.transact(
+            [
+                stamped(keys.WATERMARK, stamps),
+                *(CreatedAt(keys.fence(fence.node), fence.created) for fence in some),
+            ],
+            [
+                *(Delete(keys.fence(fence.node)) for fence in some),
+                Put(keys.FENCE_EPOCH, some[0].node.encode()),
+            ],
+        )
+        return committed.succeeded
+
+
+def stamped(key: str, stamps: Mapping[str, int]) -> Compare:
+    """Holds while a key is as it was seen, be it absent."""
+    stamp = stamps.get(key, 0)
+    return Unchanged(key, stamp) if stamp else Absent(key)

@@ -25,6 +25,7 @@ from services.slicer.receipts import (
     POLICY_KINDS,
     Receipt,
     Subject,
+    holders,
     newest,
     receipt,
 )
@@ -32,6 +33,7 @@ from services.slicer.repository import Repository
 from services.slicer.wire import (
     agent_to_proto,
     effective_to_proto,
+    quarantine_to_proto,
     receipt_to_proto,
     slice_to_proto,
 )
@@ -54,6 +56,9 @@ PEERS_SECONDS = 0.2
 RECEIPT_SECONDS = 0.01
 """Pause between two receipts of one call: acknowledgements come in bursts."""
 
+QUARANTINE_DEFAULT = 1000
+QUARANTINE_AT_MOST = 10_000
+
 DEFAULT_PAGE = 100
 LARGEST_PAGE = 1000
 
@@ -64,10 +69,11 @@ class SlicerServicer:
     """deltaplane.v1.Slicer."""
 
     def __init__(
-        self, fanout: Fanout, repository: Repository, clock: Clock, server_id: str
+        self, fanout: Fanout, repository: Repository, peers: Peers, clock: Clock, server_id: str
     ) -> None:
         self._fanout = fanout
         self._repository = repository
+        self._peers = peers
         self._clock = clock
         self._server_id = server_id
 
@@ -84,6 +90,11 @@ class SlicerServicer:
                 self.ListAgents,
                 request_deserializer=slicer_pb2.ListAgentsRequest.FromString,
                 response_serializer=slicer_pb2.ListAgentsResponse.SerializeToString,
+            ),
+            "GetQuarantine": grpc.unary_unary_rpc_method_handler(
+                self.GetQuarantine,
+                request_deserializer=slicer_pb2.GetQuarantineRequest.FromString,
+                response_serializer=slicer_pb2.GetQuarantineResponse.SerializeToString,
             ),
         }
         generic = grpc.method_handlers_generic_handler(SLICER, handlers)
@@ -247,6 +258,27 @@ class SlicerServicer:
             server_id=self._server_id,
         )
 
+    async def GetQuarantine(
+        self,
+        request: slicer_pb2.GetQuarantineRequest,
+        context: grpc.aio.ServicerContext[
+            slicer_pb2.GetQuarantineRequest, slicer_pb2.GetQuarantineResponse
+        ],
+    ) -> slicer_pb2.GetQuarantineResponse:
+        """Released addresses that this replica saw go, and the nodes behind the newest of them."""
+        limit = request.limit or QUARANTINE_DEFAULT
+        if limit > QUARANTINE_AT_MOST:
+            raise Invalid("limit", f"{limit} is above {QUARANTINE_AT_MOST}")
+        others = await self._peers.effective()
+        facts = self._fanout.facts
+        found = holders(
+            self._fanout.quarantine.newest,
+            nodes={node.object.index: name for name, node in facts.nodes.items()},
+            effective=newest([*others, self._fanout.effective()]),
+            fences=facts.fences,
+        )
+        return quarantine_to_proto(self._fanout, found, limit=limit, wall_ns=self._clock.wall_ns())
+
 
 class ReceiptsServicer(receipts_pb2_grpc.ReceiptsServicer):
     """deltaplane.v1.Receipts."""
@@ -309,6 +341,7 @@ class ReceiptsServicer(receipts_pb2_grpc.ReceiptsServicer):
             nodes={n.object.index: name for name, n in self._fanout.facts.nodes.items()},
             effective=newest([*others, self._fanout.effective()]),
             head=self._fanout.sender.head,
+            fenced=self._fanout.facts.fences.keys(),
         )
 
 

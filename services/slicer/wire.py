@@ -19,8 +19,10 @@ from deltaplane.store import keys
 from deltaplane.store.port import Event, KeyValue
 from deltaplane.v1 import ipam_pb2, policy_pb2, receipts_pb2, registry_pb2, slicer_pb2
 from services.slicer.facts import Content, EndpointRecord, NodeRecord, Record
-from services.slicer.receipts import Effective, Receipt
+from services.slicer.fanout import Fanout
+from services.slicer.receipts import Effective, Holder, Receipt
 from services.slicer.slicing import Slice
+from services.slicer.watermark import Fence
 
 DEFAULT_MIN_FREE_PERCENT = 50
 """What 0 in a pool's record stands for."""
@@ -58,6 +60,20 @@ def _node(value: bytes, _: int) -> tuple[str, Content]:
     addresses = wire.address_pair_from_proto(message.addresses, "addresses")
     node = NodeObject(index=message.index, name=message.name, addresses=addresses)
     return keys.node(message.name), NodeRecord(node, message.uid)
+
+
+def _fence(value: bytes, create_revision: int) -> tuple[str, Content]:
+    message = registry_pb2.Fence.FromString(value)
+    if not message.node_index:
+        raise Invalid("node_index", "a node's number is 1 or more")
+    fence = Fence(
+        node=message.node,
+        node_index=message.node_index,
+        node_uid=message.node_uid,
+        joining=message.reason == registry_pb2.Fence.REASON_JOINING,
+        created=create_revision,
+    )
+    return keys.fence(message.node), fence
 
 
 def _block(value: bytes, _: int) -> tuple[str, Content]:
@@ -108,6 +124,7 @@ def _policy(value: bytes, _: int) -> tuple[str, Content]:
 
 _PARSERS: Mapping[str, Callable[[bytes, int], tuple[str, Content]]] = {
     keys.NODES: _node,
+    keys.FENCES: _fence,
     keys.BLOCKS: _block,
     keys.POOLS: _pool,
     keys.IDENTITIES: _identity,
@@ -128,6 +145,23 @@ def _deny_all(key: str) -> NetworkPolicy | None:
         applies_to_ingress=True,
         applies_to_egress=True,
     )
+
+
+def fence_to_record(fence: Fence) -> bytes:
+    """The record of a fence; when it was created is the store's to say."""
+    reason = registry_pb2.Fence.REASON_UNREACHABLE
+    message = registry_pb2.Fence(
+        node=fence.node,
+        node_index=fence.node_index,
+        node_uid=fence.node_uid,
+        reason=registry_pb2.Fence.REASON_JOINING if fence.joining else reason,
+    )
+    return message.SerializeToString(deterministic=True)
+
+
+def node_of_record(stored: KeyValue) -> registry_pb2.Node:
+    """Reads a node as it is stored."""
+    return registry_pb2.Node.FromString(stored.value)
 
 
 def slice_to_proto(value: Slice, revision: int) -> slicer_pb2.Slice:
@@ -154,6 +188,39 @@ def agent_to_proto(reader: Reader, *, effective: int, now: float) -> slicer_pb2.
         worst_apply_us=reader.worst_apply_us,
         nacked_objects=len(reader.refused),
         mode=slicer_pb2.Welcome.Mode.ValueType(reader.mode),
+    )
+
+
+def quarantine_to_proto(
+    fanout: Fanout, found: Iterable[Holder], *, limit: int, wall_ns: int
+) -> slicer_pb2.GetQuarantineResponse:
+    """What waits at this replica, and for whom."""
+    live, strict = fanout.sender.passed()
+    names = {node.object.index: name for name, node in fanout.facts.nodes.items()}
+    return slicer_pb2.GetQuarantineResponse(
+        watermark_revision=live,
+        strict_watermark_revision=strict,
+        head_revision=fanout.sender.head,
+        addresses=(
+            slicer_pb2.QuarantinedAddress(
+                address=waiting.address,
+                node=names.get(waiting.node_index, ""),
+                released_revision=waiting.revision,
+                seconds=max(0.0, (wall_ns - waiting.seen_ns) / 1e9),
+            )
+            for waiting in fanout.quarantine.oldest(limit)
+        ),
+        total=fanout.quarantine.total,
+        holders=(
+            slicer_pb2.Holder(
+                node=holder.node,
+                node_index=holder.node_index,
+                effective_revision=holder.effective_revision,
+                fenced=holder.fenced,
+                reason=holder.reason,
+            )
+            for holder in found
+        ),
     )
 
 

@@ -16,13 +16,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from deltaplane.model.addresses import AddressPair, Prefix
+from nodeagent import routes
 from nodeagent.dataplane import bpffs
 from nodeagent.dataplane.config import Capacities, DataPlaneConfig
 from nodeagent.dataplane.kernel import KernelDataPlane
 from nodeagent.dataplane.port import LocalEndpoint, Mapping, NextHop, Range, Subject
+from nodeagent.netlink import routes as routing
+from nodeagent.netlink import tunnel
+from nodeagent.netlink.channel import Channel
+from nodeagent.netlink.tunnel import NAME
 from tests.bpf.packets import address, mapped
 
 CLONE_NEWNET = 0x40000000
+PORT = 8472
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -78,6 +85,7 @@ class Node:
     namespace: str
     index: int
     pins: Path
+    wrapped: bool = False
     pods: list[Pod] = field(default_factory=list)
     plane: KernelDataPlane | None = None
 
@@ -93,11 +101,13 @@ class Node:
         """What an agent does that starts or starts again: adopt, and replace all programs."""
         with inside(self.namespace):
             uplink = socket.if_nametoindex("uplink")
+            tunnel = socket.if_nametoindex(NAME) if self.wrapped else 0
             plane = KernelDataPlane(
                 self.pins,
                 config=DataPlaneConfig(
                     uplink_ifindex=uplink,
                     uplink_mtu=1500,
+                    tunnel_ifindex=tunnel,
                     node_index=self.index,
                     node_ipv4=address(self.ipv4),
                     node_ipv6=address(self.ipv6),
@@ -107,6 +117,8 @@ class Node:
             for pod in self.pods:
                 plane.attach_pod(pod.ifindex)
             plane.attach_uplink(uplink)
+            if tunnel:
+                plane.attach_tunnel(tunnel)
         if self.plane is not None:
             self.plane.close()
         self.plane = plane
@@ -116,15 +128,16 @@ class Node:
 @dataclass
 class Network:
     nodes: list[Node]
+    wrapped: bool
 
     def pods(self) -> list[Pod]:
         return [pod for node in self.nodes for pod in node.pods]
 
 
 @contextlib.contextmanager
-def network(name: str, pins: Path) -> Iterator[Network]:
-    """Builds it, with everybody's policy open; removes all of it."""
-    nodes = [Node(f"{name}-node{index}", index, pins / str(index)) for index in (1, 2)]
+def network(name: str, pins: Path, *, wrapped: bool) -> Iterator[Network]:
+    """Builds it, with everybody's policy open; removes all of it. wrapped: with a tunnel."""
+    nodes = [Node(f"{name}-node{index}", index, pins / str(index), wrapped) for index in (1, 2)]
     made: list[str] = []
     try:
         for node in nodes:
@@ -133,7 +146,7 @@ def network(name: str, pins: Path) -> Iterator[Network]:
         for node in nodes:
             for ordinal in (0, 1):
                 node.pods.append(_pod(node, ordinal, made))
-        world = Network(nodes)
+        world = Network(nodes, wrapped)
         for node in nodes:
             _wait_for_uplink(node)
             _populate(node.start(), node, world)
@@ -166,9 +179,19 @@ def _connect(a: Node, b: Node) -> None:
             nodad = ["nodad"] if ":" in text else []
             ip("address", "add", text, "dev", "uplink", *nodad, namespace=node.namespace)
         ip("link", "set", "uplink", "up", namespace=node.namespace)
-        for block, hop in ((f"10.244.{other.index}.0/26", other.ipv4),
-                           (f"fd00:10:244::{other.index}:0/112", other.ipv6)):  # fmt: skip
-            ip("route", "add", block, "via", hop, namespace=node.namespace)
+        with inside(node.namespace):
+            _route(node, other)
+
+
+def _route(node: Node, other: Node) -> None:
+    own, far = (AddressPair(ipv4=address(n.ipv4), ipv6=address(n.ipv6)) for n in (node, other))
+    blocks = (f"10.244.{other.index}.0/26", f"fd00:10:244::{other.index}:0/112")
+    with Channel() as channel:
+        end = tunnel.ensure(channel, port=PORT, uplink_mtu=1500, own=own) if node.wrapped else None
+        through = own if end else None
+        wanted = [routes.route(Prefix.parse(b), far, own=False, tunnel=through) for b in blocks]
+        uplink = socket.if_nametoindex("uplink")
+        channel.run(routing.add([found for found in wanted if found is not None], uplink, end))
 
 
 def _wait_for_uplink(node: Node) -> None:

@@ -20,9 +20,10 @@ PATHS = pytest.mark.parametrize("local", [True, False], ids=["local", "remote"])
 pytestmark = [pytest.mark.serial, pytest.mark.timeout(120)]
 
 
-@pytest.fixture(scope="module")
-def cluster(private_bpffs: Path) -> Iterator[Network]:
-    with network(f"dpt{os.getpid()}", private_bpffs / "network") as built:
+@pytest.fixture(scope="module", params=[False, True], ids=["native", "vxlan"])
+def cluster(request: pytest.FixtureRequest, private_bpffs: Path) -> Iterator[Network]:
+    name = f"dpt{os.getpid()}"
+    with network(name, private_bpffs / "network", wrapped=request.param) as built:
         yield built
 
 

@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from deltaplane.errors import Invalid
+from deltaplane.errors import Invalid, Refused
 from deltaplane.store import keys
 from deltaplane.store.port import Delete, Put
 from deltaplane.v1 import audit_pb2 as pb
@@ -168,15 +168,25 @@ async def test_repairs_meet_registrations(any_plane: Plane) -> None:
     assert sum(key.startswith(keys.ADDRESSES) for key in stored) == 12
 
 
-async def test_a_freed_key_of_an_owned_block_is_deleted(any_plane: Plane) -> None:
+async def test_a_mark_that_a_claim_looks_at_stays(any_plane: Plane) -> None:
     await populated(any_plane)
-    block = next(iter(await any_plane.keys(keys.BLOCKS)))
-    freed = keys.FREED_BLOCKS + block.removeprefix(keys.BLOCKS)
-    other = keys.FREED_BLOCKS + "10.244.9.0-26"
-    done = await any_plane.store.transact([], [Put(freed, b""), Put(other, b"")])
-    repairs = [pb.PointerRepair(key=key, mod_revision=done.revision) for key in (freed, other)]
-    assert await repair(any_plane, *repairs) == [freed]
-    assert list(await any_plane.keys(keys.FREED_BLOCKS)) == [other]
+    marks = [keys.FREED_BLOCKS + text for text in ("10.244.0.0-26", "192.0.2.0-26")]
+    done = await any_plane.store.transact([], [Put(mark, b"") for mark in marks])
+    repairs = [pb.PointerRepair(key=key, mod_revision=done.revision) for key in marks]
+    assert await repair(any_plane, *repairs) == []
+    assert list(await any_plane.keys(keys.FREED_BLOCKS)) == marks
+
+
+async def test_a_mark_of_too_many_blocks_is_refused(memory_plane: Plane) -> None:
+    await memory_plane.pool("10.0.0.0/12", 26)
+    mark = keys.FREED_BLOCKS + "10.0.0.0-16"
+    done = await memory_plane.store.transact([], [Put(mark, b"")])
+    request = pb.RepairPointersRequest(
+        repairs=[pb.PointerRepair(key=mark, mod_revision=done.revision)]
+    )
+    error = await failure(memory_plane.records.RepairPointers(request))
+    assert isinstance(error, Refused)
+    assert "is 1024 blocks of its pool" in str(error)
 
 
 async def test_only_pointers_are_repaired(memory_plane: Plane) -> None:

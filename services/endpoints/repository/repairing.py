@@ -18,6 +18,7 @@ from services.endpoints.repository.following import Follower
 from services.endpoints.wire.records import (
     block_from_record,
     endpoint_from_record,
+    fence_from_record,
     node_from_record,
 )
 
@@ -28,7 +29,7 @@ READS = 100
 
 
 class Repairer:
-    """Walks through all endpoints and blocks."""
+    """Walks through all endpoints, blocks and fences."""
 
     def __init__(self, store: Store, follower: Follower, cleaner: Cleaner) -> None:
         self._store = store
@@ -79,6 +80,12 @@ class Repairer:
             block.node
             for block in map(block_from_record, blocks.items)
             if nodes.get(block.node) != block.node_index
+        }
+        fences = await self._store.list(keys.FENCES)
+        gone |= {
+            fence.node
+            for fence in map(fence_from_record, fences.items)
+            if nodes.get(fence.node) != fence.node_index
         }
         for node in sorted(gone):
             removed = await self._cleaner.clean(node)

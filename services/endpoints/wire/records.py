@@ -17,6 +17,7 @@ from services.endpoints.records import Endpoint, Node, Owner, Pod, Request, Stat
 Record = TypeVar(
     "Record",
     registry_pb2.Node,
+    registry_pb2.Fence,
     registry_pb2.Namespace,
     registry_pb2.Pod,
     registry_pb2.Endpoint,
@@ -27,6 +28,7 @@ Record = TypeVar(
 
 def encode(
     message: registry_pb2.Node
+    | registry_pb2.Fence
     | registry_pb2.Namespace
     | registry_pb2.Pod
     | registry_pb2.Endpoint
@@ -77,6 +79,23 @@ def node_to_record(node: Node) -> bytes:
             boot_id=node.boot_id,
         )
     )
+
+
+def joining_fence(node: Node) -> bytes:
+    """The fence that a node's first registration comes with."""
+    return encode(
+        registry_pb2.Fence(
+            node=node.name,
+            node_index=node.index,
+            node_uid=node.uid,
+            reason=registry_pb2.Fence.REASON_JOINING,
+        )
+    )
+
+
+def fence_from_record(stored: KeyValue) -> registry_pb2.Fence:
+    """Reads a fence."""
+    return registry_pb2.Fence.FromString(stored.value)
 
 
 def pod_from_record(stored: KeyValue) -> Pod:

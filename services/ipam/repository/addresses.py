@@ -6,7 +6,7 @@ from deltaplane import wire as values
 from deltaplane.errors import Conflict, Exhausted, Invalid, Refused
 from deltaplane.model.addresses import format_address
 from deltaplane.store import keys
-from deltaplane.store.port import Absent, KeyValue, Put, Store, Unchanged
+from deltaplane.store.port import Absent, Delete, KeyValue, Put, Store, Unchanged
 from deltaplane.store.retry import compare_and_swap
 from deltaplane.v1 import ipam_pb2
 from services.ipam import wire
@@ -87,6 +87,8 @@ class Addresses:
                 Put(key, value),
                 Put(request_key, key.encode()),
                 Put(keys.fixed_address(claim.address), key.encode()),
+                # It waits for its own revision, which is later than whatever was before.
+                Delete(keys.freed_block(prefix)),
                 Put(keys.FIXED_COUNTER, str(1 + int(counter.value if counter else 0)).encode()),
             ],
         )

@@ -34,18 +34,18 @@ from services.ipam import wire
 from services.ipam.repository.records import (
     Registration,
     all_pools,
+    as_read,
     check_registered,
     granted,
     other_request,
-    written,
 )
-from services.ipam.repository.view import PoolView
+from services.ipam.repository.view import PoolView, Snapshot
 from services.ipam.wire import Claim
 
 Outcome = ipam_pb2.Block | DeltaplaneError
 
 _KEYS_OF_A_CLAIM = 3
-"""Block, freed block and request; node and pool may be shared."""
+"""Block, freed block and request; node and pool may be shared, the counter is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,28 +55,22 @@ class _Pick:
     Attributes:
         view: of the pool.
         number: of the block.
-        prefix: of the block.
         node: who claims, as registered.
-        request_key: of the claim.
+        block_key: of the block; freed_key and request_key of what belongs to it.
         freed_at: revision at which the block was given back; 0: it was never owned.
-        value: the record that would be written.
+        guards: what must hold, too, for the record to tell the truth.
+        record: that would be written.
     """
 
     view: PoolView
     number: int
-    prefix: Prefix
     node: Registration
+    block_key: str
+    freed_key: str
     request_key: str
     freed_at: int
-    value: bytes
-
-    @property
-    def block_key(self) -> str:
-        return keys.block(self.prefix)
-
-    @property
-    def freed_key(self) -> str:
-        return keys.freed_block(self.prefix)
+    guards: tuple[Compare, ...]
+    record: ipam_pb2.Block
 
 
 _Found = Mapping[str, KeyValue | None]
@@ -92,13 +86,14 @@ class Claimer:
         self._views: dict[str, PoolView] = {}
         self._nodes: dict[str, Registration] = {}
 
-    def leading(self, claims: Iterable[Claim]) -> int:
-        """How many of the claims, from the first on, fit into one transaction: 1 or more."""
-        shared: set[tuple[str, str]] = set()
+    def leading(self, claims: Iterable[Claim], guards: int = 0) -> int:
+        """How many of the claims, from the first on, fit into one transaction beside guards."""
+        shared = {("counter", "")}
         count = 0
         for claim in claims:
             shared |= {("node", claim.node), ("pool", claim.pool)}
-            if _KEYS_OF_A_CLAIM * (count + 1) + len(shared) > MAX_TRANSACTION_OPERATIONS:
+            size = _KEYS_OF_A_CLAIM * (count + 1) + len(shared) + guards
+            if size > MAX_TRANSACTION_OPERATIONS:
                 break
             count += 1
         return count
@@ -124,11 +119,15 @@ class Claimer:
 
     def forget(self, block: Prefix, revision: int) -> None:
         """Takes notice that a block was given back by this replica."""
-        for view in self._views.values():
+        for name, view in list(self._views.items()):
             pool = view.pool
-            if block.length == pool.block_length and pool.prefix.contains(block):
-                view.owners.pop(pool.number(block), None)
+            if not pool.prefix.contains(block):
+                continue
+            if block.length == pool.block_length:
+                view.free(pool.number(block))
                 view.freed[pool.number(block)] = revision
+            else:
+                del self._views[name]
 
     async def _attempt(self, claims: Sequence[Claim]) -> dict[Claim, Outcome]:
         """Answers those that it can; the others are for the next attempt."""
@@ -148,7 +147,12 @@ class Claimer:
             outcomes |= await self._repeated(unsure, found)
             left = [claim for claim in unsure if claim not in outcomes]
             loaded = await self._load({it.pool for it in left if not self._has_room(it)})
-            for claim in self._pick(left, picks):
+            # Two views of a pool would give one block twice.
+            outdated = [it for it in picks if picks[it].view is not self._views.get(it.pool)]
+            for claim in outdated:
+                del picks[claim]
+            vain = self._pick((*outdated, *left), picks)
+            for claim in set(vain) & set(left):
                 view = self._views.get(claim.pool) if claim.pool in loaded else None
                 if refusal := _refusal(claim, found, view):
                     outcomes[claim] = refusal
@@ -160,17 +164,19 @@ class Claimer:
             return outcomes | await self._repeated(list(picks), found)
         for claim, pick in picks.items():
             pick.view.freed.pop(pick.number, None)
-            stored = written(pick.block_key, pick.value, committed.revision)
-            outcomes[claim] = wire.block_from_record(stored)
+            pick.record.meta.create_revision = committed.revision
+            pick.record.meta.mod_revision = committed.revision
+            outcomes[claim] = pick.record
         return outcomes
 
     def _pick(self, claims: Iterable[Claim], picks: _Picks) -> list[Claim]:
         """Adds a pick for each claim that should succeed; returns those that should not.
 
-        Of two that are one request only the first is picked, and the other not returned: it is for
-        the next attempt.
+        What is neither is for the next attempt: the second one of two that are one request, and
+        what does not fit into the transaction because of its guards.
         """
         taken = {pick.request_key for pick in picks.values()}
+        guards = sum(len(pick.guards) for pick in picks.values())
         unsure: list[Claim] = []
         for claim in claims:
             view, node = self._views.get(claim.pool), self._nodes.get(claim.node)
@@ -183,9 +189,13 @@ class Claimer:
             if number is None:
                 unsure.append(claim)
                 continue
-            picks[claim] = _picked(claim, view, number, node)
-            taken.add(picks[claim].request_key)
-            view.owners[number] = claim.node
+            pick = _picked(claim, view, number, node)
+            guards += len(pick.guards)
+            if guards and self.leading((*picks, claim), guards) <= len(picks):
+                break
+            picks[claim] = pick
+            taken.add(pick.request_key)
+            view.take(number, claim.node)
         return unsure
 
     async def _look(self, claims: Sequence[Claim], picks: _Picks) -> _Found:
@@ -197,6 +207,7 @@ class Claimer:
         """
         found = await self._read(
             (
+                keys.FIXED_COUNTER,
                 *(keys.node(claim.node) for claim in claims),
                 *(keys.pool(claim.pool) for claim in claims),
                 *(pick.request_key for pick in picks.values()),
@@ -211,9 +222,11 @@ class Claimer:
         )
         for claim in claims:
             self._learn_node(claim.node, found[keys.node(claim.node)])
-            self._learn_pool(claim.pool, found[keys.pool(claim.pool)])
-        for pick in picks.values():
+            self._learn_pool(claim.pool, found[keys.pool(claim.pool)], found[keys.FIXED_COUNTER])
+        for claim, pick in picks.items():
             _learn_block(pick, found[pick.block_key], found[pick.freed_key])
+            if pick.guards:  # one of them may be what did not hold
+                self._views.pop(claim.pool, None)
         return found
 
     async def _repeated(self, claims: Sequence[Claim], found: _Found) -> dict[Claim, Outcome]:
@@ -238,13 +251,16 @@ class Claimer:
         if not names:
             return names
         blocks = await self._store.list(keys.BLOCKS)
-        freed = await self._store.list(keys.FREED_BLOCKS, revision=blocks.revision)
-        pools = await all_pools(self._store, blocks.revision)
-        claimed = [ipam_pb2.Block.FromString(item.value) for item in blocks.items]
-        given_back = {wire.freed_prefix(item.key): item.mod_revision for item in freed.items}
-        for pool in pools:
-            if pool.pool.name in names:
-                self._views[pool.pool.name] = PoolView.of(pool, claimed, given_back)
+        at = blocks.revision
+        freed = await self._store.list(keys.FREED_BLOCKS, revision=at)
+        snapshot = Snapshot(
+            pools={it.pool.name: it for it in await all_pools(self._store, at)},
+            blocks=[wire.block_from_record(item) for item in blocks.items],
+            freed={wire.freed_prefix(item.key): item.mod_revision for item in freed.items},
+            counter=await self._store.get(keys.FIXED_COUNTER, revision=at),
+        )
+        for name in names & snapshot.pools.keys():
+            self._views[name] = PoolView.of(name, snapshot)
         return names
 
     async def _read(self, wanted: Iterable[str]) -> _Found:
@@ -260,9 +276,9 @@ class Claimer:
         else:
             self._nodes[name] = Registration.of(stored)
 
-    def _learn_pool(self, name: str, stored: KeyValue | None) -> None:
+    def _learn_pool(self, name: str, stored: KeyValue | None, counter: KeyValue | None) -> None:
         view = self._views.get(name)
-        if view is not None and (stored is None or stored != view.stored.stored):
+        if view is not None and (view.stored.stored, view.counter) != (stored, counter):
             del self._views[name]
 
     def _has_room(self, claim: Claim) -> bool:
@@ -311,7 +327,7 @@ def _request_key(claim: Claim, view: PoolView) -> str:
 
 
 def _picked(claim: Claim, view: PoolView, number: int, node: Registration) -> _Pick:
-    prefix, freed_at = view.pool.block(number), view.freed.get(number, 0)
+    prefix = view.pool.block(number)
     record = ipam_pb2.Block(
         prefix=values.prefix_to_proto(prefix),
         pool=claim.pool,
@@ -319,25 +335,27 @@ def _picked(claim: Claim, view: PoolView, number: int, node: Registration) -> _P
         node_uid=claim.node_uid,
         node_index=node.index,
         request_id=_request_id(claim, view),
-        usable_after_revision=freed_at,
+        usable_after_revision=view.usable_after(number),
     )
     return _Pick(
         view=view,
         number=number,
-        prefix=prefix,
         node=node,
+        block_key=keys.block(prefix),
+        freed_key=keys.freed_block(prefix),
         request_key=_request_key(claim, view),
-        freed_at=freed_at,
-        value=record.SerializeToString(deterministic=True),
+        freed_at=view.freed.get(number, 0),
+        guards=view.guards(number),
+        record=record,
     )
 
 
 def _learn_block(pick: _Pick, block: KeyValue | None, freed: KeyValue | None) -> None:
-    owners, given_back = pick.view.owners, pick.view.freed
+    given_back = pick.view.freed
     if block is None:
-        owners.pop(pick.number, None)
+        pick.view.free(pick.number)
     else:
-        owners[pick.number] = ipam_pb2.Block.FromString(block.value).node
+        pick.view.take(pick.number, ipam_pb2.Block.FromString(block.value).node)
     if freed is None:
         given_back.pop(pick.number, None)
     else:
@@ -347,13 +365,14 @@ def _learn_block(pick: _Pick, block: KeyValue | None, freed: KeyValue | None) ->
 def _transaction(picks: Collection[_Pick]) -> tuple[list[Compare], list[Operation]]:
     pools = {pick.view.stored.stored for pick in picks}
     compares: list[Compare] = [Unchanged(pool.key, pool.mod_revision) for pool in pools]
+    compares += {as_read(keys.FIXED_COUNTER, pick.view.counter) for pick in picks}
     # The registration, not its last refresh: a node may refresh while it claims.
     compares += {pick.node.unchanged for pick in picks}
     operations: list[Operation] = []
     for pick in picks:
         compares += _compares(pick)
         operations += [
-            Put(pick.block_key, pick.value),
+            Put(pick.block_key, pick.record.SerializeToString(deterministic=True)),
             Put(pick.request_key, pick.block_key.encode()),
         ]
         if pick.freed_at:
@@ -369,3 +388,4 @@ def _compares(pick: _Pick) -> Iterator[Compare]:
         yield Unchanged(pick.freed_key, pick.freed_at)
     else:
         yield Absent(pick.freed_key)
+    yield from pick.guards

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from deltaplane.errors import Refused
 from deltaplane.model.addresses import Prefix
 from deltaplane.store import keys
-from deltaplane.store.port import Delete, Operation, Put, Store, Unchanged
+from deltaplane.store.port import Delete, Put, Store, Unchanged
 from deltaplane.store.retry import compare_and_swap
 from deltaplane.v1 import ipam_pb2
 from services.ipam import wire
@@ -45,7 +45,8 @@ class Releaser:
                 [
                     Delete(stored.key),
                     Delete(keys.block_request(node_uid, block.request_id)),
-                    *await self._marks(block),
+                    *([Delete(keys.fixed_address(prefix.address))] if block.fixed else []),
+                    Put(keys.freed_block(prefix), block.node.encode()),
                 ],
             )
             return (committed.revision, True) if committed.succeeded else None
@@ -59,19 +60,3 @@ class Releaser:
         chosen = [b for b in blocks if node in ("", b.node) and pool in ("", b.pool)]
         chosen.sort(key=lambda b: (len(b.prefix.address), wire.block_prefix(b)))
         return chosen, listing.revision
-
-    async def _marks(self, block: ipam_pb2.Block) -> list[Operation]:
-        """What remembers that the addresses were owned.
-
-        An address that was claimed alone marks the block around it: whoever claims that next may
-        hand the address out, and must wait until every node has forgotten its owner.
-        """
-        prefix, owner = wire.block_prefix(block), block.node.encode()
-        if not block.fixed:
-            return [Put(keys.freed_block(prefix), owner)]
-        index = Delete(keys.fixed_address(prefix.address))
-        stored = await self._store.get(keys.pool(block.pool))
-        if stored is None:
-            return [index]
-        around = wire.pool_from_record(stored).pool.block_of(prefix.address)
-        return [index, Put(keys.freed_block(around), owner)]

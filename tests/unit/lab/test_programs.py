@@ -45,6 +45,14 @@ def test_agents_ask_where_the_services_listen() -> None:
     assert option(todo["slicer"], "advertise")[0] in option(todo["slicer"], "listen")
 
 
+def test_agents_route_as_the_lab_was_asked_to() -> None:
+    assert option(all_programs()["agent-node-1"], "routing") == ["native"]
+    network = plan("lab", 1, routing="vxlan")
+    todo = programs(network, Layout(lab="lab"), python="py", etcd=("etcd",), etcd_folder="/data")
+    (agent,) = [program for program in todo if program.name == "agent-node-1"]
+    assert option(agent, "routing") == ["vxlan"]
+
+
 def test_no_two_agents_share_a_path_or_an_address() -> None:
     todo = all_programs(3)
     flags = ("state-dir", "socket", "listen", "pin-dir", "node-ipv4", "node-ipv6", "netns")

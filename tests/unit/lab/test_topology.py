@@ -1,4 +1,5 @@
 import ipaddress
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -55,12 +56,32 @@ def test_link_names_fit_the_kernel(nodes: int) -> None:
 def test_a_node_has_one_port_in_each_bridge_and_both_far_ends() -> None:
     control, fabric, *ends = plan("lab", 2).batches()
 
-    assert "link add node-2 type veth peer name mgmt netns dp-lab-node-2" in control.commands
+    made = "link add node-2 mtu 1500 type veth peer name mgmt mtu 1500 netns dp-lab-node-2"
+    assert made in control.commands
     assert "link set node-2 master mgmt up" in control.commands
-    assert "link add node-2 type veth peer name uplink netns dp-lab-node-2" in fabric.commands
+    assert made.replace("mgmt", "uplink") in fabric.commands
     assert [batch.namespace for batch in ends] == ["dp-lab-node-1", "dp-lab-node-2"]
     assert "addr add 198.19.0.2/16 dev uplink" in ends[1].commands
     assert "addr add fd99::2/64 dev uplink nodad" in ends[1].commands
+
+
+def test_packets_of_the_asked_size_fit_between_the_nodes() -> None:
+    control, fabric, *_ = plan("lab", 2, mtu=9000).batches()
+
+    assert "link add fabric mtu 9000 type bridge mcast_snooping 0" in fabric.commands
+    assert "link add node-1 mtu 9000 type veth peer name uplink mtu 9000 netns dp-lab-node-1" in (
+        fabric.commands
+    )
+    assert not any("9000" in command for command in control.commands)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "valid"),
+    [({"mtu": 1399}, "1400"), ({"mtu": 65536}, "65535"), ({"routing": "gre"}, "vxlan")],
+)
+def test_what_cannot_be_is_refused_with_what_can(wrong: dict[str, Any], valid: str) -> None:
+    with pytest.raises(Invalid, match=valid):
+        plan("lab", 1, **wrong)
 
 
 @pytest.mark.parametrize("name", ["", "Lab", "1lab", "a-b", "a" * 16, "a/b", "..", "lab\n"])

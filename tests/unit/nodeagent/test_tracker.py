@@ -123,6 +123,20 @@ def test_a_registration_counts_until_the_stream_covers_it() -> None:
     assert tracker.wanted(touched, Kernel()).endpoints[101].identity == 0
 
 
+def test_a_barrier_touches_a_registration_once_when_it_covers_it() -> None:
+    tracker, stream = world(open_policy(300))
+    for number, ahead in ((1, 1), (2, 5)):
+        address = f"10.0.0.{number}"
+        tracker.add_local(local(number, address, identity=300, revision=stream.revision + ahead))
+    assert not tracker.advance(stream.view, stream.revision, ())
+    assert tracker.advance(stream.view, stream.revision + 1, ()).endpoints == {101}
+    assert not tracker.advance(stream.view, stream.revision + 2, ())
+    assert tracker.advance(stream.view, stream.revision + 9, ()).endpoints == {102}
+    # Another lineage starts lower: both are ahead again.
+    assert not tracker.advance(stream.view, 0, ())
+    assert tracker.advance(stream.view, stream.revision + 9, ()).endpoints == {101, 102}
+
+
 def test_a_relabelled_pod_keeps_its_old_policies_until_the_new_ones_are_there() -> None:
     tracker, stream = world(endpoint(OWN, 1, 300, "10.0.0.1"), isolated(300))
     kernel = Kernel()

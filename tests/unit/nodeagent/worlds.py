@@ -39,8 +39,10 @@ OWN = 1
 LINEAGE = bytes(range(16))
 
 
-def pair(ipv4: str, ipv6: str | None = None) -> AddressPair:
-    return AddressPair(ipv4=parse_address(ipv4), ipv6=parse_address(ipv6) if ipv6 else None)
+def pair(ipv4: str | None, ipv6: str | None = None) -> AddressPair:
+    return AddressPair(
+        ipv4=parse_address(ipv4) if ipv4 else None, ipv6=parse_address(ipv6) if ipv6 else None
+    )
 
 
 def node(index: int, last: int | None = None) -> NodeObject:

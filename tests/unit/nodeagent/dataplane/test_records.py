@@ -131,8 +131,10 @@ def test_grouping_keeps_the_order() -> None:
 
 def test_config_without_addresses_is_zeros() -> None:
     assert DataPlaneConfig().to_abi().pack() == bytes(abi.CONFIG_SIZE)
-    config = DataPlaneConfig(uplink_ifindex=2, uplink_mtu=1500, node_ipv4=bytes([10, 0, 0, 1]))
-    assert config.to_abi() == abi.Config(2, 1500, bytes(10) + b"\xff\xff\x0a\0\0\x01", bytes(16))
+    config = DataPlaneConfig(
+        uplink_ifindex=2, uplink_mtu=1500, tunnel_ifindex=3, node_ipv4=bytes([10, 0, 0, 1])
+    )
+    assert config.to_abi() == abi.Config(2, 1500, 3, bytes(10) + b"\xff\xff\x0a\0\0\x01", bytes(16))
 
 
 def test_addresses_have_room_for_both_families() -> None:

@@ -3,6 +3,7 @@
 import errno
 import struct
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
@@ -10,10 +11,13 @@ from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.ndmsg import ndmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
-from deltaplane.model.addresses import AddressPair, Prefix, parse_address
-from nodeagent.netlink import links, message, routes
+from deltaplane.model.addresses import AddressPair, Prefix, format_address, parse_address
+from nodeagent.netlink import links, message, routes, tunnel
 from nodeagent.netlink.links import PodLink
+from nodeagent.netlink.message import Link
+from nodeagent.netlink.tunnel import Tunnel
 from nodeagent.routes import Route
+from tests.unit.nodeagent.worlds import pair
 
 MAC = bytes.fromhex("020000000001")
 IPV4, IPV6 = parse_address("10.0.0.5"), parse_address("fd00::5")
@@ -78,6 +82,50 @@ def test_a_block_route_reads_back_as_it_was_written(prefix: Prefix, own: bool) -
     via = None if own else (IPV4 if prefix.is_ipv4 else IPV6)
     [request] = routes.add([Route(prefix, via)], uplink_index=4)
     assert routes.parse(request.body) == Route(prefix, via)
+
+
+ENDS = st.sampled_from([pair("192.0.2.1"), pair(None, "fd99::1"), pair("192.0.2.1", "fd99::1")])
+
+
+@given(blocks, ENDS, st.sampled_from([IPV4, IPV6]))
+def test_a_wrapped_route_reads_back_as_it_was_written(
+    prefix: Prefix, own: AddressPair, via: bytes
+) -> None:
+    end = Tunnel(index=5, mtu=tunnel.link_mtu(1500, own), uplink_mtu=1500, own=own)
+    wanted = Route(prefix, via, wrapped=True)
+    [request] = routes.add([wanted], uplink_index=4, end=end)
+    assert routes.parse(request.body) == wanted
+    found = read(rtmsg, request)
+    assert (found["RTA_OIF"], found.get("RTA_GATEWAY")) == (5, None)
+    source = own.ipv4 if prefix.is_ipv4 else own.ipv6
+    assert found.get("RTA_PREFSRC") == (None if source is None else format_address(source))
+    # Only where less fits than the link says.
+    is_tighter = len(via) == 16 and own.ipv4 is not None
+    metrics = dict(found["RTA_METRICS"]["attrs"]) if "RTA_METRICS" in found else {}  # type: ignore[index]
+    assert metrics == ({"RTAX_MTU": 1430} if is_tighter else {})
+
+
+def test_a_wrapped_route_without_a_tunnel_is_a_mistake() -> None:
+    with pytest.raises(ValueError, match="no tunnel"):
+        routes.add([Route(Prefix(bytes(4), 8), IPV4, wrapped=True)], uplink_index=4)
+
+
+def test_any_other_route_to_an_own_block_wins() -> None:
+    for block in (Prefix(bytes(4), 8), Prefix(bytes(16), 8)):
+        [request] = routes.add([Route(block, None)], uplink_index=4)
+        assert read(rtmsg, request)["RTA_PRIORITY"] == routes.UNREACHABLE_METRIC
+        [gone] = routes.delete([Route(block, None)], uplink_index=4)
+        assert read(rtmsg, gone)["RTA_PRIORITY"] == routes.UNREACHABLE_METRIC
+
+
+def test_a_vxlan_link_is_told_with_each_packet_where_it_goes() -> None:
+    request = message.new_vxlan("dpvxlan", 8472)
+    found = read(ifinfmsg, request)
+    info = dict(found["IFLA_LINKINFO"]["attrs"])  # type: ignore[index]
+    data = dict(info["IFLA_INFO_DATA"]["attrs"])
+    assert (info["IFLA_INFO_KIND"], data["IFLA_VXLAN_PORT"]) == ("vxlan", 8472)
+    assert (data["IFLA_VXLAN_COLLECT_METADATA"], data["IFLA_VXLAN_LEARNING"]) == (1, 0)
+    assert not tunnel.is_ours(Link(3, "dpvxlan", MAC, 1450, "", "veth"))
 
 
 def test_a_next_hop_is_resolved_once_and_not_too_many_of_them() -> None:
