@@ -29,6 +29,7 @@ from nodeagent.execute import RouteTable
 from nodeagent.interfaces import Interfaces
 from nodeagent.journal import Journal
 from nodeagent.knowledge import Knowledge
+from nodeagent.masquerade import Masquerade
 from nodeagent.netlink.tunnel import Tunnel
 from nodeagent.plugin import Plugin
 from nodeagent.pods import PodLinks
@@ -58,6 +59,7 @@ class Parts:
         uplink_index: index of the uplink.
         mtu: of pods, bytes.
         tunnel: this node's end, if packets to other nodes are wrapped.
+        masquerade: of pods' packets to the world; None: they keep their source.
     """
 
     config: AgentConfig
@@ -70,6 +72,7 @@ class Parts:
     uplink_index: int
     mtu: int
     tunnel: Tunnel | None = None
+    masquerade: Masquerade | None = None
     clock: Clock = field(default_factory=SystemClock)
 
 
@@ -86,6 +89,7 @@ class Agent:
             parts.routes,
             self._worker,
             tunnel=parts.tunnel.own if parts.tunnel else None,
+            masquerade=parts.masquerade,
         )
         self._stream = SlicerStream(clock=parts.clock)
         self._blocks = Blocks(

@@ -159,10 +159,13 @@ class Looker:
         """What an agent says once it has applied a revision, or in time; or why it says nothing."""
         deadline = time.monotonic() + CATCH_UP_SECONDS
         while True:
+            # What it has read before it has caught up would not be looked at.
+            late = time.monotonic() > deadline
+            request = audit_pb2.ListAddressesRequest(applied_revision=0 if late else revision)
             try:
-                answer = self._stubs[target].ListAddresses(audit_pb2.ListAddressesRequest())
+                answer = self._stubs[target].ListAddresses(request)
             except DeltaplaneError as error:
                 return str(error)
-            if answer.applied_revision >= revision or time.monotonic() > deadline:
+            if late or answer.applied_revision >= revision:
                 return view_from_proto(answer)
             time.sleep(CATCH_UP_PAUSE_SECONDS)

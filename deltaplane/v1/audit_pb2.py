@@ -26,7 +26,7 @@ from deltaplane.v1 import common_pb2 as deltaplane_dot_v1_dot_common__pb2
 from deltaplane.v1 import registry_pb2 as deltaplane_dot_v1_dot_registry__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x64\x65ltaplane/v1/audit.proto\x12\rdeltaplane.v1\x1a\x1a\x64\x65ltaplane/v1/common.proto\x1a\x1c\x64\x65ltaplane/v1/registry.proto\"S\n\x0cStoredRecord\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c\x12\'\n\x04meta\x18\x0f \x01(\x0b\x32\x19.deltaplane.v1.ObjectMeta\";\n\x12ListRecordsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"n\n\x13ListRecordsResponse\x12,\n\x07records\x18\x01 \x03(\x0b\x32\x1b.deltaplane.v1.StoredRecord\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x04\"B\n\rPointerRepair\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x14\n\x0cmod_revision\x18\x02 \x01(\x04\x12\x0e\n\x06target\x18\x03 \x01(\t\"F\n\x15RepairPointersRequest\x12-\n\x07repairs\x18\x01 \x03(\x0b\x32\x1c.deltaplane.v1.PointerRepair\"*\n\x16RepairPointersResponse\x12\x10\n\x08repaired\x18\x01 \x03(\t\"&\n\x16RemoveLeftoversRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\"4\n\x17RemoveLeftoversResponse\x12\x19\n\x11\x65ndpoints_removed\x18\x01 \x01(\r\"\x16\n\x14ListAddressesRequest\"\xe1\x03\n\x15ListAddressesResponse\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x10\n\x08node_uid\x18\x02 \x01(\t\x12\x12\n\nnode_index\x18\x03 \x01(\r\x12\x0f\n\x07lineage\x18\x04 \x01(\x0c\x12\x18\n\x10\x61pplied_revision\x18\x05 \x01(\x04\x12\x1a\n\x12watermark_revision\x18\x06 \x01(\x04\x12+\n\x06\x62locks\x18\x07 \x03(\x0b\x32\x1b.deltaplane.v1.JournalBlock\x12\x33\n\ninterfaces\x18\x08 \x03(\x0b\x32\x1f.deltaplane.v1.JournalInterface\x12/\n\x08released\x18\t \x03(\x0b\x32\x1d.deltaplane.v1.JournalRelease\x12(\n\x05links\x18\n \x03(\x0b\x32\x19.deltaplane.v1.KernelLink\x12*\n\x06routes\x18\x0b \x03(\x0b\x32\x1a.deltaplane.v1.KernelRoute\x12\x32\n\tendpoints\x18\x0c \x03(\x0b\x32\x1f.deltaplane.v1.DataPathEndpoint\x12\x30\n\x08mappings\x18\r \x03(\x0b\x32\x1e.deltaplane.v1.DataPathMapping\"\xd8\x01\n\x0cJournalBlock\x12%\n\x06prefix\x18\x01 \x01(\x0b\x32\x15.deltaplane.v1.Prefix\x12\x0c\n\x04pool\x18\x02 \x01(\t\x12\r\n\x05\x66ixed\x18\x03 \x01(\x08\x12\x11\n\treleasing\x18\x04 \x01(\x08\x12\x1d\n\x15usable_after_revision\x18\x05 \x01(\x04\x12\x0c\n\x04held\x18\x06 \x01(\x04\x12\x13\n\x0bquarantined\x18\x07 \x01(\x04\x12\x10\n\x08reserved\x18\x08 \x01(\x04\x12\x0f\n\x07\x66oreign\x18\t \x01(\x04\x12\x0c\n\x04\x66ree\x18\n \x01(\x04\"\xb9\x02\n\x10JournalInterface\x12\n\n\x02id\x18\x01 \x01(\r\x12\x34\n\x05state\x18\x02 \x01(\x0e\x32%.deltaplane.v1.JournalInterface.State\x12(\n\x05owner\x18\x03 \x01(\x0b\x32\x19.deltaplane.v1.OwnerToken\x12\x11\n\tnamespace\x18\x04 \x01(\t\x12\x0b\n\x03pod\x18\x05 \x01(\t\x12-\n\taddresses\x18\x06 \x01(\x0b\x32\x1a.deltaplane.v1.AddressPair\"j\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10STATE_ALLOCATING\x10\x01\x12\x0f\n\x0bSTATE_READY\x10\x02\x12\x13\n\x0fSTATE_RELEASING\x10\x03\x12\x0e\n\nSTATE_LOST\x10\x04\"i\n\x0eJournalRelease\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\x0c\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x0f\n\x07lineage\x18\x03 \x01(\x0c\x12\x15\n\rsince_unix_ns\x18\x04 \x01(\x04\x12\x0c\n\x04\x66ree\x18\x05 \x01(\x08\"7\n\nKernelLink\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07ifindex\x18\x02 \x01(\r\x12\n\n\x02id\x18\x03 \x01(\r\"g\n\x0bKernelRoute\x12%\n\x06prefix\x18\x01 \x01(\x0b\x32\x15.deltaplane.v1.Prefix\x12\x0f\n\x07ifindex\x18\x02 \x01(\r\x12\x0b\n\x03via\x18\x03 \x01(\x0c\x12\x13\n\x0bunreachable\x18\x04 \x01(\x08\"p\n\x10\x44\x61taPathEndpoint\x12\x0f\n\x07ifindex\x18\x01 \x01(\r\x12\n\n\x02id\x18\x02 \x01(\r\x12\x10\n\x08identity\x18\x03 \x01(\r\x12-\n\taddresses\x18\x04 \x01(\x0b\x32\x1a.deltaplane.v1.AddressPair\"H\n\x0f\x44\x61taPathMapping\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\x0c\x12\x10\n\x08identity\x18\x02 \x01(\r\x12\x12\n\nnode_index\x18\x03 \x01(\r\"\x8b\x01\n\rAddressRepair\x12\x13\n\tinterface\x18\x01 \x01(\rH\x00\x12\x0e\n\x04link\x18\x02 \x01(\tH\x00\x12&\n\x05route\x18\x03 \x01(\x0b\x32\x15.deltaplane.v1.PrefixH\x00\x12\x13\n\tdata_path\x18\x04 \x01(\x08H\x00\x12\x10\n\x06\x62locks\x18\x05 \x01(\x08H\x00\x42\x06\n\x04what\"G\n\x16RepairAddressesRequest\x12-\n\x07repairs\x18\x01 \x03(\x0b\x32\x1c.deltaplane.v1.AddressRepair\"+\n\x17RepairAddressesResponse\x12\x10\n\x08refusals\x18\x01 \x03(\t2\xa7\x02\n\x0e\x41\x64\x64ressRecords\x12T\n\x0bListRecords\x12!.deltaplane.v1.ListRecordsRequest\x1a\".deltaplane.v1.ListRecordsResponse\x12]\n\x0eRepairPointers\x12$.deltaplane.v1.RepairPointersRequest\x1a%.deltaplane.v1.RepairPointersResponse\x12`\n\x0fRemoveLeftovers\x12%.deltaplane.v1.RemoveLeftoversRequest\x1a&.deltaplane.v1.RemoveLeftoversResponse2\xcd\x01\n\rNodeAddresses\x12Z\n\rListAddresses\x12#.deltaplane.v1.ListAddressesRequest\x1a$.deltaplane.v1.ListAddressesResponse\x12`\n\x0fRepairAddresses\x12%.deltaplane.v1.RepairAddressesRequest\x1a&.deltaplane.v1.RepairAddressesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x64\x65ltaplane/v1/audit.proto\x12\rdeltaplane.v1\x1a\x1a\x64\x65ltaplane/v1/common.proto\x1a\x1c\x64\x65ltaplane/v1/registry.proto\"S\n\x0cStoredRecord\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c\x12\'\n\x04meta\x18\x0f \x01(\x0b\x32\x19.deltaplane.v1.ObjectMeta\";\n\x12ListRecordsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"n\n\x13ListRecordsResponse\x12,\n\x07records\x18\x01 \x03(\x0b\x32\x1b.deltaplane.v1.StoredRecord\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x04\"B\n\rPointerRepair\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x14\n\x0cmod_revision\x18\x02 \x01(\x04\x12\x0e\n\x06target\x18\x03 \x01(\t\"F\n\x15RepairPointersRequest\x12-\n\x07repairs\x18\x01 \x03(\x0b\x32\x1c.deltaplane.v1.PointerRepair\"*\n\x16RepairPointersResponse\x12\x10\n\x08repaired\x18\x01 \x03(\t\"&\n\x16RemoveLeftoversRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\"4\n\x17RemoveLeftoversResponse\x12\x19\n\x11\x65ndpoints_removed\x18\x01 \x01(\r\"0\n\x14ListAddressesRequest\x12\x18\n\x10\x61pplied_revision\x18\x01 \x01(\x04\"\xe1\x03\n\x15ListAddressesResponse\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x10\n\x08node_uid\x18\x02 \x01(\t\x12\x12\n\nnode_index\x18\x03 \x01(\r\x12\x0f\n\x07lineage\x18\x04 \x01(\x0c\x12\x18\n\x10\x61pplied_revision\x18\x05 \x01(\x04\x12\x1a\n\x12watermark_revision\x18\x06 \x01(\x04\x12+\n\x06\x62locks\x18\x07 \x03(\x0b\x32\x1b.deltaplane.v1.JournalBlock\x12\x33\n\ninterfaces\x18\x08 \x03(\x0b\x32\x1f.deltaplane.v1.JournalInterface\x12/\n\x08released\x18\t \x03(\x0b\x32\x1d.deltaplane.v1.JournalRelease\x12(\n\x05links\x18\n \x03(\x0b\x32\x19.deltaplane.v1.KernelLink\x12*\n\x06routes\x18\x0b \x03(\x0b\x32\x1a.deltaplane.v1.KernelRoute\x12\x32\n\tendpoints\x18\x0c \x03(\x0b\x32\x1f.deltaplane.v1.DataPathEndpoint\x12\x30\n\x08mappings\x18\r \x03(\x0b\x32\x1e.deltaplane.v1.DataPathMapping\"\xd8\x01\n\x0cJournalBlock\x12%\n\x06prefix\x18\x01 \x01(\x0b\x32\x15.deltaplane.v1.Prefix\x12\x0c\n\x04pool\x18\x02 \x01(\t\x12\r\n\x05\x66ixed\x18\x03 \x01(\x08\x12\x11\n\treleasing\x18\x04 \x01(\x08\x12\x1d\n\x15usable_after_revision\x18\x05 \x01(\x04\x12\x0c\n\x04held\x18\x06 \x01(\x04\x12\x13\n\x0bquarantined\x18\x07 \x01(\x04\x12\x10\n\x08reserved\x18\x08 \x01(\x04\x12\x0f\n\x07\x66oreign\x18\t \x01(\x04\x12\x0c\n\x04\x66ree\x18\n \x01(\x04\"\xb9\x02\n\x10JournalInterface\x12\n\n\x02id\x18\x01 \x01(\r\x12\x34\n\x05state\x18\x02 \x01(\x0e\x32%.deltaplane.v1.JournalInterface.State\x12(\n\x05owner\x18\x03 \x01(\x0b\x32\x19.deltaplane.v1.OwnerToken\x12\x11\n\tnamespace\x18\x04 \x01(\t\x12\x0b\n\x03pod\x18\x05 \x01(\t\x12-\n\taddresses\x18\x06 \x01(\x0b\x32\x1a.deltaplane.v1.AddressPair\"j\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10STATE_ALLOCATING\x10\x01\x12\x0f\n\x0bSTATE_READY\x10\x02\x12\x13\n\x0fSTATE_RELEASING\x10\x03\x12\x0e\n\nSTATE_LOST\x10\x04\"i\n\x0eJournalRelease\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\x0c\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x0f\n\x07lineage\x18\x03 \x01(\x0c\x12\x15\n\rsince_unix_ns\x18\x04 \x01(\x04\x12\x0c\n\x04\x66ree\x18\x05 \x01(\x08\"7\n\nKernelLink\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07ifindex\x18\x02 \x01(\r\x12\n\n\x02id\x18\x03 \x01(\r\"g\n\x0bKernelRoute\x12%\n\x06prefix\x18\x01 \x01(\x0b\x32\x15.deltaplane.v1.Prefix\x12\x0f\n\x07ifindex\x18\x02 \x01(\r\x12\x0b\n\x03via\x18\x03 \x01(\x0c\x12\x13\n\x0bunreachable\x18\x04 \x01(\x08\"p\n\x10\x44\x61taPathEndpoint\x12\x0f\n\x07ifindex\x18\x01 \x01(\r\x12\n\n\x02id\x18\x02 \x01(\r\x12\x10\n\x08identity\x18\x03 \x01(\r\x12-\n\taddresses\x18\x04 \x01(\x0b\x32\x1a.deltaplane.v1.AddressPair\"H\n\x0f\x44\x61taPathMapping\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\x0c\x12\x10\n\x08identity\x18\x02 \x01(\r\x12\x12\n\nnode_index\x18\x03 \x01(\r\"\x8b\x01\n\rAddressRepair\x12\x13\n\tinterface\x18\x01 \x01(\rH\x00\x12\x0e\n\x04link\x18\x02 \x01(\tH\x00\x12&\n\x05route\x18\x03 \x01(\x0b\x32\x15.deltaplane.v1.PrefixH\x00\x12\x13\n\tdata_path\x18\x04 \x01(\x08H\x00\x12\x10\n\x06\x62locks\x18\x05 \x01(\x08H\x00\x42\x06\n\x04what\"G\n\x16RepairAddressesRequest\x12-\n\x07repairs\x18\x01 \x03(\x0b\x32\x1c.deltaplane.v1.AddressRepair\"+\n\x17RepairAddressesResponse\x12\x10\n\x08refusals\x18\x01 \x03(\t2\xa7\x02\n\x0e\x41\x64\x64ressRecords\x12T\n\x0bListRecords\x12!.deltaplane.v1.ListRecordsRequest\x1a\".deltaplane.v1.ListRecordsResponse\x12]\n\x0eRepairPointers\x12$.deltaplane.v1.RepairPointersRequest\x1a%.deltaplane.v1.RepairPointersResponse\x12`\n\x0fRemoveLeftovers\x12%.deltaplane.v1.RemoveLeftoversRequest\x1a&.deltaplane.v1.RemoveLeftoversResponse2\xcd\x01\n\rNodeAddresses\x12Z\n\rListAddresses\x12#.deltaplane.v1.ListAddressesRequest\x1a$.deltaplane.v1.ListAddressesResponse\x12`\n\x0fRepairAddresses\x12%.deltaplane.v1.RepairAddressesRequest\x1a&.deltaplane.v1.RepairAddressesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -50,33 +50,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REMOVELEFTOVERSRESPONSE']._serialized_start=584
   _globals['_REMOVELEFTOVERSRESPONSE']._serialized_end=636
   _globals['_LISTADDRESSESREQUEST']._serialized_start=638
-  _globals['_LISTADDRESSESREQUEST']._serialized_end=660
-  _globals['_LISTADDRESSESRESPONSE']._serialized_start=663
-  _globals['_LISTADDRESSESRESPONSE']._serialized_end=1144
-  _globals['_JOURNALBLOCK']._serialized_start=1147
-  _globals['_JOURNALBLOCK']._serialized_end=1363
-  _globals['_JOURNALINTERFACE']._serialized_start=1366
-  _globals['_JOURNALINTERFACE']._serialized_end=1679
-  _globals['_JOURNALINTERFACE_STATE']._serialized_start=1573
-  _globals['_JOURNALINTERFACE_STATE']._serialized_end=1679
-  _globals['_JOURNALRELEASE']._serialized_start=1681
-  _globals['_JOURNALRELEASE']._serialized_end=1786
-  _globals['_KERNELLINK']._serialized_start=1788
-  _globals['_KERNELLINK']._serialized_end=1843
-  _globals['_KERNELROUTE']._serialized_start=1845
-  _globals['_KERNELROUTE']._serialized_end=1948
-  _globals['_DATAPATHENDPOINT']._serialized_start=1950
-  _globals['_DATAPATHENDPOINT']._serialized_end=2062
-  _globals['_DATAPATHMAPPING']._serialized_start=2064
-  _globals['_DATAPATHMAPPING']._serialized_end=2136
-  _globals['_ADDRESSREPAIR']._serialized_start=2139
-  _globals['_ADDRESSREPAIR']._serialized_end=2278
-  _globals['_REPAIRADDRESSESREQUEST']._serialized_start=2280
-  _globals['_REPAIRADDRESSESREQUEST']._serialized_end=2351
-  _globals['_REPAIRADDRESSESRESPONSE']._serialized_start=2353
-  _globals['_REPAIRADDRESSESRESPONSE']._serialized_end=2396
-  _globals['_ADDRESSRECORDS']._serialized_start=2399
-  _globals['_ADDRESSRECORDS']._serialized_end=2694
-  _globals['_NODEADDRESSES']._serialized_start=2697
-  _globals['_NODEADDRESSES']._serialized_end=2902
+  _globals['_LISTADDRESSESREQUEST']._serialized_end=686
+  _globals['_LISTADDRESSESRESPONSE']._serialized_start=689
+  _globals['_LISTADDRESSESRESPONSE']._serialized_end=1170
+  _globals['_JOURNALBLOCK']._serialized_start=1173
+  _globals['_JOURNALBLOCK']._serialized_end=1389
+  _globals['_JOURNALINTERFACE']._serialized_start=1392
+  _globals['_JOURNALINTERFACE']._serialized_end=1705
+  _globals['_JOURNALINTERFACE_STATE']._serialized_start=1599
+  _globals['_JOURNALINTERFACE_STATE']._serialized_end=1705
+  _globals['_JOURNALRELEASE']._serialized_start=1707
+  _globals['_JOURNALRELEASE']._serialized_end=1812
+  _globals['_KERNELLINK']._serialized_start=1814
+  _globals['_KERNELLINK']._serialized_end=1869
+  _globals['_KERNELROUTE']._serialized_start=1871
+  _globals['_KERNELROUTE']._serialized_end=1974
+  _globals['_DATAPATHENDPOINT']._serialized_start=1976
+  _globals['_DATAPATHENDPOINT']._serialized_end=2088
+  _globals['_DATAPATHMAPPING']._serialized_start=2090
+  _globals['_DATAPATHMAPPING']._serialized_end=2162
+  _globals['_ADDRESSREPAIR']._serialized_start=2165
+  _globals['_ADDRESSREPAIR']._serialized_end=2304
+  _globals['_REPAIRADDRESSESREQUEST']._serialized_start=2306
+  _globals['_REPAIRADDRESSESREQUEST']._serialized_end=2377
+  _globals['_REPAIRADDRESSESRESPONSE']._serialized_start=2379
+  _globals['_REPAIRADDRESSESRESPONSE']._serialized_end=2422
+  _globals['_ADDRESSRECORDS']._serialized_start=2425
+  _globals['_ADDRESSRECORDS']._serialized_end=2720
+  _globals['_NODEADDRESSES']._serialized_start=2723
+  _globals['_NODEADDRESSES']._serialized_end=2928
 # @@protoc_insertion_point(module_scope)

@@ -239,12 +239,17 @@ class ListAddressesRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    APPLIED_REVISION_FIELD_NUMBER: _builtins.int
+    applied_revision: _builtins.int
+    """An agent that has not applied this revision answers at once, with the first five fields only."""
     def __init__(
         self,
+        *,
+        applied_revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_revision", b"applied_revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -303,7 +308,7 @@ class ListAddressesResponse(_message.Message):
 
     @_builtins.property
     def endpoints(self) -> _containers.RepeatedCompositeFieldContainer[Global___DataPathEndpoint]:
-        """Interfaces of the data path."""
+        """Interfaces of the data path, with the addresses whose packets it hands to them."""
 
     @_builtins.property
     def mappings(self) -> _containers.RepeatedCompositeFieldContainer[Global___DataPathMapping]:

@@ -256,6 +256,10 @@ class DataPlane(Protocol):
         """Removes interfaces from both tables."""
         ...
 
+    def holder_of(self, address: bytes) -> int | None:
+        """The link that packets to an address (16 bytes) go to; None: no local pod has it."""
+        ...
+
     def set_node_index(self, node_index: int) -> None:
         """Says which node this is, 1 or more, as soon as it is registered."""
         ...

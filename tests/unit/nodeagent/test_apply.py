@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -14,6 +15,8 @@ from nodeagent.apply import Applier
 from nodeagent.dataplane.config import Capacities
 from nodeagent.dataplane.fake import FakeDataPlane
 from nodeagent.dataplane.port import Applied, LocalEndpoint, Mapping, PolicySet, Subject
+from nodeagent.masquerade import Member, Role
+from nodeagent.nftables.fake import FakeMasquerade
 from nodeagent.stream import ApplyResult
 from nodeagent.worker import Worker
 from tests.unit.nodeagent.worlds import (
@@ -28,15 +31,18 @@ from tests.unit.nodeagent.worlds import (
     node,
     open_policy,
     peer_set,
+    pool,
 )
 
 
 @asynccontextmanager
 async def applying(
-    dataplane: FakeDataPlane, routes: FakeRoutes | None = None
+    dataplane: FakeDataPlane,
+    routes: FakeRoutes | None = None,
+    masquerade: FakeMasquerade | None = None,
 ) -> AsyncIterator[Applier]:
     worker = Worker("test")
-    applier = Applier(dataplane, routes or FakeRoutes(), worker)
+    applier = Applier(dataplane, routes or FakeRoutes(), worker, masquerade=masquerade)
     applier.tracker.node_index = OWN
     await applier.load()
     running = asyncio.ensure_future(applier.run())
@@ -171,6 +177,25 @@ async def test_a_refused_route_is_reported_and_tried_again() -> None:
         assert set(routes.routes) == {block(1, OWN).prefix, block(2, 2).prefix}
 
 
+async def test_a_refused_pool_is_reported_and_the_rest_goes_on() -> None:
+    dataplane, stream, masquerade = FakeDataPlane(), Stream(), FakeMasquerade()
+    refused = Member(Role.POOL, pool("x", "10.0.0.0/16").prefix)
+    masquerade.refuses.add(refused)
+    shown = (pool("x", "10.0.0.0/16"), node(2), block(2, 2))
+    async with applying(dataplane, masquerade=masquerade) as applier:
+        outcome = await applier.barrier(stream.barrier(*shown))
+        assert (Kind.POOL, b"x") in {(r.kind, r.key) for r in outcome.refused}
+        assert [hop.node_index for hop in dataplane.dump().next_hops] == [2]
+
+        masquerade.refuses.clear()
+        assert (await applier.barrier(stream.barrier(*shown))).refused == ()
+        assert refused in masquerade.dump()
+        assert len(masquerade.dump()) == 2
+
+        await applier.barrier(stream.barrier(node(2)))
+        assert [member.role for member in masquerade.dump()] == [Role.NODE]
+
+
 async def test_a_policy_that_names_what_is_missing_is_reported_and_closed() -> None:
     dataplane, stream, name = FakeDataPlane(), Stream(), b"x" * 16
     shown = (endpoint(OWN, 1, 300, "10.0.0.1"), isolated(300, name))
@@ -220,3 +245,55 @@ async def test_who_begins_to_wait_while_the_interface_is_being_opened_is_woken()
 
         assert await waiting, "without another barrier"
         await reached
+
+
+async def test_what_others_have_written_is_put_right_when_it_is_read_back() -> None:
+    dataplane, routes, stream = FakeDataPlane(), FakeRoutes(), Stream()
+    shown = (node(OWN), block(0, OWN), endpoint(OWN, 1, 300, "10.0.0.1"), isolated(300))
+    async with applying(dataplane, routes) as applier:
+        await applier.attach(local(1, "10.0.0.1"))
+        await applier.barrier(stream.barrier(*shown))
+        before, routes_before = dataplane.dump(), routes.dump()
+        (served,) = before.local_endpoints
+        strange = to_mapped(parse_address("192.0.2.1"))
+
+        dataplane.delete_local_endpoints([served.ifindex])
+        dataplane.upsert_local_endpoints([replace(served, ifindex=99, endpoint_id=99)])
+        dataplane.delete_mappings([to_mapped(parse_address("10.0.0.1"))])
+        dataplane.upsert_mappings([Mapping(address=strange, identity=9, node_index=0)])
+        routes.delete(tuple(routes_before.values()))
+        await applier.barrier(stream.barrier(*shown))
+        assert dataplane.dump().mappings != before.mappings, "nobody looks unless asked"
+
+        await applier.reread()
+
+        after = dataplane.dump()
+        assert after.local_endpoints == before.local_endpoints
+        assert after.mappings == before.mappings
+        assert routes.dump() == routes_before
+
+
+async def test_an_interface_that_does_not_get_its_packets_is_written_again() -> None:
+    dataplane, stream = FakeDataPlane(), Stream()
+    address = to_mapped(parse_address("10.0.0.1"))
+    async with applying(dataplane) as applier:
+        await applier.attach(local(1, "10.0.0.1"))
+        await applier.barrier(
+            stream.barrier(node(OWN), endpoint(OWN, 1, 300, "10.0.0.1"), isolated(300))
+        )
+        (served,) = dataplane.dump().local_endpoints
+        # Another link takes the address away and goes.
+        dataplane.upsert_local_endpoints([replace(served, ifindex=99, endpoint_id=99)])
+        dataplane.delete_local_endpoints([99])
+        assert dataplane.holder_of(address) is None
+
+        await applier.reread()
+
+        assert dataplane.holder_of(address) == served.ifindex
+        assert dataplane.dump().local_endpoints == {served}
+
+
+async def test_nothing_is_put_right_before_there_is_a_view() -> None:
+    async with applying(FakeDataPlane()) as applier:
+        with pytest.raises(Unavailable, match="no complete view"):
+            await applier.reread()
