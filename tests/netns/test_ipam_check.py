@@ -7,7 +7,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 
@@ -20,11 +22,14 @@ from deltaplane.store import keys
 from deltaplane.store.pointers import pointers
 from deltaplane.store.port import Delete, KeyValue, Operation, Put
 from deltaplane.v1 import ipam_pb2, registry_pb2
+from nodeagent.dataplane import bpffs as bpffs_mount
 from nodeagent.dataplane import records
 from nodeagent.dataplane.loader import schema_folder
 from nodeagent.dataplane.maps import KernelMap, open_pinned
 from nodeagent.dataplane.port import LocalEndpoint, Mapping
-from tests.netns.node import ROOT, Node, until
+from nodeagent.statedir import JOURNAL_FILE
+from tests.netns.node import BPFFS, ROOT, Node, until
+from tests.netns.services_thread import NAMES, Services
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -91,8 +96,8 @@ class Checked:
         self.map("endpoints").update([(records.number_key(endpoint.ifindex), value)])
 
 
-@pytest.fixture
-def checked(node: Node) -> Iterator[Checked]:
+@contextmanager
+def checking(node: Node) -> Iterator[Checked]:
     node.start_ready()
     node.add("web")
     services = node.services
@@ -107,15 +112,45 @@ def checked(node: Node) -> Iterator[Checked]:
         yield made
 
 
+@pytest.fixture
+def checked(node: Node) -> Iterator[Checked]:
+    """For tests that leave something behind."""
+    with checking(node) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def steady(tmp_path_factory: pytest.TempPathFactory, shim: Path) -> Iterator[Checked]:
+    """For tests that leave everything as it was: most of a test is the start of an agent."""
+    directory = tmp_path_factory.mktemp("steady")
+    mounted = bpffs_mount.ensure()
+    services = Services(directory)
+    try:
+        services.start(*NAMES)
+        services.create_pool("pods4", "10.99.0.0/24", 28)
+        services.create_pool("pods6", "fd00:99::/120", 124)
+        node = Node("n1", directory, shim, services, BPFFS)
+        try:
+            node.create()
+            with checking(node) as made:
+                yield made
+        finally:
+            node.remove()
+    finally:
+        services.close()
+        if mounted:
+            bpffs_mount.release()
+
+
 # --- a node with etcd ----------------------------------------------------------------------------
 
 
-def test_an_interface_that_etcd_has_lost_is_registered_again(checked: Checked) -> None:
-    (record,) = checked.stored(keys.ENDPOINTS)
-    checked.forget(record)
-    (found,) = checked.seen_then_repaired(Kind.NOT_REGISTERED)
+def test_an_interface_that_etcd_has_lost_is_registered_again(steady: Checked) -> None:
+    (record,) = steady.stored(keys.ENDPOINTS)
+    steady.forget(record)
+    (found,) = steady.seen_then_repaired(Kind.NOT_REGISTERED)
     assert found.subject == "interface 1, pod shop/web"
-    (again,) = checked.stored(keys.ENDPOINTS)
+    (again,) = steady.stored(keys.ENDPOINTS)
     assert again.value == record.value
     assert again.create_revision > record.create_revision
 
@@ -132,11 +167,11 @@ def plant_endpoint(checked: Checked, number: int) -> str:
     return key
 
 
-def test_an_endpoint_that_no_journal_has_is_released(checked: Checked) -> None:
-    plant_endpoint(checked, 77)
-    (found,) = checked.seen_then_repaired(Kind.NOT_IN_JOURNAL)
+def test_an_endpoint_that_no_journal_has_is_released(steady: Checked) -> None:
+    plant_endpoint(steady, 77)
+    (found,) = steady.seen_then_repaired(Kind.NOT_IN_JOURNAL)
     assert "endpoint 77 of node n1, pod shop/gone" in found.subject
-    assert len(checked.stored(keys.ENDPOINTS)) == 1
+    assert len(steady.stored(keys.ENDPOINTS)) == 1
 
 
 def test_an_endpoint_of_another_container_needs_a_hand(checked: Checked) -> None:
@@ -210,8 +245,7 @@ def test_a_node_that_etcd_has_lost_is_told(checked: Checked) -> None:
 
 
 def edit_journal(node: Node, *statements: tuple[str, tuple[object, ...]]) -> None:
-    (path,) = (node.directory / "state").glob("*.sqlite*[!lm]")
-    database = sqlite3.connect(path)
+    database = sqlite3.connect(node.directory / "state" / JOURNAL_FILE)
     with database:
         for statement, values in statements:
             database.execute(statement, values)
@@ -256,28 +290,28 @@ def test_a_link_that_is_gone_is_told(checked: Checked) -> None:
     assert checked.findings() == []
 
 
-def test_a_link_of_nobody_is_removed(checked: Checked) -> None:
-    node = checked.node
+def test_a_link_of_nobody_is_removed(steady: Checked) -> None:
+    node = steady.node
     uid = node.status().node_uid
     node.ip("link", "add", "dp63", "type", "veth", "peer", "name", "other")
     node.ip("link", "set", "dp63", "alias", f"deltaplane/{uid}/99")
-    (found,) = checked.seen_then_repaired(Kind.LINK_UNKNOWN)
+    (found,) = steady.seen_then_repaired(Kind.LINK_UNKNOWN)
     assert (found.subject, "interface 99" in found.seen) == ("link dp63", True)
     assert node.host_links() == ["dp1"]
 
 
-def test_routes_of_pods_are_made_and_removed(checked: Checked) -> None:
-    node = checked.node
+def test_routes_of_pods_are_made_and_removed(steady: Checked) -> None:
+    node = steady.node
     before = node.ip("route"), node.ip("-6", "route")
     (interface,) = node.interfaces()
     for address in (interface.addresses.ipv4, interface.addresses.ipv6):
         text = str(Prefix(address, len(address) * 8))
         node.ip("route", "delete", text, "dev", "dp1")
-    found = checked.seen_then_repaired(Kind.ROUTE_MISSING)
+    found = steady.seen_then_repaired(Kind.ROUTE_MISSING)
     assert len(found) == 2
     for text in ("10.99.0.250/32", "fd00:99::fa/128"):
         node.ip("route", "add", text, "dev", "dp1")
-    found = checked.seen_then_repaired(Kind.ROUTE_UNKNOWN)
+    found = steady.seen_then_repaired(Kind.ROUTE_UNKNOWN)
     assert sorted(item.subject for item in found) == [
         "route 10.99.0.250/32",
         "route fd00:99::fa/128",
@@ -322,22 +356,22 @@ def add_interface(checked: Checked, served: LocalEndpoint) -> None:
     ],
 )
 def test_interfaces_of_the_data_path_are_written_again(
-    checked: Checked, plant: Callable[[Checked, LocalEndpoint], None], kinds: set[Kind]
+    steady: Checked, plant: Callable[[Checked, LocalEndpoint], None], kinds: set[Kind]
 ) -> None:
-    before = checked.served()
-    plant(checked, before)
-    checked.seen_then_repaired(*kinds)
-    assert checked.served() == before
+    before = steady.served()
+    plant(steady, before)
+    steady.seen_then_repaired(*kinds)
+    assert steady.served() == before
 
 
-def test_mappings_of_pods_are_written_again(checked: Checked) -> None:
-    served, mappings = checked.served(), checked.map("mappings")
+def test_mappings_of_pods_are_written_again(steady: Checked) -> None:
+    served, mappings = steady.served(), steady.map("mappings")
     before = dict(mappings.entries())
     four, six = records.address_keys(served)
     wrong = Mapping(address=six, identity=4711, node_index=1)
     mappings.delete([four])
     mappings.update([records.mapping_item(wrong)])
-    found = checked.seen_then_repaired(Kind.MAPPING_WRONG)
+    found = steady.seen_then_repaired(Kind.MAPPING_WRONG)
     assert [item.seen.rpartition("maps it to ")[2] for item in found] == [
         "nothing",
         "identity 4711 on node number 1",
@@ -345,26 +379,26 @@ def test_mappings_of_pods_are_written_again(checked: Checked) -> None:
     assert dict(mappings.entries()) == before
 
 
-def test_routes_to_blocks_are_made_again(checked: Checked) -> None:
-    node = checked.node
+def test_routes_to_blocks_are_made_again(steady: Checked) -> None:
+    node = steady.node
     before = node.ip("route"), node.ip("-6", "route")
-    for record in checked.stored(keys.BLOCKS):
+    for record in steady.stored(keys.BLOCKS):
         block = ipam_pb2.Block.FromString(record.value)
         node.ip(
             "route", "delete", "unreachable", str(Prefix(block.prefix.address, block.prefix.length))
         )
-    assert len(checked.seen_then_repaired(Kind.BLOCK_ROUTE)) == 2
+    assert len(steady.seen_then_repaired(Kind.BLOCK_ROUTE)) == 2
     assert (node.ip("route"), node.ip("-6", "route")) == before
 
 
 # --- what was not looked at ----------------------------------------------------------------------
 
 
-def test_agents_that_do_not_answer_are_never_passed_over(checked: Checked) -> None:
-    node = checked.node
-    (found,) = checked.findings(target=f"unix:{node.directory}/nobody.sock")
+def test_agents_that_do_not_answer_are_never_passed_over(steady: Checked) -> None:
+    node = steady.node
+    (found,) = steady.findings(target=f"unix:{node.directory}/nobody.sock")
     assert (found.kind, found.node) == (Kind.AGENT_UNREACHABLE, "n1")
-    found = Looker(checked.client, []).settled(()).findings[0]
+    found = Looker(steady.client, []).settled(()).findings[0]
     assert (found.kind, found.node) == (Kind.AGENT_NOT_ASKED, "n1")
 
 
@@ -400,66 +434,66 @@ def command(checked: Checked, *arguments: str) -> subprocess.CompletedProcess[st
     )
 
 
-def test_the_command_tells_and_repairs(checked: Checked) -> None:
-    clean = command(checked)
+def test_the_command_tells_and_repairs(steady: Checked) -> None:
+    clean = command(steady)
     assert (clean.returncode, clean.stdout) == (0, ""), clean.stderr
     assert re.match(
         r"nothing disagrees: 1 of 1 nodes, 1 endpoints and 2 blocks at revision \d+\n", clean.stderr
     )
-    plant_endpoint(checked, 77)
-    told = command(checked)
+    plant_endpoint(steady, 77)
+    told = command(steady)
     assert told.returncode == 1
     assert told.stdout.splitlines()[0] == "not-in-journal on n1"
     assert told.stdout.splitlines()[3] == "  repair: release the endpoint (--repair does it)"
     assert told.stderr.startswith("1 disagreements, --repair can end 1: ")
-    (record,) = json.loads(command(checked, "-o", "json").stdout)
-    assert (record["kind"], record["node"], record["automatic"]) == ("not-in-journal", "n1", True)
-    repaired = command(checked, "--repair")
+    repaired = command(steady, "--repair", "-o", "json")
     assert repaired.returncode == 0
-    assert repaired.stdout.splitlines()[3] == "  repair: release the endpoint (done)"
     assert repaired.stderr.startswith("1 disagreements, 0 left: ")
-    assert command(checked, "--repair").returncode == 0
+    (record,) = json.loads(repaired.stdout)
+    assert (record["kind"], record["node"]) == ("not-in-journal", "n1")
+    assert (record["automatic"], record["outcome"]) == (True, "done")
 
 
 # --- a busy node ---------------------------------------------------------------------------------
 
 
-def test_a_busy_node_is_sound(checked: Checked) -> None:
+def churn(node: Node, pod: str, stop: threading.Event, failures: list[str]) -> None:
+    """A pod comes and goes; each call that fails is written down."""
+    while not stop.is_set():
+        for call in ("ADD", "DEL"):
+            answer = node.cni(call, pod)
+            if answer.code:
+                failures.append(f"{call}: {answer.document}")
+
+
+def relabel(node: Node, stop: threading.Event) -> None:
+    """A pod gets one identity after the other."""
+    number = 0
+    while not stop.is_set():
+        number += 1
+        node.services.apply_pod("web", "n1", app="web", turn=str(number % 5))
+
+
+def test_a_busy_node_is_sound(steady: Checked) -> None:
     """Pods come and go, labels change, and nothing is ever told."""
-    node, stop = checked.node, threading.Event()
+    node, stop = steady.node, threading.Event()
     failures: list[str] = []
-    rounds = [0] * 3
-    for pod in range(3):
-        node.services.apply_pod(f"pod-{pod}", "n1", app=f"pod-{pod}")
-        node.new_pod_namespace(f"pod-{pod}")
-
-    def churn(pod: int) -> None:
-        while not stop.is_set():
-            for call in ("ADD", "DEL"):
-                answer = node.cni(call, f"pod-{pod}")
-                if answer.code:
-                    failures.append(f"{call}: {answer.document}")
-            rounds[pod] += 1
-
-    def relabel() -> None:
-        number = 0
-        while not stop.is_set():
-            number += 1
-            node.services.apply_pod("web", "n1", app="web", turn=str(number % 5))
-
-    threads = [threading.Thread(target=churn, args=(pod,)) for pod in range(3)]
-    threads.append(threading.Thread(target=relabel))
+    threads = [threading.Thread(target=relabel, args=(node, stop))]
+    for pod in ("pod-0", "pod-1", "pod-2"):
+        node.services.apply_pod(pod, "n1", app=pod)
+        node.new_pod_namespace(pod)
+        threads.append(threading.Thread(target=churn, args=(node, pod, stop, failures)))
+    before = node.status().applied_revision
     for thread in threads:
         thread.start()
-    looks = 0
     try:
-        patient = Checked(node, checked.client, pauses=(0.1, 0.2, 0.4, 0.8, 1.6))
-        while looks < 12 or min(rounds) < 5:
+        patient = Checked(node, steady.client, pauses=(0.1, 0.2, 0.4, 0.8, 1.6))
+        for _ in range(10):
             assert patient.findings() == []
-            looks += 1
+        until(lambda: node.status().applied_revision > before + 50, "enough has happened")
     finally:
         stop.set()
         for thread in threads:
             thread.join(30)
     assert failures == []
-    assert checked.findings() == []
+    assert steady.findings() == []
