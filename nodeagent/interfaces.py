@@ -538,6 +538,29 @@ class Interfaces:
                 return
             await self._applier.registered(record.number, found.identity, found.revision)
 
+    async def mend(self, number: int, restore: Callable[[PodLink], Awaitable[None]]) -> None:
+        """Registers a working interface, and restores what the node knows of its link.
+
+        Nothing happens for one that does not work any more.
+
+        Raises:
+            DeltaplaneError: the registry refuses it, wants other addresses, or is away.
+            OSError: what restores it fails.
+        """
+        record = self._journal.interfaces.get(number)
+        if record is None:
+            return
+        # In turn with DEL, as `_register_again`.
+        async with self._alone(record.attachment):
+            now = self._journal.interfaces.get(number)
+            if now is None or now.state is not State.READY:
+                return
+            await restore(self._link(now))
+            found = await self._control.register(now, self._node)
+            if isinstance(found, Wanted):
+                raise Refused(f"the pod asks for other addresses: {found.wish}")
+            await self._applier.registered(number, found.identity, found.revision)
+
     # --- inside ----------------------------------------------------------------------------------
 
     def _link(self, record: InterfaceRecord) -> PodLink:
