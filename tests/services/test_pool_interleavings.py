@@ -88,11 +88,9 @@ async def test_a_block_comes_and_goes_under_a_claim(stage: Stage) -> None:
 
 async def test_a_block_that_looks_new_comes_and_goes_under_a_claim(stage: Stage) -> None:
     store, one, two = stage
-    wide = Prefix.parse("10.244.0.0/25")
-    await one.update_pool(Change(name="ipv4", grow_to=wide))
-    first = await one.claim_block(claim(1))  # the one that nobody has owned
-    await one.release_block(Prefix(first.prefix.address, first.prefix.length), UID)
     await one.update_pool(Change(name="ipv4", grow_to=Prefix.parse("10.244.0.0/24")))
+    first = await one.claim_block(claim(1))  # from now on its view has the grown pool
+    await one.release_block(Prefix(first.prefix.address, first.prefix.length), UID)
     expected: dict[Prefix, int] = {}
 
     async def own_all_for_a_moment() -> None:
