@@ -101,8 +101,8 @@ def shortage(ledger: Ledger, request: Request) -> str:
         for block in blocks:
             total = total.plus(addressing.counts(block, progress))
         text = (
-            f"pool {name}: {len(blocks)} blocks, {total.held} held, {total.quarantined} "
-            f"quarantined, {total.reserved} reserved"
+            f"pool {name}: {len(blocks)} blocks, {total.held} held, {total.reserved} reserved, "
+            f"{total.foreign} claimed by other nodes, {total.quarantined} quarantined"
         )
         waits = [
             gone.revision

@@ -120,8 +120,13 @@ class SetCounters:
     ordinal: int
 
 
+@dataclass(frozen=True, slots=True)
+class SetRebuilt:
+    """The file is not new any more: it holds what the node had."""
+
+
 Drop = DropInterface | DropBlock | DropReleased | DropPool
-Write = PutInterface | SetState | PutBlock | PutReleased | PutPool | SetCounters | Drop
+Write = PutInterface | SetState | PutBlock | PutReleased | PutPool | SetCounters | SetRebuilt | Drop
 
 
 # --- the ledger ----------------------------------------------------------------------------------
@@ -140,6 +145,7 @@ class Ledger:
         pools: by name.
         progress: as of the last barrier; not durable.
         foreign: single addresses that other nodes have claimed; not durable.
+        is_new: the file was made anew, and what this node may have had has not been looked up yet.
     """
 
     last_number: int = 0
@@ -150,6 +156,7 @@ class Ledger:
     pools: Mapping[str, Pool] = field(default_factory=dict)
     progress: Progress = field(default_factory=Progress)
     foreign: frozenset[bytes] = frozenset()
+    is_new: bool = False
 
     def find(self, attachment: Attachment) -> InterfaceRecord | None:
         """The interface of an attachment that is not being released, or None."""

@@ -202,6 +202,7 @@ class Interfaces:
         deadline = self._clock.now() + OPEN_SECONDS
         claimed, fixed = False, any(request.address for request in wanted)
         while True:
+            seen = self._blocks.barriers
             try:
                 return await self._writer.call(
                     self._journal.begin,
@@ -216,7 +217,7 @@ class Interfaces:
                     await self._blocks.claim_for(wanted)
                     continue
                 left = deadline - self._clock.now()
-                if not fixed or not await self._blocks.wait_progress(left):
+                if not fixed or not await self._blocks.wait_progress(seen, left):
                     raise
 
     async def _make(self, record: InterfaceRecord, netns: int) -> None:

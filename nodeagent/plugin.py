@@ -108,6 +108,7 @@ class Plugin:
             )
 
     async def _delete(self, attachment: Attachment) -> None:
+        self._check_known()
         try:
             await self._interfaces.delete(attachment)
         except (DeltaplaneError, OSError, sqlite3.Error) as error:
@@ -118,6 +119,7 @@ class Plugin:
         if call.valid_attachments is None:
             # Taking "no list" for "nothing is valid" would empty the node.
             raise CniError(Code.INVALID_CONFIG, "cni.dev/valid-attachments is missing")
+        self._check_known()
         stale = [
             record.attachment
             for record in self._journal.interfaces.values()
@@ -134,6 +136,13 @@ class Plugin:
                 failures.append(f"{attachment}: {error}")
         if failures:
             raise CniError(Code.TRY_AGAIN, "some attachments are left", "; ".join(failures))
+
+    def _check_known(self) -> None:
+        """A journal that was lost says nothing about what there is."""
+        if self._journal.ledger.is_new:
+            raise CniError(
+                Code.TRY_AGAIN, "this node does not know its interfaces yet", "no registry so far"
+            )
 
     def _check_status(self) -> None:
         if not self._applier.tracker.node_index:

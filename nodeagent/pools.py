@@ -120,9 +120,10 @@ def _check_name(pools: Mapping[str, Pool], name: str, family: int) -> None:
     of_family = {other: pool for other, pool in pools.items() if pool.family == family}
     if name not in of_family:
         raise Invalid(
-            POOL_FIELDS[family], f'"{name}" is no IPv{family} pool; {_existing(of_family)}'
+            POOL_FIELDS[family],
+            f'there is no IPv{family} pool "{name}"; {_existing(of_family)}',
         )
 
 
 def _existing(pools: Mapping[str, Pool]) -> str:
-    return f"there are: {', '.join(sorted(pools))}" if pools else "there is none"
+    return f"there are {', '.join(sorted(pools))}" if pools else "there is none"

@@ -39,6 +39,7 @@ CREATE TABLE sysctls (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOU
 """
 
 _VERSION_2 = """
+INSERT INTO counters VALUES ('new', 0);
 INSERT INTO counters SELECT 'block', coalesce(max(ordinal), 0) FROM blocks;
 ALTER TABLE blocks RENAME TO old_blocks;
 CREATE TABLE blocks (
@@ -76,6 +77,8 @@ def migrate(database: sqlite3.Connection) -> None:
         raise Conflict(f"the journal has schema {version}; this agent knows {VERSION}")
     if version < VERSION:
         steps = "".join(_STEPS[version:])
+        if version == 0:
+            steps += "UPDATE counters SET value = 1 WHERE name = 'new';"
         database.executescript(f"BEGIN IMMEDIATE; {steps} PRAGMA user_version = {VERSION}; COMMIT;")
 
 
@@ -92,6 +95,7 @@ def read(database: sqlite3.Connection) -> Ledger:
         },
         numbers=counters["endpoint"],
         ordinals=counters["block"],
+        is_new=bool(counters["new"]),
     )
 
 
@@ -165,6 +169,8 @@ def write(execute: Execute, change: entries.Write) -> None:
             execute("INSERT OR REPLACE INTO cooling VALUES (?, ?, ?, ?)", row)
         case entries.SetState(number, state):
             execute("UPDATE interfaces SET state = ? WHERE number = ?", (state, number))
+        case entries.SetRebuilt():
+            execute("UPDATE counters SET value = 0 WHERE name = 'new'", ())
         case entries.SetCounters(number, ordinal):
             execute(_COUNT, (number, "endpoint"))
             execute(_COUNT, (ordinal, "block"))
