@@ -14,6 +14,7 @@ from nodeagent.dataplane.kernel import KernelDataPlane
 from nodeagent.journal import Journal
 from nodeagent.netlink import namespace, sysctl
 from nodeagent.netlink import tunnel as tunnels
+from nodeagent.netlink.addresses import AddressTable
 from nodeagent.netlink.channel import Channel
 from nodeagent.netlink.routes import KernelRoutes
 from nodeagent.netlink.tunnel import Tunnel
@@ -76,6 +77,7 @@ async def _run(config: AgentConfig) -> None:
             mtu=config.mtu or (tunnel.mtu if tunnel else uplink.mtu),
             tunnel=tunnel,
             masquerade=_masquerade(config),
+            table=AddressTable(),
         )
         await Agent(parts).run()
     finally:

@@ -18,7 +18,7 @@ import grpc.aio
 from deltaplane.errors import DeltaplaneError
 from deltaplane.runtime import log, metrics, service
 from deltaplane.runtime.clock import Clock, SystemClock
-from deltaplane.v1 import agent_pb2, agent_pb2_grpc
+from deltaplane.v1 import agent_pb2, agent_pb2_grpc, audit_pb2, audit_pb2_grpc
 from nodeagent.apply import Applier
 from nodeagent.blocks import Blocks
 from nodeagent.cni.server import CniServer
@@ -31,10 +31,13 @@ from nodeagent.interfaces import Interfaces
 from nodeagent.journal import Journal
 from nodeagent.knowledge import Knowledge
 from nodeagent.masquerade import Masquerade
+from nodeagent.mending import Mender
+from nodeagent.netlink.addresses import AddressTable
 from nodeagent.netlink.tunnel import Tunnel
 from nodeagent.plugin import Plugin
 from nodeagent.pods import PodLinks
 from nodeagent.rebuilding import Rebuilding
+from nodeagent.reporting import AddressSources, NodeAddressesServicer
 from nodeagent.servicer import AgentServicer, Sources
 from nodeagent.stream import ApplyResult, BarrierReached, Floor, HelloState, SlicerStream
 from nodeagent.worker import Worker
@@ -62,6 +65,7 @@ class Parts:
         mtu: of pods, bytes.
         tunnel: this node's end, if packets to other nodes are wrapped.
         masquerade: of pods' packets to the world; None: they keep their source.
+        table: marked links and routes, for reports and repairs; None: neither is served.
     """
 
     config: AgentConfig
@@ -75,6 +79,7 @@ class Parts:
     mtu: int
     tunnel: Tunnel | None = None
     masquerade: Masquerade | None = None
+    table: AddressTable | None = None
     clock: Clock = field(default_factory=SystemClock)
 
 
@@ -246,7 +251,7 @@ class Agent:
         _APPLIED.set(self._applier.applied)
         return outcome
 
-    def _register(self, server: grpc.aio.Server) -> tuple[str]:
+    def _register(self, server: grpc.aio.Server) -> tuple[str, ...]:
         sources = Sources(
             node=self._parts.node,
             journal=self._parts.journal,
@@ -256,7 +261,35 @@ class Agent:
             worker=self._worker,
         )
         agent_pb2_grpc.add_AgentServicer_to_server(AgentServicer(sources), server)
-        return (agent_pb2.DESCRIPTOR.services_by_name["Agent"].full_name,)
+        names: tuple[str, ...] = (agent_pb2.DESCRIPTOR.services_by_name["Agent"].full_name,)
+        if self._parts.table is not None:
+            reports = self._reports(self._parts.table)
+            audit_pb2_grpc.add_NodeAddressesServicer_to_server(reports, server)
+            names += (audit_pb2.DESCRIPTOR.services_by_name["NodeAddresses"].full_name,)
+        return names
+
+    def _reports(self, table: AddressTable) -> NodeAddressesServicer:
+        reader = Worker("address-table")
+        sources = AddressSources(
+            node=self._parts.node,
+            journal=self._parts.journal,
+            applier=self._applier,
+            dataplane=self._parts.dataplane,
+            worker=self._worker,
+            table=table,
+            reader=reader,
+        )
+        mender = Mender(
+            node=self._parts.node,
+            journal=self._parts.journal,
+            interfaces=self._interfaces,
+            blocks=self._blocks,
+            applier=self._applier,
+            links=self._parts.links,
+            table=table,
+            worker=reader,
+        )
+        return NodeAddressesServicer(sources, mender)
 
     async def _is_ready(self) -> bool:
         """Ready: pods can be added with their policies."""

@@ -29,7 +29,8 @@ from nodeagent.blocks import Blocks
 from nodeagent.cni.netconf import Attachment, Call, PodName
 from nodeagent.cni.result import CniError, Code, Interface, Result
 from nodeagent.control import ControlPlane, NodeFacts, Registration, Wanted
-from nodeagent.entries import Begun, InterfaceRecord, State
+from nodeagent.delegated import NOBODY
+from nodeagent.entries import Begun, InterfaceRecord, Kind, State
 from nodeagent.hints import Hints
 from nodeagent.journal import Journal
 from nodeagent.ledger import strays
@@ -141,7 +142,18 @@ class Interfaces:
             addresses=record.addresses,
         )
 
-    async def _add(self, attachment: Attachment, pod: PodName, netns: int) -> InterfaceRecord:
+    async def add_addresses(self, attachment: Attachment, pod: PodName | None) -> InterfaceRecord:
+        """Holds addresses for an interface that another plugin makes, or leaves nothing.
+
+        Raises:
+            CniError: with the code for the runtime.
+        """
+        async with self._alone(attachment):
+            return await self._add(attachment, pod or NOBODY, None)
+
+    async def _add(
+        self, attachment: Attachment, pod: PodName, netns: int | None
+    ) -> InterfaceRecord:
         """Starts over with what the pod asks for, should that be something else."""
         wish = self._hints.get(pod.namespace)
         for _ in range(MAX_WISHES):
@@ -154,12 +166,16 @@ class Interfaces:
         raise CniError(Code.TRY_AGAIN, "what the pod asks for keeps changing", str(wish))
 
     async def _attempt(
-        self, attachment: Attachment, pod: PodName, netns: int, wish: Wish
+        self, attachment: Attachment, pod: PodName, netns: int | None, wish: Wish
     ) -> InterfaceRecord:
         with timed(Stage.ADDRESS):
-            record = await self._begin(attachment, pod, wish)
+            network = attachment.network if netns is None else ""
+            record = await self._begin(attachment, pod, wish, network)
         try:
-            await self._make(record, netns)
+            if netns is None:
+                await self._announce(record)
+            else:
+                await self._make(record, netns)
         except _OtherWish:
             await asyncio.shield(self._undo(record))
             raise
@@ -171,12 +187,17 @@ class Interfaces:
             raise
         return record
 
-    async def _begin(self, attachment: Attachment, pod: PodName, wish: Wish) -> InterfaceRecord:
-        """Opens the journal entry; claims what is missing."""
+    async def _begin(
+        self, attachment: Attachment, pod: PodName, wish: Wish, network: str
+    ) -> InterfaceRecord:
+        """Opens the journal entry; claims what is missing. network: of the IPAM-only mode."""
         try:
             wanted = await self._blocks.find_requests(wish)
+            if network:
+                wanted = tuple(replace(request, network=network) for request in wanted)
             for request in wanted:
-                if request.address is not None:
+                # A single address has no gateway beside it.
+                if request.address is not None and not network:
                     await self._blocks.claim_address(request.address, attachment)
             begun = await self._write_entry(attachment, pod, wanted)
         except DeltaplaneError as error:
@@ -217,6 +238,14 @@ class Interfaces:
                 left = deadline - self._clock.now()
                 if not fixed or not await self._blocks.wait_progress(seen, left):
                     raise
+
+    async def _announce(self, record: InterfaceRecord) -> None:
+        """Tells the registry of addresses that a pod uses: other nodes map them to it."""
+        if record.is_registered:
+            found = await self._register(record)
+            if isinstance(found, Wanted):
+                raise _OtherWish(found.wish)
+        await self._writer.call(self._journal.commit, record.number)
 
     async def _make(self, record: InterfaceRecord, netns: int) -> None:
         try:
@@ -313,16 +342,18 @@ class Interfaces:
 
     async def _take_off(self, record: InterfaceRecord) -> None:
         """Nothing passes any more, and the link is gone. A foreign link of that name stays."""
-        await self._applier.detach(record.number)
-        await self._links.remove(self._link(record))
+        if record.kind is Kind.POD:
+            await self._applier.detach(record.number)
+            await self._links.remove(self._link(record))
 
     async def _unregister(self, record: InterfaceRecord) -> None:
         """The last steps: nobody has the addresses any more."""
         # Asked before: should the stream change to another store meanwhile, the answer is not of
         # that.
-        lineage = self._lineage()
+        lineage, revision = self._lineage(), 0
         try:
-            revision = await self._control.release([record], self._node)
+            if record.is_registered:
+                revision = await self._control.release([record], self._node)
         except (Conflict, NotFound, Refused) as error:
             # This node is not registered any more: what it had went with it, nobody says when.
             log.get().warning("release_refused", number=record.number, reason=str(error))
@@ -405,6 +436,16 @@ class Interfaces:
                 problems.append("the data path does not serve the interface")
             return problems
 
+    async def check_addresses(self, attachment: Attachment, previous: Result) -> list[str]:
+        """What is wrong with addresses that another plugin uses, for people."""
+        async with self._alone(attachment):
+            record = self._journal.find(attachment)
+            if record is None or record.kind is not Kind.IPAM:
+                return [f"no address is held for {attachment}"]
+            if record.state is not State.READY:
+                return [f"this node does not own {record.addresses} any more"]
+            return check.missing_addresses(record.addresses, previous)
+
     # --- start -----------------------------------------------------------------------------------
 
     async def resume(self) -> None:
@@ -413,6 +454,8 @@ class Interfaces:
         for record in list(self._journal.interfaces.values()):
             if record.state is State.ALLOCATING:
                 await self._writer.call(self._journal.retire, record.number)
+                continue
+            if record.kind is not Kind.POD:
                 continue
             link = self._link(record)
             ifindex = present.pop(link.host_name, None)
@@ -463,7 +506,7 @@ class Interfaces:
         pending = {
             record.number: record
             for record in self._journal.interfaces.values()
-            if record.state is State.READY
+            if record.state is State.READY and record.is_registered
         }
         pause, longest = REGISTER_RETRY_SECONDS
         while True:
@@ -498,6 +541,29 @@ class Interfaces:
                 log.get().warning("interface_not_as_wanted", number=record.number, wish=found.wish)
                 return
             await self._applier.registered(record.number, found.identity, found.revision)
+
+    async def mend(self, number: int, restore: Callable[[PodLink], Awaitable[None]]) -> None:
+        """Registers a working interface, and restores what the node knows of its link.
+
+        Nothing happens for one that does not work any more.
+
+        Raises:
+            DeltaplaneError: the registry refuses it, wants other addresses, or is away.
+            OSError: what restores it fails.
+        """
+        record = self._journal.interfaces.get(number)
+        if record is None:
+            return
+        # In turn with DEL, as `_register_again`.
+        async with self._alone(record.attachment):
+            now = self._journal.interfaces.get(number)
+            if now is None or now.state is not State.READY:
+                return
+            await restore(self._link(now))
+            found = await self._control.register(now, self._node)
+            if isinstance(found, Wanted):
+                raise Refused(f"the pod asks for other addresses: {found.wish}")
+            await self._applier.registered(number, found.identity, found.revision)
 
     # --- inside ----------------------------------------------------------------------------------
 

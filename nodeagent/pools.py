@@ -70,11 +70,13 @@ class Request:
         family: 4 or 6.
         pools: where from, in this order; empty for an address.
         address: this one; None: any.
+        network: of the IPAM-only mode; empty: for an interface of our own.
     """
 
     family: int
     pools: tuple[str, ...] = ()
     address: bytes | None = None
+    network: str = ""
 
 
 def taking_part(pools: Mapping[str, Pool], chosen: Collection[str]) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from deltaplane.errors import Internal
 from deltaplane.model.addresses import format_address
-from nodeagent import addressing
+from nodeagent import addressing, delegated
 from nodeagent.addressing import Block, Released
 from nodeagent.cni.netconf import Attachment
 from nodeagent.entries import (
@@ -58,7 +58,8 @@ def restore(
         pools=known,
         is_new=is_new,
     )
-    found = dict(ledger.blocks)
+    served = delegated.networks(interfaces.values())
+    found = {n: delegated.recognize(block, served) for n, block in ledger.blocks.items()}
     for record in interfaces.values():
         for address in record.addresses:
             block, offset = _place(ledger, address)
@@ -125,6 +126,8 @@ def held_back(block: Block, pools: Mapping[str, Pool], others: frozenset[bytes])
     """
     pool = pools.get(block.pool)
     reserved = addressing.mask(block.prefix, pool.value.reserved) if pool else 0
+    if block.network:
+        reserved |= delegated.not_for_pods(block)
     foreign = 0
     if not block.fixed:
         for address in others:

@@ -14,7 +14,7 @@ from deltaplane.model.objects import PoolObject
 from nodeagent import entries
 from nodeagent.addressing import Block, Released
 from nodeagent.cni.netconf import Attachment, PodName
-from nodeagent.entries import InterfaceRecord, Ledger, State
+from nodeagent.entries import InterfaceRecord, Kind, Ledger, State
 from nodeagent.pools import Pool
 from nodeagent.restoring import restore
 
@@ -101,14 +101,14 @@ def read(database: sqlite3.Connection) -> Ledger:
 
 _INTERFACES = (
     "SELECT number, state, network, container_id, ifname, attempt, namespace, pod, pod_uid, ipv4,"
-    " ipv6 FROM interfaces ORDER BY number"
+    " ipv6, kind FROM interfaces ORDER BY number"
 )
 
 
 def _interface(
-    row: tuple[int, str, str, str, str, str, str, str, str, bytes, bytes],
+    row: tuple[int, str, str, str, str, str, str, str, str, bytes, bytes, str],
 ) -> InterfaceRecord:
-    number, state, network, container, ifname, attempt, namespace, pod, uid, ipv4, ipv6 = row
+    number, state, network, container, ifname, attempt, namespace, pod, uid, ipv4, ipv6, kind = row
     return InterfaceRecord(
         number=number,
         state=State(state),
@@ -116,6 +116,7 @@ def _interface(
         attempt=attempt,
         pod=PodName(namespace=namespace, name=pod, uid=uid),
         addresses=AddressPair(ipv4=ipv4, ipv6=ipv6),
+        kind=Kind(kind),
     )
 
 
@@ -199,7 +200,7 @@ def _put_interface(execute: Execute, record: InterfaceRecord) -> None:
     at, pod = record.attachment, record.pod
     execute(_COUNT, (record.number, "endpoint"))
     execute(
-        "INSERT INTO interfaces VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'pod')",
+        "INSERT INTO interfaces VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             record.number,
             record.state,
@@ -207,6 +208,7 @@ def _put_interface(execute: Execute, record: InterfaceRecord) -> None:
             record.attempt,
             *(pod.namespace, pod.name, pod.uid),
             *(record.addresses.ipv4, record.addresses.ipv6),
+            record.kind,
         ),
     )
 

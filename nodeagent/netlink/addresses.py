@@ -1,5 +1,6 @@
 """What the kernel has for the addresses of pods: marked links, and routes. Read, and put right."""
 
+import errno
 import struct
 from dataclasses import dataclass
 
@@ -7,7 +8,10 @@ from deltaplane.model.addresses import Prefix
 from nodeagent.netlink import message
 from nodeagent.netlink.channel import Channel
 from nodeagent.netlink.links import NAME_PREFIX, PodLink, alias_prefix, host_messages
-from nodeagent.netlink.message import AF_INET, AF_INET6
+from nodeagent.netlink.message import AF_INET, AF_INET6, Message
+
+RT_SCOPE_NOWHERE = 255
+"""Stands for any scope when a route is deleted (linux/rtnetlink.h)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +65,19 @@ class AddressTable:
         self._channel.run(host_messages(link, index))
 
     def delete_route(self, prefix: Prefix, index: int) -> None:
-        """Removes a route over a link; an absent one is fine. Raises OSError."""
-        destination = (prefix.address, prefix.length)
-        self._channel.run([message.route(destination, index=index, delete=True)])
+        """Removes a route over a link, whoever made it; an absent one is fine. Raises OSError."""
+        self._channel.run([_deletion(prefix, index)])
+
+
+def _deletion(prefix: Prefix, index: int) -> Message:
+    """Names only what is given: protocol, type and scope are those of whoever made the route."""
+    family = AF_INET if prefix.is_ipv4 else AF_INET6
+    table = message.RT_TABLE_MAIN
+    body = message.ROUTE.pack(family, prefix.length, 0, 0, table, 0, RT_SCOPE_NOWHERE, 0, 0)
+    body += message.attribute(message.RTA_DST, prefix.address)
+    body += message.number_attribute(message.RTA_OIF, index)
+    absent = frozenset({errno.ESRCH, errno.ENOENT})
+    return Message(message.RTM_DELROUTE, message.NLM_F_ACK, body, f"delete route {prefix}", absent)
 
 
 def _parse(body: bytes) -> KernelRoute | None:

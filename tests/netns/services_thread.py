@@ -54,6 +54,11 @@ class Services:
         await lineage.ensure(store)
         return store
 
+    @property
+    def store(self) -> MemoryStore:
+        """What the services keep; use it in their thread, with `run`."""
+        return self._store
+
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Runs a coroutine in the thread."""
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(20)
