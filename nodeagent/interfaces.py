@@ -474,8 +474,12 @@ class Interfaces:
         addresses are nobody's any more.
         """
         for name in await self._links.strangers(self._node.uid):
-            log.get().warning("strange_link_removed", link=name)
-            await self._links.delete(name)
+            try:
+                await self._links.delete(name)
+            except OSError as error:
+                log.get().error("strange_link_left", link=name, reason=str(error))
+            else:
+                log.get().warning("strange_link_removed", link=name)
 
     async def close_strays(self) -> None:
         """Closes interfaces whose addresses are not this node's any more, for good."""

@@ -73,10 +73,14 @@ def uninstall(config: AgentConfig) -> Removed:
 def _stale_links(links: Links, journal: Journal, node_uid: str) -> tuple[str, ...]:
     """Links of no pod. Raises Refused when there are others."""
     present = links.ours(node_uid)
+    if present and journal.ledger.is_new:
+        raise Refused(
+            f"{len(present)} pod links, and a journal that does not know them: start the agent once"
+        )
     attached = [
         f"{record.pod.namespace}/{record.pod.name}"
         for number, record in journal.interfaces.items()
-        if (record.state is State.READY and host_name(number) in present)
+        if (record.state in (State.READY, State.LOST) and host_name(number) in present)
         or record.kind is Kind.IPAM
     ]
     if attached:

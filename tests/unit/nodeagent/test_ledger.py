@@ -241,6 +241,18 @@ def test_revisions_of_no_known_lineage_get_one_at_the_next_barrier(
     assert {old.lineage for b in node.ledger.blocks.values() for old in b.released} == {A}
 
 
+def test_a_revision_of_no_known_lineage_frees_nothing() -> None:
+    node = Node().add_blocks()
+    node.see(5)
+    for number in range(1, 5):
+        node.begin(number)
+    node.erase(1, revision=3)
+    with pytest.raises(Exhausted, match="1 quarantined"):
+        node.begin(9)
+    node.see(5)
+    node.begin(9)
+
+
 def test_a_block_that_was_somebody_elses_waits() -> None:
     node = Node()
     node.see(5)
@@ -312,6 +324,8 @@ def test_a_fixed_address_of_ours_is_not_had_from_the_block_around_it() -> None:
         node.begin(1, fixed("10.0.0.0"))
     node.see(3)
     node.take(core.add_block(node.ledger, 2, "pods4", Prefix.parse("10.0.0.0/30")))
+    other = replace(POOLS[0], reserved=(Prefix.parse("10.0.0.3/32"),))
+    node.take(core.learn_pools(node.ledger, [(other, 2)], lineage=A, revision=0))
     assert node.begin(1, fixed("10.0.0.0")).record.addresses.ipv4 == one.address
     assert node.begin(2, ONLY4).record.addresses.ipv4 == parse_address("10.0.0.1")
     node.erase(1, revision=8)
