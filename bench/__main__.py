@@ -3,6 +3,8 @@
 import enum
 import json
 import os
+import signal
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,6 +48,8 @@ Format = Annotated[Output, typer.Option("--output", "-o", help="for people or fo
 
 @contextmanager
 def _lab(nodes: int) -> Iterator[Lab]:
+    # Ended from outside, it still takes its lab down.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     with Lab.up(LabConfig(name=f"bench{os.getpid() % 100000}", nodes=nodes)) as lab:
         yield lab
 
