@@ -1,5 +1,9 @@
-"""`python -m bench`: what ADD costs and how soon a new pod answers, on a lab of its own."""
+"""`python -m bench`: what ADD costs, how soon a new pod answers, how soon an address is free again.
 
+The first two are measured on a lab of their own.
+"""
+
+import asyncio
 import enum
 import json
 import os
@@ -12,6 +16,7 @@ from rich.console import Console
 
 from bench.adding import Adder, Samples, measure_adds
 from bench.echo import first_answer
+from bench.reuse import measure
 from bench.summary import Summary, rows, summarize, table
 from lab import cni
 from lab.cluster import Lab, LabConfig
@@ -97,6 +102,20 @@ def first_ping(count: Count = 40, output: Format = Output.TABLE) -> None:
     """Time from the end of ADD to the first echo reply to a pod on another node."""
     with _lab(nodes=2) as lab:
         _report("After ADD, from another node", _first_pings(lab, count), output)
+
+
+@app.command()
+def reuse(
+    count: Count = 200,
+    nodes: Annotated[int, typer.Option(min=1, max=1000, help="agents")] = 32,
+    slicers: Annotated[int, typer.Option(min=1, max=8, help="replicas")] = 2,
+    output: Format = Output.TABLE,
+) -> None:
+    """Time from the release of an address until its node may hand it out again, all agents live."""
+    samples = asyncio.run(measure(nodes=nodes, slicers=slicers, count=count))
+    name = f"release to free, {nodes} agents, {slicers} slicers"
+    summary = summarize(name, samples.seconds, samples.failures)
+    _report("Reuse of addresses", [summary], output)
 
 
 @app.callback(invoke_without_command=True)
