@@ -35,6 +35,11 @@ demo: setup build ## Show a cluster of network namespaces at work (as root)
 bench: setup build ## Measure: the load shapes of bench/
 	@.venv/bin/python -m bench
 
+CYCLES ?= 100000
+.PHONY: soak-reuse
+soak-reuse: setup ## Use CYCLES addresses again while nodes, slicers and etcd fail, in virtual time
+	@.venv/bin/python -m tests.sim.reuse_story --cycles $(CYCLES)
+
 ##@ Before a commit
 
 .PHONY: check

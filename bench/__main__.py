@@ -1,5 +1,9 @@
-"""`python -m bench`: what ADD costs and how soon a new pod answers, on a lab of its own."""
+"""`python -m bench`: what ADD costs, how soon a new pod answers, how soon an address is free again.
 
+The first two are measured on a lab of their own.
+"""
+
+import asyncio
 import enum
 import json
 import os
@@ -16,6 +20,7 @@ from rich.console import Console
 from bench import claiming
 from bench.adding import Adder, Samples
 from bench.echo import first_answer
+from bench.reuse import measure as measure_reuse
 from bench.rounds import FULL, Kind, Together, floor, full_node, measure, measure_together
 from bench.summary import Summary, rows, summarize, table
 from lab import cni
@@ -177,6 +182,20 @@ def claims(
     else:
         for name, text in claiming.lines(result):
             print(f"{name:15} {text}")
+
+
+@app.command()
+def reuse(
+    count: Count = 200,
+    nodes: Annotated[int, typer.Option(min=1, max=1000, help="agents")] = 32,
+    slicers: Annotated[int, typer.Option(min=1, max=8, help="replicas")] = 2,
+    output: Format = Output.TABLE,
+) -> None:
+    """Time from the release of an address until its node may hand it out again, all agents live."""
+    samples = asyncio.run(measure_reuse(nodes=nodes, slicers=slicers, count=count))
+    name = f"release to free, {nodes} agents, {slicers} slicers"
+    summary = summarize(name, samples.seconds, samples.failures)
+    _report("Reuse of addresses", [summary], output)
 
 
 @app.callback(invoke_without_command=True)

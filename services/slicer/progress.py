@@ -33,6 +33,10 @@ RETRY_SECONDS = 0.5
 PUBLISH_SECONDS = 0.1
 """Own coverage goes to the store at most this often."""
 
+UNREACHED_SECONDS = 0.3
+"""While own agents have not acknowledged what is waited for, saying so is not urgent: it would only
+delay the moment at which they all have."""
+
 LAZY_SECONDS = 1.0
 """What no released address waits for, the watermark follows this much later: what agents
 quarantine at a revision of their own must come free, too."""
@@ -117,6 +121,7 @@ class Progress:
         self._lease = lease
         self._patience = Patience(stale_after)
         self._target = fanout.sender.head
+        self._aimed_at = float("-inf")
         self._behind_since: float | None = None
         self._published: tuple[int, Coverage] | None = None
         self._published_at = float("-inf")
@@ -182,10 +187,8 @@ class Progress:
                     await self._work.wait()
 
     def _pause(self) -> float:
-        """Seconds until there is something to do even if nothing happens."""
-        if not self._waits:
-            return IDLE_SECONDS
-        return max(0.0, self._published_at + PUBLISH_SECONDS - self._clock.now()) or IDLE_SECONDS
+        """Seconds until there may be something to do even if nothing happens."""
+        return PUBLISH_SECONDS if self._waits else IDLE_SECONDS
 
     @property
     def _waits(self) -> bool:
@@ -212,18 +215,22 @@ class Progress:
     def _aim(self, now: float) -> None:
         """Decides how far the watermark should come: at once for what is released, else later."""
         cut, live = self._fanout.sender.cut, self.board.watermark.live
-        if self._fanout.quarantine.newest > max(live, self._target):
-            self._target = cut
-        if cut <= max(live, self._target):
-            self._behind_since = None
-        elif self._behind_since is None:
-            self._behind_since = now
-        elif now >= self._behind_since + LAZY_SECONDS:
-            self._target, self._behind_since = cut, None
+        if live < self._target:
+            return  # one after another: meanwhile what comes gathers for the next round
+        if self._fanout.quarantine.newest <= live < cut:
+            if self._behind_since is None:
+                self._behind_since = now
+            if now < self._behind_since + LAZY_SECONDS:
+                return
+        self._behind_since = None
+        if live < cut:
+            self._target, self._aimed_at = cut, now
 
     async def _publish(self, own: Coverage, now: float) -> None:
         lease = self._lease()
-        if not lease or now < self._published_at + PUBLISH_SECONDS:
+        reached = all(group.revision >= self._target for group in own.groups[:1])
+        last = self._published_at if reached else max(self._published_at, self._aimed_at)
+        if not lease or now < last + (PUBLISH_SECONDS if reached else UNREACHED_SECONDS):
             return
         before = self._published
         if before == (lease, own):

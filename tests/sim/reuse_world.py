@@ -43,7 +43,7 @@ CONTACT_SECONDS = 4.0
 
 SERVER_KEEPALIVE_SECONDS = 12.0
 CLIENT_KEEPALIVE_SECONDS = 6.0
-ADDRESSES_PER_BLOCK = 6
+ADDRESSES_PER_BLOCK = 20
 
 
 class Violation(AssertionError):
@@ -144,7 +144,7 @@ class Slicer:
         self.lives += 1
         self.line = Line(self.store)
         self.streams: list[Stream] = []
-        self.repository = Repository(self.line)  # type: ignore[arg-type]
+        self.repository = Repository(self.line)
         self._replica = Replica(f"{self.name}-{self.lives}", "")
         self._feed = Feed(self.repository, self._replica, self.clock)
         self.fanout = await self._feed.start()
@@ -326,6 +326,7 @@ class SimNode:
         await self.nodes.delete(self.name)
         self.index = 0
         self.excused = True
+        self.current_at = float("-inf")  # if it comes back, then as another node
         self.kill()
         self.blocks.clear()
         self.held.clear()
