@@ -222,7 +222,7 @@ class Tracker:
 
     # --- inside ----------------------------------------------------------------------------------
 
-    def _touch(self, key: ObjectKey, touched: Touched) -> None:  # noqa: C901 - one case per kind
+    def _touch(self, key: ObjectKey, touched: Touched) -> None:
         kind, name = key
         match kind:
             case Kind.NODE:
