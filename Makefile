@@ -70,6 +70,12 @@ lock: setup ## Pin the newest versions that pyproject.toml allows in requirement
 preflight: ## Say what this machine can do and what is left out
 	@tools/preflight.sh
 
+.PHONY: conformance
+conformance: setup build ## Policies, transfers, masquerading in every routing mode and MTU (as root)
+	@DELTAPLANE_MODES=every .venv/bin/pytest tests/e2e/test_network_policies.py tests/e2e/test_routing.py
+	@for routing in native vxlan; do for mtu in 1500 9000; do \
+	  .venv/bin/deltaplane demo --name demo$$mtu --routing $$routing --mtu $$mtu; done; done
+
 .PHONY: wheel
 wheel: setup build ## Build dist/deltaplane-*.whl with the BPF objects and the CNI binary in it
 	@.venv/bin/uv build --quiet --wheel --no-build-isolation --python .venv/bin/python --out-dir dist .

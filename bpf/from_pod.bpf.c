@@ -65,7 +65,7 @@ static __always_inline struct decision decide(struct __sk_buff *skb)
 		return deliver_local(skb, &p, local, source.identity);
 	}
 	if (is_behind_other_node(&to))
-		return deliver_remote(skb, &p, to.node_index);
+		return deliver_remote(skb, &p, &to);
 	return pass(DP_PASS_STACK);
 }
 

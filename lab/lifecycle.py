@@ -23,7 +23,9 @@ from lab.topology import NAMESPACE_SYSCTLS, Topology, check_name, plan
 
 Progress = Callable[[str], None]
 
-READY_SECONDS = 60.0
+READY_SECONDS = 180.0
+"""What dies is noticed earlier; this is for machines that have much else to do."""
+
 STOP_SECONDS = 10.0
 POLL_SECONDS = 0.05
 TOO_MANY_RESTARTS = 5

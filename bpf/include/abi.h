@@ -13,7 +13,7 @@
 #include <linux/types.h>
 
 /* Pins lie in <pin directory>/v<version>. */
-#define DP_SCHEMA_VERSION 2
+#define DP_SCHEMA_VERSION 3
 /* Longest entry key in bits: set, peer, protocol, port; and the part that names set and peer only. */
 #define DP_POLICY_BITS	     88
 #define DP_POLICY_PEER_BITS  64
@@ -99,7 +99,8 @@ enum dp_outcome {
 	DP_DROP_REWRITE_FAILED = 19,
 	DP_DROP_TUNNEL_SENDER = 20,
 	DP_DROP_NOT_HERE = 21,
-	DP_OUTCOME_COUNT = 22,
+	DP_DROP_TOO_BIG = 22,
+	DP_OUTCOME_COUNT = 23,
 };
 
 /* An address, network byte order; IPv4 as ::ffff:a.b.c.d. */

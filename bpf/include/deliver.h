@@ -125,7 +125,7 @@ static __always_inline struct decision deliver_native(struct __sk_buff *skb, str
  * into fragments; its hop limit has nothing to do with the inner one.
  */
 static __always_inline struct decision deliver_wrapped(struct __sk_buff *skb, struct packet *p,
-						       const struct dp_node *node)
+						       const struct dp_node *node, bool to_node)
 {
 	struct bpf_tunnel_key key = {.tunnel_id = DP_TUNNEL_VNI, .tunnel_ttl = 64};
 	bool over_ipv4 = node->has_ipv4 && is_set(&config.node_ipv4);
@@ -139,8 +139,9 @@ static __always_inline struct decision deliver_wrapped(struct __sk_buff *skb, st
 		return pass(DP_PASS_NO_NEXT_HOP);
 	if (p->hop_limit <= 1)
 		return pass(DP_PASS_TTL_EXPIRED);
+	/* The stack knows no wrapped way to a node itself: it would send the packet as it is. */
 	if (is_too_big(skb, p, over_ipv4 ? DP_TUNNEL_OVERHEAD_IPV4 : DP_TUNNEL_OVERHEAD_IPV6))
-		return pass(DP_PASS_TOO_BIG);
+		return to_node ? drop(DP_DROP_TOO_BIG) : pass(DP_PASS_TOO_BIG);
 	if (lower_hop_limit(skb, p) || bpf_skb_set_tunnel_key(skb, &key, TUNNEL_KEY_SIZE, flags))
 		return drop(DP_DROP_REWRITE_FAILED);
 	return (struct decision){DP_PASS_REMOTE, bpf_redirect(config.tunnel_ifindex, 0)};
@@ -149,17 +150,20 @@ static __always_inline struct decision deliver_wrapped(struct __sk_buff *skb, st
 /*
  * To another node. Precedence:
  * 1. no next hop is known: the stack decides
- * 2. the hop limit is used up, or it is larger than the way there takes: the stack tells the sender
+ * 2. the hop limit is used up, or it is larger than the way there takes: the stack tells the sender; but what
+ *    is too large for the tunnel to a node's own address is dropped
  * 3. through the tunnel or out of the uplink, past the stack
  */
 static __always_inline struct decision deliver_remote(struct __sk_buff *skb, struct packet *p,
-						      __u32 node_index)
+						      const struct dp_mapping *to)
 {
+	__u32 node_index = to->node_index;
 	struct dp_node *node = bpf_map_lookup_elem(&nodes, &node_index);
 
 	if (!config.uplink_ifindex || !node)
 		return pass(DP_PASS_NO_NEXT_HOP);
-	return config.tunnel_ifindex ? deliver_wrapped(skb, p, node) : deliver_native(skb, p, node);
+	return config.tunnel_ifindex ? deliver_wrapped(skb, p, node, is_node(to))
+				     : deliver_native(skb, p, node);
 }
 
 #endif

@@ -5,7 +5,7 @@ import struct
 from socket import htonl, htons, ntohl, ntohs
 from typing import NamedTuple
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 POLICY_BITS = 88
 POLICY_PEER_BITS = 64
 POLICY_PROTO_BITS = 72
@@ -88,9 +88,10 @@ class Outcome(enum.IntEnum):
     DROP_REWRITE_FAILED = 19
     DROP_TUNNEL_SENDER = 20
     DROP_NOT_HERE = 21
+    DROP_TOO_BIG = 22
 
 
-OUTCOME_COUNT = 22
+OUTCOME_COUNT = 23
 
 
 _ADDRESS = struct.Struct("=16s")

@@ -9,6 +9,7 @@ from deltaplane import manifest
 from lab import Lab, manifests
 from tests.conformance.cases import Case, Row, Step, load, oracles, pod_addresses
 from tests.e2e.conftest import empty
+from tests.e2e.modes import IS_FULL, MODES, NATIVE, Mode, lab_of
 
 FILE = "k8s_e2e_netpol_3x3.json"
 
@@ -22,11 +23,26 @@ def cases() -> tuple[Case, ...]:
 WITH_SOCKETS = [case for case in cases() if "[sctp]" not in case.name]
 
 
+SAMPLE = 8
+"""Where not every mode is asked for, every so many cases run in the others."""
+
+CASES = [
+    pytest.param(mode, case, id=f"{mode}-{case.name}")
+    for mode in MODES
+    for case in (WITH_SOCKETS if mode == NATIVE or IS_FULL else WITH_SOCKETS[::SAMPLE])
+]
+
+
 @pytest.fixture(scope="module")
-def shared(running_lab: Lab) -> Iterator[Lab]:
+def shared(request: pytest.FixtureRequest) -> Iterator[Lab]:
     """Nine pods that stay; only their labels and ports change from case to case."""
-    yield running_lab
-    empty(running_lab)
+    mode: Mode = request.param
+    if mode == NATIVE:
+        lab: Lab = request.getfixturevalue("running_lab")
+        yield lab
+        empty(lab)
+        return
+    yield from lab_of(mode, nodes=3)
 
 
 def read(text: str) -> manifests.Manifests:
@@ -38,7 +54,7 @@ def test_the_table_is_there() -> None:
     assert len(WITH_SOCKETS) == 45
 
 
-@pytest.mark.parametrize("case", WITH_SOCKETS, ids=lambda case: case.name)
+@pytest.mark.parametrize(("shared", "case"), CASES, indirect=["shared"])
 def test_case(shared: Lab, case: Case) -> None:
     shared.delete(manifests.Manifests(policies=shared.policies()))
     shared.apply(read(case.setup()))

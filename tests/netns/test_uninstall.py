@@ -3,6 +3,8 @@
 import signal
 import subprocess
 
+import pytest
+
 from tests.netns.node import ROOT, Node
 
 SYSCTLS = ("ipv4/ip_forward", "ipv6/conf/all/forwarding")
@@ -44,6 +46,7 @@ def left_behind(node: Node) -> dict[str, object]:
     return {kind: what for kind, what in found.items() if what}
 
 
+@pytest.mark.timeout(180)  # seven agents start, one after the other
 def test_a_drained_node_is_given_back_as_it_was(node: Node) -> None:
     for name in SYSCTLS:
         node.in_node("sh", "-c", f"echo 0 > /proc/sys/net/{name}")
