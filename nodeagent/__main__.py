@@ -18,6 +18,10 @@ from nodeagent.netlink.addresses import AddressTable
 from nodeagent.netlink.channel import Channel
 from nodeagent.netlink.routes import KernelRoutes
 from nodeagent.netlink.tunnel import Tunnel
+from nodeagent.nftables import kernel as nftables
+from nodeagent.nftables.kernel import KernelMasquerade
+from nodeagent.nftables.library import LIBRARY, PACKAGE, is_installed
+from nodeagent.nftables.ruleset import Rules
 from nodeagent.pods import KernelPodLinks
 
 PREFLIGHT_EXIT_CODE = 2
@@ -73,6 +77,7 @@ async def _run(config: AgentConfig) -> None:
             mtu=config.mtu or (tunnel.mtu if tunnel else uplink.mtu),
             tunnel=tunnel,
             table=AddressTable(),
+            masquerade=_masquerade(config),
         )
         await Agent(parts).run()
     finally:
@@ -89,6 +94,21 @@ def _tunnel(channel: Channel, config: AgentConfig, uplink_mtu: int) -> Tunnel | 
     return tunnels.ensure(
         channel, port=config.tunnel_port, uplink_mtu=uplink_mtu, own=config.addresses
     )
+
+
+def _masquerade(config: AgentConfig) -> KernelMasquerade | None:
+    """The table of this node; without masquerading none is left over from an earlier agent."""
+    if not config.masquerade:
+        nftables.remove()
+        return None
+    if not is_installed():
+        log.get().error("masquerade_missing", reason=f"{LIBRARY}: apt-get install {PACKAGE}")
+    made = KernelMasquerade(Rules(uplink=config.uplink, own=config.addresses, spared=config.spared))
+    try:
+        made.adopt()
+    except OSError as error:
+        log.get().error("masquerade_not_adopted", reason=str(error))
+    return made
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from nodeagent.execute import RouteTable
 from nodeagent.interfaces import Interfaces
 from nodeagent.journal import Journal
 from nodeagent.knowledge import Knowledge
+from nodeagent.masquerade import Masquerade
 from nodeagent.mending import Mender
 from nodeagent.netlink.addresses import AddressTable
 from nodeagent.netlink.tunnel import Tunnel
@@ -62,6 +63,7 @@ class Parts:
         mtu: of pods, bytes.
         tunnel: this node's end, if packets to other nodes are wrapped.
         table: marked links and routes, for reports and repairs; None: neither is served.
+        masquerade: of pods' packets to the world; None: they keep their source.
     """
 
     config: AgentConfig
@@ -75,6 +77,7 @@ class Parts:
     mtu: int
     tunnel: Tunnel | None = None
     table: AddressTable | None = None
+    masquerade: Masquerade | None = None
     clock: Clock = field(default_factory=SystemClock)
 
 
@@ -91,6 +94,7 @@ class Agent:
             parts.routes,
             self._worker,
             tunnel=parts.tunnel.own if parts.tunnel else None,
+            masquerade=parts.masquerade,
         )
         self._stream = SlicerStream(clock=parts.clock)
         self._blocks = Blocks(

@@ -18,6 +18,7 @@ from deltaplane.runtime import log
 from nodeagent import steps as s
 from nodeagent.dataplane.port import Actual, Applied, CapacityError, DataPlane
 from nodeagent.execute import RouteTable, StepFailed, execute
+from nodeagent.masquerade import Masquerade, NoMasquerade
 from nodeagent.plan import Numbers, plan
 from nodeagent.state import Kernel, LocalInterface, Touched, Wanted, everything_in, from_dump
 from nodeagent.stream import ApplyResult, BarrierReached, Refusal
@@ -46,14 +47,16 @@ class Applier:
         worker: Worker,
         *,
         tunnel: AddressPair | None = None,
+        masquerade: Masquerade | None = None,
     ) -> None:
-        self.tracker = Tracker(tunnel)
+        self.tracker = Tracker(tunnel, masquerades=masquerade is not None)
         self.kernel = Kernel()
         self.applied = 0
         self.complete = False
         self.refused: tuple[Refusal, ...] = ()
         self._dataplane = dataplane
         self._table = table
+        self._masquerade = masquerade or NoMasquerade()
         self._worker = worker
         self._numbers = Numbers(1, 1)
         self._pending = Touched()
@@ -67,8 +70,7 @@ class Applier:
 
     async def load(self) -> Applied:
         """Reads what is in the kernel and adopts it untouched; returns what it stems from."""
-        actual = await self._worker.call(self._dataplane.dump)
-        self.kernel = from_dump(actual, await self._worker.call(self._table.dump))
+        actual = await self._read_back()
         last_set = max((held.set_id for held in actual.policy_sets), default=0)
         last_epoch = max((subject.epoch for subject in actual.subjects), default=0)
         # Connections remember epochs of subjects that are gone by now: start above what time alone
@@ -134,9 +136,13 @@ class Applier:
 
     async def attach(self, local: LocalInterface) -> None:
         """Puts the programs on an interface and makes it known, closed or open as it should be."""
+        await self.prepare(local)
+        await self.settle()
+
+    async def prepare(self, local: LocalInterface) -> None:
+        """Puts the programs on an interface; nothing passes before the next plan."""
         await self._worker.call(self._dataplane.attach_pod, local.ifindex)
         self._pending.add(self.tracker.add_local(local))
-        await self.settle()
 
     async def registered(self, number: int, identity: int, revision: int) -> None:
         """The registry has answered for an interface."""
@@ -229,18 +235,20 @@ class Applier:
         """In the worker thread. What is known of the kernel follows step by step."""
         for step in steps:
             try:
-                execute(step, self._dataplane, self._table)
+                execute(step, self._dataplane, self._table, self._masquerade)
             except (CapacityError, OSError) as error:
                 raise StepFailed(step, str(error)) from error
             s.record(self.kernel, step)
 
-    async def _read_back(self) -> None:
+    async def _read_back(self) -> Actual:
         actual = await self._worker.call(self._dataplane.dump)
-        self.kernel = from_dump(actual, await self._worker.call(self._table.dump))
+        routes = await self._worker.call(self._table.dump)
+        self.kernel = from_dump(actual, routes, await self._worker.call(self._masquerade.dump))
         # A half of an interface is none: it is written again, if there is to be one.
         wanted = {local.ifindex for local in self.tracker.locals.values()}
         for ifindex in wanted.intersection(await self._worker.call(self._halves, actual)):
             del self.kernel.endpoints[ifindex]
+        return actual
 
     def _halves(self, actual: Actual) -> list[int]:
         """Links of interfaces that do not get the packets to all of their addresses."""
@@ -277,6 +285,7 @@ class Applier:
             *(self.tracker.object_of(address) for address in keys.mappings),
             *(self.tracker.block_key(prefix) for prefix in keys.routes),
             *(self.tracker.range_key(key) for key in keys.ranges),
+            *(self.tracker.member_key(member) for member in keys.members),
         ]
         objects |= {key for key in found if key is not None}
         return {

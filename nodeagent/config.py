@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from deltaplane.errors import Invalid
-from deltaplane.model.addresses import AddressPair, parse_address
+from deltaplane.model.addresses import AddressPair, Prefix, parse_address
 from deltaplane.runtime import address
 from deltaplane.runtime.config import ProcessConfig
 
@@ -26,6 +26,12 @@ def _targets(text: str) -> str:
         return ",".join(str(address.parse(part.strip())) for part in text.split(","))
     except Invalid as error:
         raise ValueError(error.reason) from None
+
+
+def _prefixes(texts: tuple[str, ...]) -> tuple[str, ...]:
+    for text in texts:
+        Prefix.parse(text)
+    return texts
 
 
 def _family(size: int) -> AfterValidator:
@@ -108,6 +114,15 @@ class AgentConfig(ProcessConfig):
         default=8472, ge=1, le=65535, description="UDP port of VXLAN, the same on all nodes"
     )
 
+    masquerade: bool = Field(
+        default=True,
+        description="true: what pods send to the world leaves with this node's address",
+    )
+    masquerade_exclude: Annotated[tuple[str, ...], AfterValidator(_prefixes)] = Field(
+        default=(),
+        description="prefixes to which pods keep their address, besides pools and nodes",
+    )
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         if not self.node_ipv4 and not self.node_ipv6:
@@ -123,6 +138,11 @@ class AgentConfig(ProcessConfig):
             ipv4=parse_address(self.node_ipv4) if self.node_ipv4 else None,
             ipv6=parse_address(self.node_ipv6) if self.node_ipv6 else None,
         )
+
+    @property
+    def spared(self) -> tuple[Prefix, ...]:
+        """Ranges to which pods keep their address."""
+        return tuple(map(Prefix.parse, self.masquerade_exclude))
 
     @property
     def spool(self) -> Path:

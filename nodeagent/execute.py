@@ -6,6 +6,7 @@ from typing import Protocol, assert_never
 from deltaplane.model.addresses import Prefix
 from nodeagent import steps as s
 from nodeagent.dataplane.port import DataPlane
+from nodeagent.masquerade import Masquerade
 from nodeagent.routes import Route
 
 
@@ -35,7 +36,7 @@ class StepFailed(Exception):
 
 
 def execute(  # noqa: C901, PLR0912 - one case per step
-    step: s.Step, dataplane: DataPlane, table: RouteTable
+    step: s.Step, dataplane: DataPlane, table: RouteTable, masquerade: Masquerade
 ) -> None:
     """Runs one step.
 
@@ -50,6 +51,8 @@ def execute(  # noqa: C901, PLR0912 - one case per step
             dataplane.delete_mappings(addresses)
         case s.SetNextHops(next_hops):
             dataplane.upsert_next_hops(next_hops)
+        case s.AddMembers(members):
+            masquerade.add(members)
         case s.AddRoutes(routes):
             table.add(routes)
         case s.SetRanges(ranges):
@@ -74,5 +77,7 @@ def execute(  # noqa: C901, PLR0912 - one case per step
             table.delete(routes)
         case s.DeleteNextHops(node_indexes):
             dataplane.delete_next_hops(node_indexes)
+        case s.DeleteMembers(members):
+            masquerade.delete(members)
         case _:
             assert_never(step)

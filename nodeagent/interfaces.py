@@ -160,8 +160,6 @@ class Interfaces:
             record = await self._begin(attachment, pod, wish)
         try:
             await self._make(record, netns)
-            with timed(Stage.COMMIT):
-                await self._writer.call(self._journal.commit, record.number)
         except _OtherWish:
             await asyncio.shield(self._undo(record))
             raise
@@ -224,6 +222,11 @@ class Interfaces:
             async with asyncio.TaskGroup() as group:
                 registering = group.create_task(self._register(record))
                 await self._make_link(record, netns)
+                # Not the last step: it is as durable while the registry thinks. Stopped before the
+                # answer, the agent finds the interface whole and registers it again, and the
+                # runtime deletes what it got no answer for.
+                with timed(Stage.COMMIT):
+                    await self._writer.call(self._journal.commit, record.number)
                 with timed(Stage.WAITING):
                     await asyncio.wait([registering])
         except ExceptionGroup as failures:
@@ -242,7 +245,7 @@ class Interfaces:
         with timed(Stage.LINK):
             ifindex = await self._links.create(link, netns)
         with timed(Stage.PROGRAM):
-            await self._applier.attach(_local(record, link, ifindex))
+            await self._applier.prepare(_local(record, link, ifindex))
 
     async def _open(self, record: InterfaceRecord, registration: Registration) -> None:
         """Waits until the pod's own policies are in force, within bounds."""

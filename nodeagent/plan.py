@@ -6,7 +6,8 @@ the last one, and nothing refers to what is not there:
 
     1. write new policy sets          nothing refers to them yet
     2. withdraw                       mappings that go or change identity, interfaces that close
-    3. node routes                    next hops, then kernel routes and ranges
+    3. node routes                    next hops, then kernel routes and ranges; first what keeps
+                                      its source on the way there
     4. switch                         subjects to new sets (atomic each), interfaces to identities
     5. mappings                       new ones and changed ones
     6. after the grace period         delete what nothing refers to any more
@@ -25,9 +26,11 @@ from nodeagent.dataplane.port import LocalEndpoint, PolicySet, Subject
 from nodeagent.policy import ResolvedDirection
 from nodeagent.state import InForce, Kernel, Policies, Wanted
 from nodeagent.steps import (
+    AddMembers,
     AddRoutes,
     DeleteEndpoints,
     DeleteMappings,
+    DeleteMembers,
     DeleteNextHops,
     DeleteRanges,
     DeleteRoutes,
@@ -99,6 +102,7 @@ def plan(wanted: Wanted, kernel: Kernel, numbers: Numbers, *, in_sync: bool) -> 
         # Which interfaces there are is the journal's knowledge, not the stream's.
         DeleteEndpoints(tuple(_gone(wanted.endpoints, kernel.endpoints))),
         SetEndpoints(tuple(closing)),
+        AddMembers(tuple(_changed(wanted.members, kernel.members))),
         SetNextHops(tuple(_changed(wanted.next_hops, kernel.next_hops))),
         AddRoutes(tuple(_changed(wanted.routes, kernel.routes))),
         SetRanges(tuple(_changed(wanted.ranges, kernel.ranges))),
@@ -144,6 +148,7 @@ def _leftovers(wanted: Wanted, kernel: Kernel, unused: list[int]) -> list[Step]:
         DeleteRanges(tuple(_gone(wanted.ranges, kernel.ranges))),
         DeleteRoutes(tuple(kernel.routes[key] for key in _gone(wanted.routes, kernel.routes))),
         DeleteNextHops(tuple(_gone(wanted.next_hops, kernel.next_hops))),
+        DeleteMembers(tuple(_gone(wanted.members, kernel.members))),
     ]
     return deletions
 

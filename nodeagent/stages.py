@@ -1,9 +1,9 @@
 """Where the time of an ADD goes, as a histogram per stage.
 
-address ─┬─ link ─── program ─ waiting ─┬─ policy ─── commit
-         └─ register ──────────────────┘
+address ─┬─ link ─── program ─── commit ─── waiting ─┬─ policy
+         └─ register ────────────────────────────────┘
 
-`waiting` is what is left to wait for the registry's answer once link and program are there;
+`waiting` is what is left to wait for the registry's answer once the interface is there;
 `policy` is the wait until the pod's policies are in force. A call without these two is the work of
 this node alone.
 """

@@ -3,6 +3,7 @@
 Pure.
 """
 
+from collections.abc import Iterable
 from collections.abc import Mapping as MappingOf
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -10,6 +11,7 @@ from typing import TypeVar
 from deltaplane.model.addresses import AddressPair, Prefix
 from nodeagent.dataplane import port
 from nodeagent.dataplane.port import LocalEndpoint, Mapping, NextHop, PolicyEntry, Range
+from nodeagent.masquerade import Member
 from nodeagent.policy import ResolvedDirection
 from nodeagent.routes import Route
 
@@ -72,6 +74,7 @@ class Touched:
     mappings: set[bytes] = field(default_factory=set)
     subjects: set[int] = field(default_factory=set)
     endpoints: set[int] = field(default_factory=set)
+    members: set[Member] = field(default_factory=set)
 
     def add(self, other: "Touched") -> None:
         """Takes over the keys of another."""
@@ -81,6 +84,7 @@ class Touched:
         self.mappings |= other.mappings
         self.subjects |= other.subjects
         self.endpoints |= other.endpoints
+        self.members |= other.members
 
     def remove(self, other: "Touched") -> None:
         """Drops the keys of another."""
@@ -90,6 +94,7 @@ class Touched:
         self.mappings -= other.mappings
         self.subjects -= other.subjects
         self.endpoints -= other.endpoints
+        self.members -= other.members
 
     def __bool__(self) -> bool:
         return any(
@@ -100,6 +105,7 @@ class Touched:
                 self.mappings,
                 self.subjects,
                 self.endpoints,
+                self.members,
             )
         )
 
@@ -115,6 +121,7 @@ class Wanted:
         mappings: by address, 16 bytes.
         subjects: by identity.
         endpoints: by index of the host-side link.
+        members: of the masquerading, by themselves.
     """
 
     next_hops: dict[int, NextHop] = field(default_factory=dict)
@@ -123,6 +130,7 @@ class Wanted:
     mappings: dict[bytes, Mapping] = field(default_factory=dict)
     subjects: dict[int, Policies] = field(default_factory=dict)
     endpoints: dict[int, LocalEndpoint] = field(default_factory=dict)
+    members: dict[Member, Member] = field(default_factory=dict)
 
     def leave_out(self, keys: Touched) -> None:
         """Forgets keys: what cannot be had should not be there."""
@@ -132,6 +140,7 @@ class Wanted:
         self.mappings = _without(self.mappings, keys.mappings)
         self.subjects = _without(self.subjects, keys.subjects)
         self.endpoints = _without(self.endpoints, keys.endpoints)
+        self.members = _without(self.members, keys.members)
 
 
 @dataclass(kw_only=True)
@@ -148,6 +157,7 @@ class Kernel:
     mappings: dict[bytes, Mapping] = field(default_factory=dict)
     subjects: dict[int, InForce] = field(default_factory=dict)
     endpoints: dict[int, LocalEndpoint] = field(default_factory=dict)
+    members: dict[Member, Member] = field(default_factory=dict)
     orphan_sets: set[int] = field(default_factory=set)
 
     def cut(self, keys: Touched) -> "Kernel":
@@ -159,6 +169,7 @@ class Kernel:
             mappings=_only(self.mappings, keys.mappings),
             subjects=_only(self.subjects, keys.subjects),
             endpoints=_only(self.endpoints, keys.endpoints),
+            members=_only(self.members, keys.members),
             orphan_sets=set(self.orphan_sets),
         )
 
@@ -180,10 +191,13 @@ def everything_in(kernel: Kernel) -> Touched:
         mappings=set(kernel.mappings),
         subjects=set(kernel.subjects),
         endpoints=set(kernel.endpoints),
+        members=set(kernel.members),
     )
 
 
-def from_dump(actual: port.Actual, routes: MappingOf[Prefix, Route]) -> Kernel:
+def from_dump(
+    actual: port.Actual, routes: MappingOf[Prefix, Route], members: Iterable[Member] = ()
+) -> Kernel:
     """Orders a dump by key. A set that is referred to but missing is closed, as for packets."""
     contents = {
         held.set_id: ResolvedDirection(
@@ -209,6 +223,7 @@ def from_dump(actual: port.Actual, routes: MappingOf[Prefix, Route]) -> Kernel:
         mappings={mapping.address: mapping for mapping in actual.mappings},
         subjects=subjects,
         endpoints={endpoint.ifindex: endpoint for endpoint in actual.local_endpoints},
+        members={member: member for member in members},
         orphan_sets=contents.keys() - used,
     )
 

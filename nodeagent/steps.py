@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TypeVar, assert_never
 
 from nodeagent.dataplane.port import LocalEndpoint, Mapping, NextHop, PolicySet, Range
+from nodeagent.masquerade import Member
 from nodeagent.routes import Route
 from nodeagent.state import InForce, Kernel, RangeKey, Touched
 
@@ -39,6 +40,13 @@ class AddRoutes:
     """Kernel routes; one for the same block is replaced."""
 
     routes: tuple[Route, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AddMembers:
+    """Pools and nodes to which packets keep their source."""
+
+    members: tuple[Member, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +124,17 @@ class DeleteNextHops:
     node_indexes: tuple[int, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class DeleteMembers:
+    """Pools and nodes of the masquerading."""
+
+    members: tuple[Member, ...]
+
+
 Step = (
     WriteSet
     | DeleteMappings
+    | AddMembers
     | SetNextHops
     | AddRoutes
     | SetRanges
@@ -132,6 +148,7 @@ Step = (
     | DeleteRanges
     | DeleteRoutes
     | DeleteNextHops
+    | DeleteMembers
 )
 
 
@@ -143,6 +160,7 @@ DELETIONS = (
     DeleteRanges,
     DeleteRoutes,
     DeleteNextHops,
+    DeleteMembers,
 )
 
 
@@ -173,13 +191,15 @@ def keys(step: Step) -> Touched:  # noqa: C901, PLR0911, PLR0912 - one case per 
             return Touched(ranges=set(range_keys))
         case AddRoutes(routes) | DeleteRoutes(routes):
             return Touched(routes={route.prefix for route in routes})
+        case AddMembers(members) | DeleteMembers(members):
+            return Touched(members=set(members))
         case Synchronize() | DeleteSets():
             return Touched()
         case _:
             assert_never(step)
 
 
-def record(kernel: Kernel, step: Step) -> None:  # noqa: C901 - one case per step
+def record(kernel: Kernel, step: Step) -> None:  # noqa: C901, PLR0912 - one case per step
     """Changes the state as the step changes the kernel."""
     match step:
         case WriteSet(policy_set):
@@ -200,6 +220,10 @@ def record(kernel: Kernel, step: Step) -> None:  # noqa: C901 - one case per ste
             kernel.mappings |= {mapping.address: mapping for mapping in mappings}
         case DeleteMappings(addresses):
             _drop(kernel.mappings, addresses)
+        case AddMembers(members):
+            kernel.members |= {member: member for member in members}
+        case DeleteMembers(members):
+            _drop(kernel.members, members)
         case Synchronize():
             pass
         case _:

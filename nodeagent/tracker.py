@@ -22,6 +22,7 @@ from deltaplane.model.objects import (
 )
 from nodeagent import policy, routes
 from nodeagent.dataplane.port import LocalEndpoint, Mapping, NextHop, Range
+from nodeagent.masquerade import Member, Role
 from nodeagent.state import Kernel, LocalInterface, Policies, RangeKey, Touched, Wanted
 
 K = TypeVar("K")
@@ -44,14 +45,16 @@ class Tracker:
 
     Args:
         tunnel: uplink addresses of this node if it wraps what goes to other nodes.
+        masquerades: whether pods' packets to the world take this node's address.
 
     Attributes:
         node_index: our own number; 0 before the node is registered.
     """
 
-    def __init__(self, tunnel: AddressPair | None = None) -> None:
+    def __init__(self, tunnel: AddressPair | None = None, *, masquerades: bool = False) -> None:
         self.node_index = 0
         self._tunnel = tunnel
+        self._masquerades = masquerades
         self._view = View()
         self._revision = 0
         self._locals: dict[int, LocalInterface] = {}
@@ -66,6 +69,7 @@ class Tracker:
         self._blocks_of: dict[int, set[Prefix]] = {}
         self._block_of: dict[ObjectKey, BlockObject] = {}
         self._block_keys: dict[Prefix, ObjectKey] = {}
+        self._pools: dict[ObjectKey, Prefix] = {}
 
     # --- inputs ----------------------------------------------------------------------------------
 
@@ -148,6 +152,15 @@ class Tracker:
         """The object that a route stems from, for a refusal."""
         return self._block_keys.get(prefix)
 
+    def member_key(self, member: Member) -> ObjectKey | None:
+        """The object that a member of the masquerading stems from."""
+        if member.role is Role.NODE:
+            holders = self._holders.get(to_mapped(member.prefix.address), ())
+            return max((key for key in holders if key[0] is Kind.NODE), default=None)
+        return min(
+            (key for key, held in self._pools.items() if held == member.prefix), default=None
+        )
+
     def range_key(self, key: RangeKey) -> ObjectKey | None:
         """The object that a range stems from, for a refusal."""
         return self._block_keys.get(_prefix(key))
@@ -181,6 +194,7 @@ class Tracker:
             ranges=_found(touched.ranges, self._range),
             routes=_found(touched.routes, self._route),
             mappings=_found(touched.mappings, self._mapping),
+            members=_found(touched.members, self._member),
             subjects=_found(touched.subjects & needed, self._policies),
             endpoints={
                 ifindex: _endpoint(self._by_link[ifindex], identity)
@@ -215,6 +229,8 @@ class Tracker:
                 self._touch_node(key, touched)
             case Kind.BLOCK:
                 self._touch_block(key, touched)
+            case Kind.POOL:
+                self._touch_pool(key, touched)
             case Kind.ENDPOINT:
                 held = self._view.endpoints.get(name)
                 self._touch_addresses(key, held.value.addresses if held else None, touched)
@@ -235,7 +251,11 @@ class Tracker:
     def _touch_node(self, key: ObjectKey, touched: Touched) -> None:
         index = int.from_bytes(key[1])
         held = self._view.nodes.get(key[1])
+        before = self._addresses.get(key, ())
         self._touch_addresses(key, held.value.addresses if held else None, touched)
+        for address in (*before, *self._addresses.get(key, ())):
+            plain = from_mapped(address)
+            touched.members.add(Member(Role.NODE, Prefix(plain, len(plain) * 8)))
         touched.next_hops.add(index)
         for prefix in self._blocks_of.get(index, ()):
             touched.routes.add(prefix)
@@ -254,6 +274,15 @@ class Tracker:
             if block is not None:
                 touched.routes.add(block.prefix)
                 touched.ranges.add(block.prefix.mapped)
+
+    def _touch_pool(self, key: ObjectKey, touched: Touched) -> None:
+        before = self._pools.pop(key, None)
+        held = self._view.pools.get(key[1])
+        if held is not None:
+            self._pools[key] = held.value.prefix
+        for prefix in (before, self._pools.get(key)):
+            if prefix is not None:
+                touched.members.add(Member(Role.POOL, prefix))
 
     def _touch_addresses(
         self, key: ObjectKey, addresses: AddressPair | None, touched: Touched
@@ -374,6 +403,9 @@ class Tracker:
         owner = held.value.addresses if held else None
         own = block.node_index == self.node_index
         return routes.route(prefix, owner, own=own, tunnel=self._tunnel)
+
+    def _member(self, member: Member) -> Member | None:
+        return member if self._masquerades and self.member_key(member) is not None else None
 
     def _policies(self, identity: int) -> Policies | None:
         held = self._view.subject_policies.get(identity.to_bytes(4))

@@ -22,6 +22,7 @@ from nodeagent.netlink import tunnel as tunnels
 from nodeagent.netlink.channel import Channel
 from nodeagent.netlink.links import Links, host_name
 from nodeagent.netlink.routes import KernelRoutes
+from nodeagent.nftables import kernel as nftables
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +31,7 @@ class Removed:
 
     links: tuple[str, ...]
     tunnel: bool
+    masquerade: bool
     routes: int
     pins: tuple[Path, ...]
     sysctls: tuple[str, ...]
@@ -58,6 +60,7 @@ def uninstall(config: AgentConfig) -> Removed:
         return Removed(
             links=stale,
             tunnel=tunnel,
+            masquerade=nftables.remove(),
             routes=routes,
             pins=_remove_pins(config.pin_dir),
             sysctls=_restore_sysctls(journal),
@@ -129,6 +132,7 @@ def main(argv: Sequence[str]) -> int:
         "uninstalled",
         links=removed.links,
         tunnel=removed.tunnel,
+        masquerade=removed.masquerade,
         routes=removed.routes,
         pins=[str(folder) for folder in removed.pins],
         sysctls=removed.sysctls,

@@ -17,6 +17,8 @@ NEEDED=(
 WANTED=(
   # loading and looking at BPF programs
   libbpf1 bpftool
+  # masquerading; the command nft is for tests
+  libnftables1 nftables
   # the lab
   iproute2 iputils-ping iperf3
   # etcd 3.4: the lab's server, and for the contract suite, which must pass on an old one, too

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from deltaplane.v1 import registry_pb2
 
 app = typer.Typer(
-    help="List nodes, pods, endpoints, identities, slices, policies, receipts, blocks, pools.",
+    help="List nodes, pods, endpoints, identities, slices, policies, receipts, blocks, pools, "
+    "quarantined addresses.",
     no_args_is_help=True,
 )
 
@@ -46,9 +47,10 @@ def nodes(context: typer.Context, output: Output = "table") -> None:
 
     form = out.choose(output)
     with connected(context) as client:
-        known = client.registry.ListNodes(registry_pb2.ListNodesRequest()).nodes
+        known = client.registry.ListNodes(registry_pb2.ListNodesRequest())
         agents = client.slicer.ListAgents(slicer_pb2.ListAgentsRequest()).agents
-    out.show(rows.nodes(known, agents), form, empty="no node is registered")
+    records = rows.nodes(known.nodes, agents, known.fences)
+    out.show(records, form, empty="no node is registered")
 
 
 @app.command()
@@ -234,7 +236,10 @@ def blocks(context: typer.Context, output: Output = "table") -> None:
     form = out.choose(output)
     with connected(context) as client:
         answer = client.ipam.ListBlocks(ipam_pb2.ListBlocksRequest())
-    out.show([rows.block(item) for item in answer.blocks], form, empty="no block is claimed")
+        known = list_endpoints(client)
+    by_node = rows.by_node(known)
+    records = [rows.block(item, by_node.get(item.node, ())) for item in answer.blocks]
+    out.show(records, form, empty="no block is claimed")
 
 
 @app.command()
@@ -247,4 +252,33 @@ def pools(context: typer.Context, output: Output = "table") -> None:
     form = out.choose(output)
     with connected(context) as client:
         answer = client.ipam.ListPools(ipam_pb2.ListPoolsRequest())
-    out.show([rows.pool(item) for item in answer.pools], form, empty="no pool")
+        known = list_endpoints(client)
+    out.show([rows.pool(item, known) for item in answer.pools], form, empty="no pool")
+
+
+@app.command()
+def quarantine(
+    context: typer.Context,
+    limit: Annotated[int, typer.Option(help="Most addresses to list.", min=1, max=10_000)] = 1000,
+    output: Output = "table",
+) -> None:
+    """List released addresses that nobody may have yet, and the nodes that they wait for.
+
+    It asks one slicer, which knows the releases since it started.
+    """
+    from deltaplane.cli import output as out
+    from deltaplane.cli import rows
+    from deltaplane.v1 import slicer_pb2
+
+    form = out.choose(output)
+    with connected(context) as client:
+        answer = client.slicer.GetQuarantine(slicer_pb2.GetQuarantineRequest(limit=limit))
+    if form is not out.Format.TABLE:
+        out.show_one(rows.quarantine(answer), form)
+        return
+    out.show(rows.quarantined(answer), form, empty="no released address waits")
+    if answer.total > len(answer.addresses):
+        typer.echo(f"and {answer.total - len(answer.addresses)} more")
+    if answer.holders:
+        typer.echo("nodes behind the newest release:")
+        out.show(rows.holders(answer), form)

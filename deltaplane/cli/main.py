@@ -6,7 +6,16 @@ from typing import Annotated
 
 import typer
 
-from deltaplane.cli import checking, describing, getting, labbing, policing, reporting
+from deltaplane.cli import (
+    checking,
+    describing,
+    getting,
+    labbing,
+    noding,
+    policing,
+    pooling,
+    reporting,
+)
 from deltaplane.errors import DeltaplaneError, Unavailable
 
 EXIT_FAILED = 1
@@ -45,8 +54,10 @@ app = typer.Typer(
 app.add_typer(labbing.app, name="lab")
 app.add_typer(getting.app, name="get")
 app.add_typer(describing.app, name="describe")
+app.add_typer(noding.app, name="node")
 app.add_typer(policing.app, name="policy")
 app.add_typer(checking.app, name="ipam")
+app.add_typer(pooling.app, name="pool")
 app.command("status")(reporting.status)
 app.command("demo")(labbing.demo)
 

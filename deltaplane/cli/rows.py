@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from deltaplane.cli.output import Record
-from deltaplane.model.addresses import format_address
+from deltaplane.model.addresses import Prefix, format_address
 from deltaplane.v1 import common_pb2, ipam_pb2, policy_pb2, receipts_pb2, registry_pb2, slicer_pb2
 
 
@@ -23,15 +23,19 @@ def labels(values: Mapping[str, str]) -> dict[str, str]:
 
 
 def nodes(
-    known: Iterable[registry_pb2.Node], agents: Iterable[slicer_pb2.AgentStatus]
+    known: Iterable[registry_pb2.Node],
+    agents: Iterable[slicer_pb2.AgentStatus],
+    fences: Iterable[registry_pb2.Fence] = (),
 ) -> list[Record]:
     """Nodes with what the slicer knows of their agents."""
     by_name = {agent.node: agent for agent in agents}
+    by_index = {fence.node_index: fence for fence in fences}
     return [
         {
             "name": node.name,
             "index": node.index,
             "addresses": addresses(node.addresses),
+            "state": node_state(by_index.get(node.index)),
             "connected": node.name in by_name,
             "effective_revision": by_name[node.name].effective_revision
             if node.name in by_name
@@ -40,6 +44,52 @@ def nodes(
             "uid": node.uid,
         }
         for node in known
+    ]
+
+
+def node_state(fence: registry_pb2.Fence | None) -> str:
+    """Live: released addresses wait for the node. Joining and fenced: they do not."""
+    if fence is None:
+        return "live"
+    joining = fence.reason == registry_pb2.Fence.REASON_JOINING
+    return "joining" if joining else "fenced"
+
+
+def quarantine(answer: slicer_pb2.GetQuarantineResponse) -> Record:
+    """Released addresses that wait, and for whom."""
+    return {
+        "watermark": answer.watermark_revision,
+        "strict_watermark": answer.strict_watermark_revision,
+        "head": answer.head_revision,
+        "total": answer.total,
+        "addresses": quarantined(answer),
+        "waits_for": holders(answer),
+    }
+
+
+def quarantined(answer: slicer_pb2.GetQuarantineResponse) -> list[Record]:
+    """The addresses, oldest release first."""
+    return [
+        {
+            "address": format_address(item.address),
+            "node": item.node,
+            "released_revision": item.released_revision,
+            "seconds": round(item.seconds, 1),
+        }
+        for item in answer.addresses
+    ]
+
+
+def holders(answer: slicer_pb2.GetQuarantineResponse) -> list[Record]:
+    """Nodes that have not passed the newest release."""
+    return [
+        {
+            "node": item.node,
+            "effective_revision": item.effective_revision,
+            "fenced": item.fenced,
+            "reason": item.reason,
+        }
+        for item in answer.holders
     ]
 
 
@@ -116,25 +166,78 @@ def receipt(subject: str, item: receipts_pb2.WatchResponse) -> Record:
     }
 
 
-def block(item: ipam_pb2.Block) -> Record:
-    """One block."""
+def block(item: ipam_pb2.Block, known: Iterable[registry_pb2.Endpoint]) -> Record:
+    """One block; known: all endpoints, or those with addresses of the block."""
     return {
         "prefix": prefix(item.prefix),
         "pool": item.pool,
         "node": item.node,
         "node_index": item.node_index,
+        "used": len(_addresses_in(item.prefix, known)),
+        "fixed": item.fixed,
+        "usable_after": item.usable_after_revision,
     }
 
 
-def pool(item: ipam_pb2.PoolStatus) -> Record:
-    """One pool."""
+def pool(item: ipam_pb2.PoolStatus, known: Iterable[registry_pb2.Endpoint]) -> Record:
+    """One pool with how full it is; known: all endpoints.
+
+    Free are addresses that nobody has, whether a node owns their block or not; reserved ones are
+    not free.
+    """
+    used = _addresses_in(item.pool.prefix, known)
+    held = [_value(range_) for range_ in item.pool.reserved]
+    reserved = sum(range_.size for range_ in held)
+    used_reserved = sum(any(range_.contains(address) for range_ in held) for address in used)
+    capacity = _value(item.pool.prefix).size
+    settings = pool_settings(item.pool)
     return {
-        "name": item.pool.name,
-        "prefix": prefix(item.pool.prefix),
-        "block_length": item.pool.block_length,
+        "name": settings["name"],
+        "prefix": settings["prefix"],
+        "block_length": settings["block_length"],
+        "capacity": capacity,
         "blocks_claimed": item.blocks_claimed,
         "blocks_total": item.blocks_total,
+        "used": len(used),
+        "free": capacity - reserved - (len(used) - used_reserved),
+        **{name: settings[name] for name in ("mode", "draining", "on_request", "reserved")},
     }
+
+
+def pool_settings(item: ipam_pb2.Pool) -> Record:
+    """What a pool is told to be."""
+    return {
+        "name": item.name,
+        "prefix": prefix(item.prefix),
+        "block_length": item.block_length,
+        "mode": "static" if item.mode == ipam_pb2.Pool.MODE_STATIC else "demand",
+        "draining": item.draining,
+        "on_request": item.on_request,
+        "min_free_percent": item.min_free_percent,
+        "reserved": [prefix(range_) for range_ in item.reserved],
+        "revision": item.meta.mod_revision,
+    }
+
+
+def by_node(
+    known: Iterable[registry_pb2.Endpoint],
+) -> dict[str, list[registry_pb2.Endpoint]]:
+    """Endpoints by the name of their node."""
+    found: dict[str, list[registry_pb2.Endpoint]] = {}
+    for item in known:
+        found.setdefault(item.node, []).append(item)
+    return found
+
+
+def _addresses_in(range_: common_pb2.Prefix, known: Iterable[registry_pb2.Endpoint]) -> list[bytes]:
+    """Addresses of endpoints that lie in a prefix."""
+    inside = _value(range_)
+    every = (a for e in known for a in (e.addresses.ipv4, e.addresses.ipv6))
+    return [address for address in every if inside.contains(address)]
+
+
+def _value(message: common_pb2.Prefix) -> Prefix:
+    return Prefix(message.address, message.length)
 
 
 def pod(item: registry_pb2.Pod, endpoints: Iterable[registry_pb2.Endpoint]) -> Record:

@@ -122,29 +122,18 @@ class Log:
         return segment.previous if revision <= segment.unchanged_until else None
 
     def effective(self, applied: int) -> int:
-        """The newest revision at which the store differs in nothing from what `applied` shows.
+        """The newest revision up to which the store is, at every revision, what `applied` shows.
 
-        That is head if no change came after; a history that is gone proves nothing.
+        That is head if nothing was written since. A segment without changes is not enough: what
+        came and went inside it has left none, but another replica may have shown it, even to an
+        agent that still has a stream here. A history that is gone proves nothing.
         """
         if not self.start <= applied <= self.head:
             return applied
         for segment in self._segments[self._first_after(applied) :]:
-            if segment.changes:
-                return max(applied, segment.unchanged_until)
-        return self.head
-
-    def unwritten_until(self, revision: int) -> int:
-        """The newest revision after this one before which nothing was written at all.
-
-        More than `effective` may ask: what came and went inside a segment has left no change here,
-        but another replica may have shown it to its agents.
-        """
-        if not self.start <= revision <= self.head:
-            return revision
-        for segment in self._segments[self._first_after(revision) :]:
             if segment.events is None:
-                return revision
-            if (later := bisect.bisect_right(segment.events, revision)) < len(segment.events):
+                return max(applied, segment.previous)
+            if (later := bisect.bisect_right(segment.events, applied)) < len(segment.events):
                 return segment.events[later] - 1
         return self.head
 

@@ -212,8 +212,8 @@ class Sender:
         return True
 
     def passed(self) -> tuple[int, int]:
-        """The watermarks, moved on to where something was written again: that much they prove."""
-        live, strict = (self._log.unwritten_until(w) if w else 0 for w in self.watermarks)
+        """The watermarks, moved on to where something was written next: that much they prove."""
+        live, strict = (self._log.effective(w) if w else 0 for w in self.watermarks)
         return live, strict
 
     def _scanned(self, wall_ns: int) -> None:

@@ -19,7 +19,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from deltaplane.errors import DeltaplaneError
-from deltaplane.runtime import address, admin, listen, log
+from deltaplane.runtime import address, admin, interpreter, listen, log
 from deltaplane.runtime.config import ProcessConfig
 from deltaplane.runtime.rpc import MAX_MESSAGE_BYTES, ErrorInterceptor
 
@@ -84,6 +84,7 @@ async def serve(
             bound.append(where)
         async with admin.serving(address.parse(config.admin), is_ready) as admin_address:
             await server.start()
+            interpreter.settled()
             with _signals(stopping):
                 _announce(bound, admin_address)
                 await stopping.wait()
@@ -104,6 +105,7 @@ def run(main: Coroutine[Any, Any, None]) -> int:
 
     What fails on purpose is one clear line in the log, without a traceback.
     """
+    interpreter.prepare()
     failures: list[BaseException] = []
     try:
         asyncio.run(main)

@@ -25,6 +25,8 @@ NODE_ENDPOINTS = REGISTRY + "node-endpoints/"
 ADDRESSES = REGISTRY + "addresses/"
 LABEL_SETS = REGISTRY + "label-sets/"
 BLOCK_REQUESTS = REGISTRY + "block-requests/"
+RELEASED_ENDPOINTS = REGISTRY + "released-endpoints/"
+"""Lease keys: endpoint numbers that were released a short while ago."""
 FREED_BLOCKS = REGISTRY + "freed-blocks/"
 FIXED_ADDRESSES = REGISTRY + "fixed-addresses/"
 IDENTITY_COUNTER = REGISTRY + "counters/identity"
@@ -82,6 +84,11 @@ def node_endpoint(node_name: str, number: int) -> str:
 def endpoints_of_node(node_name: str) -> str:
     """Prefix of the node_endpoint keys of a node."""
     return f"{NODE_ENDPOINTS}{node_name}/"
+
+
+def released_endpoint(node_name: str, number: int) -> str:
+    """Value: the index that the node had (decimal). Whoever registers the number comes too late."""
+    return f"{RELEASED_ENDPOINTS}{node_name}/{number}"
 
 
 def policy(namespace: str, name: str) -> str:

@@ -4,7 +4,7 @@ The transaction that follows compares everything that was read here, so a verdic
 written.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from deltaplane.errors import Conflict, Refused, Unavailable
@@ -52,6 +52,7 @@ class Known:
         holders: what holds an address, in words; no entry: nothing does.
         names: what has the (node, id), in words, where that is not the endpoint of the same pod.
         endpoints: by (node, id), of the same pod.
+        released: (node, id) of endpoints that the node has released.
         pods: by (namespace, name).
         namespace_labels: by namespace.
         namespace_annotations: by namespace.
@@ -63,6 +64,7 @@ class Known:
     holders: Mapping[bytes, str]
     names: Mapping[tuple[str, int], str]
     endpoints: Mapping[tuple[str, int], Endpoint]
+    released: Collection[tuple[str, int]]
     pods: Mapping[tuple[str, str], Pod]
     namespace_labels: Mapping[str, Mapping[str, str]]
     namespace_annotations: Mapping[str, Mapping[str, str]]
@@ -89,6 +91,7 @@ def leading(requests: Iterable[Request], pools: Sequence[PoolRange]) -> int:
     for request in requests:
         own = {
             (request.node, request.id),
+            (request.node, request.id, "released"),
             *request.addresses,
             *map(single, request.addresses),
         }
@@ -137,11 +140,13 @@ def judge(request: Request, known: Known, labels: LabelFilter) -> Accepted | End
         Refused: the node is not registered so, an address is in no block of it, or the pod record
             is not that of this pod.
         Invalid: the pod asks for what there is not.
-        Conflict: the number or an address is taken.
+        Conflict: the number or an address is taken, or the endpoint has been released meanwhile.
         Unavailable: endpoints of the node's former registration are still being removed.
     """
     node = registered(known.nodes, request.node, request.node_uid)
     name = (request.node, request.id)
+    if name in known.released:
+        raise Conflict(f"endpoint {request.id} of node {request.node} has been released")
     if other := known.names.get(name):
         raise Conflict(f"endpoint {request.id} of node {request.node} is {other}")
     stored = known.endpoints.get(name)

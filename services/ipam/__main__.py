@@ -12,9 +12,9 @@ from deltaplane.store import lineage
 from deltaplane.store.etcd import EtcdStore
 from deltaplane.store.port import Store
 from deltaplane.v1 import ipam_pb2, ipam_pb2_grpc
-from services.ipam.coalescing import Coalescer
 from services.ipam.config import Config
 from services.ipam.repository import Repository
+from services.ipam.repository.coalescing import Coalescer
 from services.ipam.servicer import IpamServicer
 
 NAME = "ipam"

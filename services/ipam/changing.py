@@ -112,7 +112,7 @@ def meets(known: Pool, wanted: Pool) -> bool:
 
 def _unreserved(pool: Pool, ranges: Iterable[Prefix]) -> list[Prefix]:
     left = list(pool.reserved)
-    for item in ranges:
+    for item in dict.fromkeys(ranges):
         if item in left:
             left.remove(item)
             continue

@@ -8,8 +8,8 @@ from deltaplane import wire as values
 from deltaplane.model import names
 from deltaplane.v1 import ipam_pb2, ipam_pb2_grpc
 from services.ipam import wire
-from services.ipam.coalescing import Coalescer
 from services.ipam.repository import Repository
+from services.ipam.repository.coalescing import Coalescer
 
 Context = grpc.aio.ServicerContext[Any, Any]
 

@@ -36,6 +36,8 @@ def left_behind(node: Node) -> dict[str, object]:
         "filters": filters,
         "routes": routes,
         "links": node.host_links(),
+        "tunnel": "dpvxlan" in node.ip("link", "show"),
+        "table": "table inet deltaplane" in node.in_node("nft", "list", "ruleset"),
         "pins": node.pins.exists(),
         "sysctls": settings(node) != ["0", "0"],
     }
@@ -45,19 +47,22 @@ def left_behind(node: Node) -> dict[str, object]:
 def test_a_drained_node_is_given_back_as_it_was(node: Node) -> None:
     for name in SYSCTLS:
         node.in_node("sh", "-c", f"echo 0 > /proc/sys/net/{name}")
-    node.start_ready()
+    node.start_ready(routing="vxlan")
     node.add("web")
     running = uninstall(node)
     assert (running.returncode, "another agent runs" in running.stderr) == (1, True)
     node.stop(signal.SIGTERM)
     everything = set(left_behind(node))
-    assert everything == {"filters", "routes", "links", "pins", "sysctls"}
+    assert everything == {
+        *("filters", "routes", "links", "pins", "sysctls"),
+        *("tunnel", "table"),
+    }
 
     attached = uninstall(node)
     assert (attached.returncode, "shop/web" in attached.stderr) == (1, True), attached.stderr
     assert set(left_behind(node)) == everything
 
-    node.start_ready()
+    node.start_ready(routing="vxlan")
     assert node.cni("DEL", "web").code == 0
     node.stop(signal.SIGTERM)
     drained = uninstall(node)

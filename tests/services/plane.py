@@ -29,8 +29,8 @@ from services.endpoints.auditing import AuditServicer
 from services.endpoints.identity import LabelFilter
 from services.endpoints.repository import Repositories
 from services.endpoints.servicer import RegistryServicer
-from services.ipam.coalescing import Coalescer as Claims
 from services.ipam.repository import Repository
+from services.ipam.repository.coalescing import Coalescer as Claims
 from services.ipam.servicer import IpamServicer
 
 T = TypeVar("T")

@@ -229,6 +229,30 @@ async def test_a_release_removes_what_its_guard_names(any_plane: Plane) -> None:
     await any_plane.register(endpoint(3, "10.244.0.1"))
 
 
+@pytest.mark.parametrize("came_before", [False, True])
+async def test_a_registration_after_its_release_comes_too_late(
+    any_plane: Plane, came_before: bool
+) -> None:
+    await any_plane.ready_node()
+    if came_before:
+        await any_plane.register(endpoint(1))
+    for _ in range(2):  # a release may be repeated
+        await any_plane.release(release(endpoint(1)))
+    assert isinstance(await failure(any_plane.registration(endpoint(1))), Conflict)
+    assert await any_plane.endpoints() == []
+    await any_plane.register(endpoint(2, "10.244.0.1"))
+
+
+async def test_a_node_that_comes_again_counts_from_one(any_plane: Plane) -> None:
+    await any_plane.ready_node()
+    await any_plane.register(endpoint(1))
+    await any_plane.release(release(endpoint(1)))
+    await ok(any_plane.registry.DeleteNode(pb.DeleteNodeRequest(name="node-1")))
+    await any_plane.node(uid="another")
+    await any_plane.claim(pool="pool-node-1")
+    await any_plane.register(endpoint(1))
+
+
 async def test_a_release_survives_a_new_identity(any_plane: Plane) -> None:
     await any_plane.ready_node()
     stored = await any_plane.register(endpoint(1))

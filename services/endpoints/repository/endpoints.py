@@ -1,26 +1,46 @@
-"""Takes endpoints out, and lists them."""
+"""Takes endpoints out, and lists them.
 
-from collections.abc import Sequence
+A registration may be slower than the release that follows it: its caller has given up, its replica
+hung, or etcd took its time. Applied after the release, it would leave an endpoint that nobody knows
+of. So a release leaves the number behind for a while, and a registration compares that it is not
+there. Numbers are never used twice by one node.
+"""
 
-from deltaplane.errors import Invalid
+import time
+from collections.abc import Callable, Sequence
+
+from deltaplane.errors import Invalid, NotFound
 from deltaplane.store import keys
-from deltaplane.store.port import CreatedAt, KeyValue, Store
+from deltaplane.store.port import Absent, Compare, CreatedAt, KeyValue, Operation, Put, Store
 from deltaplane.store.retry import compare_and_swap
 from deltaplane.v1 import registry_pb2
 from services.endpoints.registration import registered
 from services.endpoints.repository.cleaning import ENDPOINTS_AT_ONCE, removal
+from services.endpoints.repository.transactions import alive
 from services.endpoints.wire.records import endpoint_from_record, node_from_record, with_meta
 from services.endpoints.wire.requests import PageRequest, Release, page_token
 
 SCAN = 2000
 """Endpoints that are read at once when most of them may be filtered out."""
 
+LATE_SECONDS = 60
+"""A registration that is applied later than that after its release is not noticed. Its call, its
+attempts and its transaction have deadlines that add up to a tenth."""
+
 
 class Endpoints:
-    """Registered endpoints."""
+    """Registered endpoints.
 
-    def __init__(self, store: Store) -> None:
+    Args:
+        store: where they are.
+        now: seconds of a clock that never goes back.
+    """
+
+    def __init__(self, store: Store, *, now: Callable[[], float] = time.monotonic) -> None:
         self._store = store
+        self._now = now
+        self._lease = 0
+        self._lease_until = 0.0
 
     async def release(
         self, node: str, node_uid: str, releases: Sequence[Release]
@@ -85,23 +105,43 @@ class Endpoints:
         self, node: str, node_uid: str, batch: Sequence[Release]
     ) -> tuple[int, int] | None:
         names = {keys.endpoint(it.namespace, it.pod, it.node, it.id): it for it in batch}
-        found, revision = await self._store.get_many([keys.node(node), *names])
-        record, *stored = found
+        gone = [keys.released_endpoint(it.node, it.id) for it in batch]
+        found, revision = await self._store.get_many([keys.node(node), *names, *gone])
+        record, stored, marks = found[0], found[1 : 1 + len(names)], found[1 + len(names) :]
         nodes = {} if record is None else {node: node_from_record(record)}
-        registered(nodes, node, node_uid)
-        fitting = [
-            item
-            for item, release in zip(stored, names.values(), strict=True)
-            if item is not None and _fits(release, item)
-        ]
-        if not fitting:
+        index = str(registered(nodes, node, node_uid).index).encode()
+        compares: list[Compare] = [] if record is None else [alive(record.key, record)]
+        operations: list[Operation] = []
+        lease = await self._current_lease()
+        removed = 0
+        for item, release, mark in zip(stored, names.values(), marks, strict=True):
+            if item is None:
+                if mark is not None and mark.value == index:
+                    continue
+                compares.append(Absent(keys.node_endpoint(release.node, release.id)))
+            elif _fits(release, item):
+                # The incarnation, not the last write: a new identity is no reason to keep it.
+                compares.append(CreatedAt(item.key, item.create_revision))
+                operations += removal(item)
+                removed += 1
+            else:
+                continue
+            operations.append(Put(keys.released_endpoint(release.node, release.id), index, lease))
+        if not operations:
             return revision, 0
-        committed = await self._store.transact(
-            # The incarnation, not the last write: a new identity meanwhile is no reason to keep it.
-            [CreatedAt(item.key, item.create_revision) for item in fitting],
-            [operation for item in fitting for operation in removal(item)],
-        )
-        return (committed.revision, len(fitting)) if committed.succeeded else None
+        try:
+            committed = await self._store.transact(compares, operations)
+        except NotFound:  # the lease is gone: the store was away for long, or restored
+            self._lease = 0
+            return None
+        return (committed.revision, removed) if committed.succeeded else None
+
+    async def _current_lease(self) -> int:
+        """A lease that lasts for LATE_SECONDS or more; it is not kept alive."""
+        if not self._lease or self._now() > self._lease_until:
+            self._lease = await self._store.grant_lease(2 * LATE_SECONDS)
+            self._lease_until = self._now() + LATE_SECONDS
+        return self._lease
 
 
 def _fits(release: Release, stored: KeyValue) -> bool:

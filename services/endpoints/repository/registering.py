@@ -173,6 +173,7 @@ class Registrar:
     def _read_for(self, request: Request) -> Iterable[str]:
         yield keys.node(request.node)
         yield keys.node_endpoint(request.node, request.id)
+        yield keys.released_endpoint(request.node, request.id)
         yield keys.pod(request.namespace, request.pod)
         yield keys.namespace(request.namespace)
         for address in request.addresses:
@@ -215,6 +216,7 @@ class Registrar:
             holders=holders,
             names=names,
             endpoints=endpoints,
+            released=_released(requests, found, nodes),
             pods=pods,
             namespace_labels=labels,
             namespace_annotations=annotations,
@@ -253,6 +255,19 @@ def _new(verdict: Accepted | Endpoint | Wish) -> Accepted | Wish:
 
 def _depends_on_pools(outcome: Outcome) -> bool:
     return isinstance(outcome, NoBlock | Invalid | Wish)
+
+
+def _released(
+    requests: Iterable[Request], found: Mapping[str, KeyValue | None], nodes: Mapping[str, Node]
+) -> set[tuple[str, int]]:
+    """What the nodes have released, not what former nodes of their names have."""
+    names = {(request.node, request.id) for request in requests if request.node in nodes}
+    return {
+        name
+        for name in names
+        if (gone := found[keys.released_endpoint(*name)]) is not None
+        and int(gone.value) == nodes[name[0]].index
+    }
 
 
 def _owner(stored: KeyValue) -> BlockOwner:

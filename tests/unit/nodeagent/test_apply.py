@@ -15,6 +15,8 @@ from nodeagent.apply import Applier
 from nodeagent.dataplane.config import Capacities
 from nodeagent.dataplane.fake import FakeDataPlane
 from nodeagent.dataplane.port import Applied, LocalEndpoint, Mapping, PolicySet, Subject
+from nodeagent.masquerade import Member, Role
+from nodeagent.nftables.fake import FakeMasquerade
 from nodeagent.stream import ApplyResult
 from nodeagent.worker import Worker
 from tests.unit.nodeagent.worlds import (
@@ -29,15 +31,18 @@ from tests.unit.nodeagent.worlds import (
     node,
     open_policy,
     peer_set,
+    pool,
 )
 
 
 @asynccontextmanager
 async def applying(
-    dataplane: FakeDataPlane, routes: FakeRoutes | None = None
+    dataplane: FakeDataPlane,
+    routes: FakeRoutes | None = None,
+    masquerade: FakeMasquerade | None = None,
 ) -> AsyncIterator[Applier]:
     worker = Worker("test")
-    applier = Applier(dataplane, routes or FakeRoutes(), worker)
+    applier = Applier(dataplane, routes or FakeRoutes(), worker, masquerade=masquerade)
     applier.tracker.node_index = OWN
     await applier.load()
     running = asyncio.ensure_future(applier.run())
@@ -170,6 +175,25 @@ async def test_a_refused_route_is_reported_and_tried_again() -> None:
         routes.refuses.clear()
         assert (await applier.barrier(stream.barrier(*shown))).refused == ()
         assert set(routes.routes) == {block(1, OWN).prefix, block(2, 2).prefix}
+
+
+async def test_a_refused_pool_is_reported_and_the_rest_goes_on() -> None:
+    dataplane, stream, masquerade = FakeDataPlane(), Stream(), FakeMasquerade()
+    refused = Member(Role.POOL, pool("x", "10.0.0.0/16").prefix)
+    masquerade.refuses.add(refused)
+    shown = (pool("x", "10.0.0.0/16"), node(2), block(2, 2))
+    async with applying(dataplane, masquerade=masquerade) as applier:
+        outcome = await applier.barrier(stream.barrier(*shown))
+        assert (Kind.POOL, b"x") in {(r.kind, r.key) for r in outcome.refused}
+        assert [hop.node_index for hop in dataplane.dump().next_hops] == [2]
+
+        masquerade.refuses.clear()
+        assert (await applier.barrier(stream.barrier(*shown))).refused == ()
+        assert refused in masquerade.dump()
+        assert len(masquerade.dump()) == 2
+
+        await applier.barrier(stream.barrier(node(2)))
+        assert [member.role for member in masquerade.dump()] == [Role.NODE]
 
 
 async def test_a_policy_that_names_what_is_missing_is_reported_and_closed() -> None:

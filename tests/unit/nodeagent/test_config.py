@@ -50,3 +50,26 @@ def test_mistakes_are_named(
         read(**changes)
     assert caught.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_exclusions_are_prefixes() -> None:
+    config = read(masquerade_exclude="10.0.0.0/8,fd00::/8", masquerade="false")
+    assert [str(prefix) for prefix in config.spared] == ["10.0.0.0/8", "fd00::/8"]
+    assert not config.masquerade
+    assert read().masquerade
+
+
+@pytest.mark.parametrize("wrong", ["10.0.0.1/8", "10.0.0.0/33", "nonsense"])
+def test_a_wrong_exclusion_is_refused(wrong: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        read(masquerade_exclude=wrong)
+    assert "--masquerade-exclude" in capsys.readouterr().err
+
+
+def test_routing_is_one_of_two(capsys: pytest.CaptureFixture[str]) -> None:
+    assert (read().routing, read(routing="vxlan").routing) == ("native", "vxlan")
+    with pytest.raises(SystemExit):
+        read(routing="gre", tunnel_port="0")
+    told = capsys.readouterr().err
+    assert "--routing" in told
+    assert "--tunnel-port" in told

@@ -3,10 +3,11 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deltaplane.model.addresses import parse_address, to_mapped
+from deltaplane.model.addresses import Prefix, parse_address, to_mapped
 from deltaplane.model.identity import Reserved
 from deltaplane.model.objects import Kind, StreamObject
 from nodeagent import steps
+from nodeagent.masquerade import Member, Role
 from nodeagent.plan import Numbers, plan
 from nodeagent.state import Kernel, LocalInterface, Touched, everything_in
 from nodeagent.tracker import Tracker
@@ -20,6 +21,7 @@ from tests.unit.nodeagent.worlds import (
     node,
     open_policy,
     peer_set,
+    pool,
 )
 
 SETS = (b"a" * 16, b"b" * 16)
@@ -35,6 +37,7 @@ def settled(tracker: Tracker, kernel: Kernel, touched: Touched) -> None:
 objects: st.SearchStrategy[StreamObject] = st.one_of(
     st.builds(node, st.sampled_from((OWN, 2, 3)), st.sampled_from((None, 77))),
     st.builds(block, st.integers(0, 2), st.sampled_from((OWN, 2, 3))),
+    st.builds(pool, st.sampled_from("xy"), st.sampled_from(("10.0.0.0/16", "10.1.0.0/16"))),
     st.builds(
         endpoint,
         st.sampled_from((OWN, 2)),
@@ -67,7 +70,7 @@ interfaces = st.one_of(
 def test_the_changed_keys_alone_lead_to_the_same_state_as_everything(
     story: list[tuple[list[StreamObject], LocalInterface | None, bool]],
 ) -> None:
-    stream, tracker, kernel = Stream(), Tracker(), Kernel()
+    stream, tracker, kernel = Stream(), Tracker(masquerades=True), Kernel()
     tracker.node_index = OWN
     for shown, interface, removed in story:
         changed = stream.show(shown)
@@ -77,7 +80,7 @@ def test_the_changed_keys_alone_lead_to_the_same_state_as_everything(
             if removed:
                 settled(tracker, kernel, tracker.remove_local(interface.number))
 
-        fresh = Tracker()
+        fresh = Tracker(masquerades=True)
         fresh.node_index = OWN
         keys = [(held.value.kind, held.value.key) for held in stream.view]
         fresh.advance(stream.view, stream.revision, keys)
@@ -90,7 +93,7 @@ def test_the_changed_keys_alone_lead_to_the_same_state_as_everything(
 
 
 def world(*shown: StreamObject) -> tuple[Tracker, Stream]:
-    stream, tracker = Stream(), Tracker()
+    stream, tracker = Stream(), Tracker(masquerades=True)
     tracker.node_index = OWN
     tracker.advance(stream.view, stream.revision, stream.show(shown))
     return tracker, stream
@@ -197,3 +200,32 @@ def test_objects_behind_keys_are_found_for_refusals() -> None:
             block(1, 2).key,
         )
     )
+
+
+def test_packets_to_pools_and_nodes_keep_their_source() -> None:
+    def shown(*objects: StreamObject) -> set[str]:
+        touched.add(tracker.advance(stream.view, stream.revision + 1, stream.show(objects)))
+        settled(tracker, kernel, touched)
+        return {str(member) for member in kernel.members}
+
+    tracker, kernel, stream, touched = Tracker(masquerades=True), Kernel(), Stream(), Touched()
+    tracker.node_index = OWN
+    all_pods, own = "10.0.0.0/16 of pools", f"192.0.2.{OWN}/32 of nodes"
+    assert shown(pool("x", "10.0.0.0/16"), node(OWN), endpoint(OWN, 1, 300, "10.0.0.1")) == {
+        all_pods,
+        own,
+    }
+    assert shown(pool("x", "10.0.0.0/15"), node(OWN, 77)) == {
+        "10.0.0.0/15 of pools",
+        "192.0.2.77/32 of nodes",
+    }
+    member = Member(Role.POOL, Prefix.parse("10.0.0.0/15"))
+    assert tracker.member_key(member) == (Kind.POOL, b"x")
+    assert shown() == set()
+
+
+def test_without_masquerading_nothing_is_wanted_of_it() -> None:
+    tracker, kernel, stream = Tracker(), Kernel(), Stream()
+    changed = stream.show([pool("x", "10.0.0.0/16"), node(2)])
+    settled(tracker, kernel, tracker.advance(stream.view, stream.revision, changed))
+    assert kernel.members == {}

@@ -50,6 +50,10 @@ def node(index: int, last: int | None = None) -> NodeObject:
     return NodeObject(index=index, name=f"n{index}", addresses=addresses)
 
 
+def pool(name: str, text: str) -> PoolObject:
+    return PoolObject(name=name, prefix=Prefix.parse(text), block_length=24)
+
+
 def block(third: int, owner: int) -> BlockObject:
     return BlockObject(prefix=Prefix.parse(f"10.0.{third}.0/24"), node_index=owner)
 

@@ -21,12 +21,16 @@ class Cluster:
     """What the fakes answer, and what they were told."""
 
     nodes: list[registry_pb2.Node] = field(default_factory=list)
+    fences: list[registry_pb2.Fence] = field(default_factory=list)
+    quarantines: list[slicer_pb2.GetQuarantineResponse] = field(default_factory=list)
+    deleted_nodes: list[str] = field(default_factory=list)
     namespaces: list[registry_pb2.Namespace] = field(default_factory=list)
     pods: list[registry_pb2.Pod] = field(default_factory=list)
     endpoints: list[registry_pb2.Endpoint] = field(default_factory=list)
     identities: list[registry_pb2.Identity] = field(default_factory=list)
     policies: dict[tuple[str, str], policy_pb2.NetworkPolicy] = field(default_factory=dict)
     pools: list[ipam_pb2.PoolStatus] = field(default_factory=list)
+    pool_calls: list[Any] = field(default_factory=list)
     blocks: list[ipam_pb2.Block] = field(default_factory=list)
     slices: list[slicer_pb2.Slice] = field(default_factory=list)
     agents: list[slicer_pb2.AgentStatus] = field(default_factory=list)
@@ -43,8 +47,14 @@ class FakeRegistry:
 
     def ListNodes(self, _request: Any, _context: Any) -> Any:  # noqa: N802
         return registry_pb2.ListNodesResponse(
-            nodes=self._cluster.nodes, revision=self._cluster.revision
+            nodes=self._cluster.nodes,
+            fences=self._cluster.fences,
+            revision=self._cluster.revision,
         )
+
+    def DeleteNode(self, request: Any, _context: Any) -> Any:  # noqa: N802
+        self._cluster.deleted_nodes.append(request.name)
+        return registry_pb2.DeleteNodeResponse(endpoints_removed=3)
 
     def ListNamespaces(self, _request: Any, _context: Any) -> Any:  # noqa: N802
         return registry_pb2.ListNamespacesResponse(namespaces=self._cluster.namespaces)
@@ -101,6 +111,23 @@ class FakeIpam:
     def ListBlocks(self, _request: Any, _context: Any) -> Any:  # noqa: N802
         return ipam_pb2.ListBlocksResponse(blocks=self._cluster.blocks)
 
+    def CreatePool(self, request: Any, _context: Any) -> Any:  # noqa: N802
+        self._cluster.pool_calls.append(request)
+        answer = ipam_pb2.CreatePoolResponse(pool=request.pool)
+        answer.pool.meta.mod_revision = 41
+        return answer
+
+    def UpdatePool(self, request: Any, _context: Any) -> Any:  # noqa: N802
+        self._cluster.pool_calls.append(request)
+        (status,) = self._cluster.pools
+        answer = ipam_pb2.UpdatePoolResponse(pool=status.pool)
+        answer.pool.meta.mod_revision = 41
+        return answer
+
+    def DeletePool(self, request: Any, _context: Any) -> Any:  # noqa: N802
+        self._cluster.pool_calls.append(request)
+        return ipam_pb2.DeletePoolResponse(revision=41)
+
 
 class FakeSlicer:
     def __init__(self, cluster: Cluster) -> None:
@@ -116,6 +143,10 @@ class FakeSlicer:
 
     def ListAgents(self, _request: Any, _context: Any) -> Any:  # noqa: N802
         return slicer_pb2.ListAgentsResponse(agents=self._cluster.agents, head_revision=40)
+
+    def GetQuarantine(self, _request: Any, _context: Any) -> Any:  # noqa: N802
+        answers = self._cluster.quarantines
+        return answers.pop(0) if len(answers) > 1 else answers[0]
 
 
 class FakeReceipts:

@@ -83,10 +83,12 @@ def test_cut_for(log: Log, revision: int, cut: int | None) -> None:
     [
         (5, 5),  # history gone: nothing more is proved
         (10, 12),
-        (14, 14),  # a barrier of another replica
+        (14, 16),  # a barrier of another replica; the next write is 17
         (20, 20),  # (20, 30] may have changed anything
         (25, 25),
-        (30, 50),  # no change since
+        (30, 34),  # 35 left no change, but what came and went there was seen by others
+        (34, 34),
+        (35, 50),  # nothing was written since
         (50, 50),
         (60, 60),  # more than we have scanned
     ],

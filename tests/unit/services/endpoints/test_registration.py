@@ -45,6 +45,7 @@ KNOWN = Known(
     holders={},
     names={},
     endpoints={},
+    released=(),
     pods={("shop", "web"): POD},
     namespace_labels={"shop": {"team": "red"}},
     namespace_annotations={},
@@ -63,6 +64,11 @@ NAME = ("node-1", 1)
 def test_a_new_endpoint_is_accepted() -> None:
     label_set = FILTER.label_set(POD, {"team": "red"})
     assert judge(REQUEST, KNOWN, FILTER) == Accepted(7, label_set)
+
+
+def test_a_registration_that_comes_after_its_release_is_refused() -> None:
+    with pytest.raises(Conflict, match="has been released"):
+        judge(REQUEST, replace(KNOWN, released={NAME}), FILTER)
 
 
 def test_without_a_pod_record_it_waits() -> None:
@@ -220,8 +226,9 @@ def cost(batch: Sequence[Request]) -> tuple[int, int]:
     addresses = {str(address) for request in batch for address in request.addresses}
     blocks = {str(block_of(address, POOLS)) for request in batch for address in request.addresses}
     names = {(request.node, request.id) for request in batch}
-    # Besides the block around each address the one that would be of it alone.
-    compares = len(read) + 2 * len(addresses) + len(blocks) + len(names) + len(batch)
+    # Besides the block around each address the one that would be of it alone; and whether the
+    # endpoint has been released.
+    compares = len(read) + 2 * len(addresses) + len(blocks) + 2 * len(names) + len(batch)
     return compares, 2 * len(batch) + len(addresses)
 
 
@@ -244,10 +251,10 @@ def test_a_batch_of_one_node_is_as_large_as_it_can_be() -> None:
         for n in range(1, 41)
     ]
     count = leading(wanted, POOLS)
-    assert count == 19
+    assert count == 16
     assert cost(wanted[: count + 1])[0] > MAX_COMPARES
     same_pod = [replace(request, pod="p") for request in wanted]
-    assert leading(same_pod, POOLS) == 24 < MAX_TOGETHER
+    assert leading(same_pod, POOLS) == 19 < MAX_TOGETHER
 
 
 def test_addresses_of_unknown_pools_count_as_blocks_of_their_own() -> None:

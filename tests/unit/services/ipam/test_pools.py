@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from deltaplane.errors import Invalid
 from deltaplane.model.addresses import Prefix
 from services.ipam.flags import parse_flag
-from services.ipam.pools import BLOCK_LENGTHS, UNUSABLE, Pool, check_overlap
+from services.ipam.pools import BLOCK_LENGTHS, UNUSABLE, Mode, Pool, check_overlap
 
 
 @st.composite
@@ -45,9 +45,26 @@ def test_a_flag_may_leave_the_block_length_out(text: str, length: int) -> None:
     assert parse_flag(text).block_length == length
 
 
+def test_a_flag_may_say_more() -> None:
+    text = "edge=10.9.0.0/16:24+static+reserved=10.9.1.0/24+on-request+reserved=10.9.0.0/25"
+    assert parse_flag(text) == Pool.of(
+        "edge",
+        Prefix.parse("10.9.0.0/16"),
+        24,
+        reserved=[Prefix.parse("10.9.0.0/25"), Prefix.parse("10.9.1.0/24")],
+        mode=Mode.STATIC,
+        on_request=True,
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "field"),
     [
+        ("a=10.0.0.0/8+", "pool"),
+        ("a=10.0.0.0/8+dynamic", "pool"),
+        ("a=10.0.0.0/8+reserved=11.0.0.0/24", "pool.reserved"),
+        ("a=10.0.0.0/8+reserved=10.0.0.1/24", "pool.reserved"),
+        ("a=10.0.0.0/8+reserved=10.0.0.0/24+reserved=10.0.0.0/16", "pool.reserved"),
         ("", "pool"),
         ("10.0.0.0/8", "pool"),
         ("a=10.0.0.0", "pool"),
@@ -89,3 +106,16 @@ def test_the_overlap_names_the_other_pool() -> None:
     known = parse_flag("known=10.244.0.0/16")
     with pytest.raises(Invalid, match=r"10\.244\.1\.0/24 overlaps pool known \(10\.244\.0\.0/16\)"):
         check_overlap(parse_flag("new=10.244.1.0/24"), [parse_flag("far=10.0.0.0/16"), known])
+
+
+@pytest.mark.parametrize(("mode", "percent"), [(Mode.STATIC, 10), (Mode.DEMAND, 101)])
+def test_an_impossible_share_is_refused(mode: Mode, percent: int) -> None:
+    with pytest.raises(Invalid) as caught:
+        Pool.of("p", Prefix.parse("10.0.0.0/16"), mode=mode, min_free_percent=percent)
+    assert caught.value.field == "pool.min_free_percent"
+
+
+def test_reserved_ranges_have_a_limit() -> None:
+    pool = Pool.of("p", Prefix.parse("10.0.0.0/8"))
+    with pytest.raises(Invalid, match="1001 ranges are more than 1000"):
+        Pool.of("p", pool.prefix, reserved=[pool.block(number) for number in range(1001)])
