@@ -81,7 +81,7 @@ CLANG ?= clang
 LLVM_STRIP ?= llvm-strip
 CC := gcc
 SHIM_SOURCES := $(wildcard nodeagent/cni/shim/*.c)
-SHIM := $(if $(SHIM_SOURCES),build/bin/deltaplane-cni)
+SHIM := $(if $(SHIM_SOURCES),build/bin/deltaplane-cni build/bin/deltaplane-ipam)
 BPF_SOURCES := $(wildcard bpf/*.bpf.c)
 BPF_OBJECTS := $(BPF_SOURCES:bpf/%.bpf.c=bpf/build/%.bpf.o)
 
@@ -107,6 +107,10 @@ build/bin/deltaplane-cni: $(SHIM_SOURCES) $(wildcard nodeagent/cni/shim/*.h) Mak
 	@mkdir -p $(@D)
 	@echo "build: $@"
 	@$(CC) $(SHIM_CFLAGS) $(SHIM_SOURCES) -o $@.$$$$ && mv $@.$$$$ $@
+
+# One binary under two names: the configuration says which of the two is meant.
+build/bin/deltaplane-ipam: build/bin/deltaplane-cni
+	@ln -f $< $@
 
 -include $(BPF_OBJECTS:.o=.d)
 

@@ -76,8 +76,8 @@ async def _run(config: AgentConfig) -> None:
             uplink_index=uplink.index,
             mtu=config.mtu or (tunnel.mtu if tunnel else uplink.mtu),
             tunnel=tunnel,
-            table=AddressTable(),
             masquerade=_masquerade(config),
+            table=AddressTable(),
         )
         await Agent(parts).run()
     finally:

@@ -108,6 +108,7 @@ class Block:
         prefix: the block.
         fixed: a single address that a pod has asked for by number.
         releasing: it is being given back; nothing is handed out of it any more.
+        network: of the IPAM-only mode that has it as a whole; empty: it is for pods of our own.
         usable_after: nothing is handed out before every node has passed this revision; 0: at once.
         lineage: of `usable_after`; empty: not known.
         since: wall clock seconds of the claim.
@@ -123,6 +124,7 @@ class Block:
     prefix: Prefix
     fixed: bool = False
     releasing: bool = False
+    network: str = ""
     usable_after: int = 0
     lineage: bytes = b""
     since: float = 0.0

@@ -1,6 +1,7 @@
 """The agent as a whole: what starts when, and what goes on at the same time.
 
 lock, journal ─► spooled DELs ─► adopt the kernel's state ─► CNI socket, gRPC ─► register
+a new journal: the two in the middle follow the registration
 register ─┬─► stream: view ─► kernel
           ├─► blocks
           └─► postponed releases
@@ -35,6 +36,7 @@ from nodeagent.netlink.addresses import AddressTable
 from nodeagent.netlink.tunnel import Tunnel
 from nodeagent.plugin import Plugin
 from nodeagent.pods import PodLinks
+from nodeagent.rebuilding import Rebuilding
 from nodeagent.reporting import AddressSources, NodeAddressesServicer
 from nodeagent.servicer import AgentServicer, Sources
 from nodeagent.stream import ApplyResult, BarrierReached, Floor, HelloState, SlicerStream
@@ -62,8 +64,8 @@ class Parts:
         uplink_index: index of the uplink.
         mtu: of pods, bytes.
         tunnel: this node's end, if packets to other nodes are wrapped.
-        table: marked links and routes, for reports and repairs; None: neither is served.
         masquerade: of pods' packets to the world; None: they keep their source.
+        table: marked links and routes, for reports and repairs; None: neither is served.
     """
 
     config: AgentConfig
@@ -76,8 +78,8 @@ class Parts:
     uplink_index: int
     mtu: int
     tunnel: Tunnel | None = None
-    table: AddressTable | None = None
     masquerade: Masquerade | None = None
+    table: AddressTable | None = None
     clock: Clock = field(default_factory=SystemClock)
 
 
@@ -124,6 +126,15 @@ class Agent:
             only_strict=parts.config.reuse == "strict",
             clock=parts.clock,
         )
+        self._resumed = asyncio.Event()
+        self._rebuilding = Rebuilding(
+            journal=parts.journal,
+            writer=writer,
+            control=parts.control,
+            links=parts.links,
+            node=parts.node,
+            clock=parts.clock,
+        )
         self._spool = Spool(parts.config.spool, self._interfaces.retire)
         self._plugin = Plugin(
             interfaces=self._interfaces,
@@ -145,15 +156,15 @@ class Agent:
                 await self._worker.call(
                     self._parts.dataplane.attach_tunnel, self._parts.tunnel.index
                 )
-            await self._spool.replay()
-            await self._interfaces.resume()
+            if not self._parts.journal.ledger.is_new:
+                await self._resume()
             listening = asyncio.Event()
             cni = CniServer(self._parts.config.socket, self._plugin.handle)
             serving_cni = group.create_task(cni.run(listening))
             await listening.wait()
             background.append(group.create_task(self._connect(applied)))
             background.append(group.create_task(self._interfaces.run_releases()))
-            background.append(group.create_task(self._spool.run()))
+            background.append(group.create_task(self._replay()))
             await service.serve(
                 self._parts.config, name="agent", register=self._register, ready=self._is_ready
             )
@@ -162,9 +173,24 @@ class Agent:
             for task in reversed(background):
                 await _stop(task)
 
+    async def _resume(self) -> None:
+        """Takes over what was there before this process."""
+        await self._spool.replay()
+        await self._interfaces.resume()
+        self._resumed.set()
+
+    async def _replay(self) -> None:
+        """Looks after DELs that the plugin has left, once it is known what they are about."""
+        await self._resumed.wait()
+        await self._spool.run()
+
     async def _connect(self, applied: Applied) -> None:
         """Everything that needs the services."""
         found = await self._register_node()
+        if not self._resumed.is_set():
+            # Before the stream: to a tracker that knows no interface, all of them are too many.
+            await _until_answered(partial(self._rebuilding.run, found.index))
+            await self._resume()
         self._applier.tracker.node_index = found.index
         await self._worker.call(self._parts.dataplane.set_node_index, found.index)
         await self._interfaces.remove_strangers()
@@ -279,7 +305,7 @@ async def _until_answered(step: Callable[[], Awaitable[object]]) -> None:
             await step()
         except DeltaplaneError as error:
             if str(error) != complaint:
-                log.get().warning("ipam_not_asked", reason=str(error))
+                log.get().warning("services_not_asked", reason=str(error))
             complaint = str(error)
             await asyncio.sleep(pause)
             pause = min(pause * 2, longest)

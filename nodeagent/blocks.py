@@ -51,7 +51,8 @@ def fixed_request_id(attachment: Attachment, address: bytes) -> str:
 class Blocks:
     """Keeps the journal in blocks.
 
-    chosen: names of `--pools`. lineage: of the store that answers now; empty: not known.
+    Attributes:
+        barriers: how many have been taken in.
     """
 
     def __init__(
@@ -65,6 +66,17 @@ class Blocks:
         lineage: Callable[[], bytes],
         clock: Clock,
     ) -> None:
+        """Does nothing yet.
+
+        Args:
+            journal: written in the writer's thread only.
+            writer: that thread.
+            control: the services.
+            node: this node.
+            chosen: names of `--pools`.
+            lineage: of the store that answers now; empty: not known.
+            clock: seconds.
+        """
         self._journal = journal
         self._writer = writer
         self._control = control
@@ -76,6 +88,7 @@ class Blocks:
         self._changed = asyncio.Event()
         self._progressed = asyncio.Event()
         self._complaint = ""
+        self.barriers = 0
 
     @property
     def ledger(self) -> Ledger:
@@ -123,10 +136,13 @@ class Blocks:
 
     def progressed(self) -> None:
         """Some may be free that were not."""
+        self.barriers += 1
         self._progressed.set()
 
-    async def wait_progress(self, seconds: float) -> bool:
-        """Waits until more may be free; False: nothing has happened in time."""
+    async def wait_progress(self, seen: int, seconds: float) -> bool:
+        """Waits until more may be free than after `seen` barriers; False: not in time."""
+        if self.barriers != seen:
+            return True
         self._progressed.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):

@@ -5,7 +5,7 @@ What others have added since is no difference: a plugin behind us may bring rout
 
 import ipaddress
 
-from deltaplane.model.addresses import format_address
+from deltaplane.model.addresses import AddressPair, format_address
 from nodeagent.cni.result import Result, Route
 from nodeagent.netlink.inspect import Found, PodAddress, PodRoute
 from nodeagent.netlink.links import PodLink
@@ -51,13 +51,17 @@ def _stale_result(link: PodLink, netns: str, previous: Result) -> list[str]:
     mac = link.pod_mac.hex(":")
     if not any(entry.mac.lower() in ("", mac) for entry in mine):
         problems.append(f"prevResult gives {link.ifname} another address than {mac}")
+    return problems + missing_addresses(link.addresses, previous)
+
+
+def missing_addresses(addresses: AddressPair, previous: Result) -> list[str]:
+    """Which of our addresses prevResult does not tell of, for people."""
     listed = {ipaddress.ip_interface(ip.address).ip.packed for ip in previous.ips}
-    problems += [
+    return [
         f"prevResult lacks {format_address(address)}"
-        for address in link.addresses
+        for address in addresses
         if address not in listed
     ]
-    return problems
 
 
 def _wrong_links(link: PodLink, found: Found) -> list[str]:

@@ -2,7 +2,7 @@
 
 from deltaplane.errors import Conflict, Exhausted
 from deltaplane.model.addresses import format_address
-from nodeagent import addressing
+from nodeagent import addressing, delegated
 from nodeagent.addressing import Block, Progress
 from nodeagent.entries import Ledger
 from nodeagent.pools import Request
@@ -19,25 +19,37 @@ def choose(ledger: Ledger, request: Request) -> tuple[Block, int]:
         Exhausted: there is none now.
     """
     if request.address is not None:
-        return _choose_address(ledger, request.address)
+        return _choose_address(ledger, request.address, request.network)
     progress = ledger.progress
     for name in request.pools:
         pool = ledger.pools.get(name)
         if pool is None or pool.value.draining:
             continue
         blocks = [block for block in ledger.of_pool(name) if block.is_usable(progress)]
-        for block in blocks:
-            if (offset := addressing.first_fresh(block)) is not None:
-                return block, offset
-        free = [
-            (gone.revision, block.ordinal, gone.offset)
-            for block in blocks
-            if (gone := addressing.first_free(block, progress)) is not None
-        ]
-        if free:
-            _, ordinal, offset = min(free)
-            return ledger.blocks[ordinal], offset
+        own = [block for block in blocks if block.network == request.network]
+        found = _oldest(own, progress)
+        if found is None and request.network:
+            unused = [block for block in blocks if delegated.can_serve(block, progress)]
+            found = _oldest([delegated.serve(b, request.network) for b in unused], progress)
+        if found is not None:
+            return found
     raise Exhausted(shortage(ledger, request))
+
+
+def _oldest(blocks: list[Block], progress: Progress) -> tuple[Block, int] | None:
+    """An address that was never held, else the one that has been free for longest, or None."""
+    for block in blocks:
+        if (offset := addressing.first_fresh(block)) is not None:
+            return block, offset
+    free = [
+        (gone.revision, block.ordinal, gone.offset, block)
+        for block in blocks
+        if (gone := addressing.first_free(block, progress)) is not None
+    ]
+    if not free:
+        return None
+    _, _, offset, block = min(free, key=lambda item: item[:3])
+    return block, offset
 
 
 def is_available(ledger: Ledger, request: Request) -> bool:
@@ -53,6 +65,8 @@ def is_coming(ledger: Ledger, request: Request) -> bool:
     """Whether a block of ours only waits until all know that its old owner has lost it."""
     return any(
         not block.releasing
+        and block.network in ("", request.network)
+        and not (request.network and not block.network and block.held)
         and not block.is_usable(ledger.progress)
         and addressing.first_fresh(block) is not None
         for name in request.pools
@@ -61,13 +75,17 @@ def is_coming(ledger: Ledger, request: Request) -> bool:
     )
 
 
-def _choose_address(ledger: Ledger, address: bytes) -> tuple[Block, int]:
+def _choose_address(ledger: Ledger, address: bytes, network: str) -> tuple[Block, int]:
     """An address asked for by number. Reserved ranges do not hold it back."""
     text, progress = format_address(address), ledger.progress
     block = ledger.block_of(address)
     offset = None if block is None else block.offset(address)
     if block is None or offset is None:
         raise Exhausted(f"{text} is in no block of this node")
+    if network and delegated.can_serve(block, progress):
+        block = delegated.serve(block, network)
+    if block.network != network or (network and delegated.not_for_pods(block) >> offset & 1):
+        raise Conflict(f"{text} is in block {block.prefix}, which {_user(block)}")
     if block.held >> offset & 1:
         holder = next(
             record for record in ledger.interfaces.values() if address in record.addresses
@@ -87,6 +105,10 @@ def _choose_address(ledger: Ledger, address: bytes) -> tuple[Block, int]:
     return block, offset
 
 
+def _user(block: Block) -> str:
+    return f"is network {block.network}'s" if block.network else "pods of this agent use"
+
+
 def shortage(ledger: Ledger, request: Request) -> str:
     """Why there is no address, for people: which pools, where their addresses are, until when."""
     progress = ledger.progress
@@ -101,8 +123,8 @@ def shortage(ledger: Ledger, request: Request) -> str:
         for block in blocks:
             total = total.plus(addressing.counts(block, progress))
         text = (
-            f"pool {name}: {len(blocks)} blocks, {total.held} held, {total.quarantined} "
-            f"quarantined, {total.reserved} reserved"
+            f"pool {name}: {len(blocks)} blocks, {total.held} held, {total.reserved} reserved, "
+            f"{total.foreign} claimed by other nodes, {total.quarantined} quarantined"
         )
         waits = [
             gone.revision

@@ -54,7 +54,8 @@ def demand(ledger: Ledger, chosen: Collection[str], now: float) -> Demand:
         if block.fixed and _is_surplus(block, ledger, now)
     ]
     for name, pool in sorted(ledger.pools.items()):
-        owned = [block for block in ledger.of_pool(name) if not block.releasing]
+        # A network of the IPAM-only mode claims its blocks when it needs them, and keeps them.
+        owned = [b for b in ledger.of_pool(name) if not b.releasing and not b.network]
         wanted = _wanted(ledger, pool, owned, takes_part=name in common)
         claims += [name] * (wanted - len(owned))
         if pool.value.is_static and not pool.value.draining:

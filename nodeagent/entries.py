@@ -23,17 +23,29 @@ class State(enum.StrEnum):
     RELEASING = "releasing"
 
 
+class Kind(enum.StrEnum):
+    """What an entry stands for."""
+
+    POD = "pod"
+    """An interface that this agent makes."""
+    IPAM = "ipam"
+    """Addresses for an interface that another plugin makes."""
+    GATEWAY = "gateway"
+    """The node's own address in a block of the IPAM-only mode."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InterfaceRecord:
-    """One interface of a pod of this node.
+    """One interface of a pod of this node, or addresses that somebody else uses.
 
     Attributes:
         number: from a counter, never reused by this node UID.
         state: see State.
         attachment: how the runtime names it.
         attempt: random, unique per ADD; with the attachment the owner token.
-        pod: whose it is.
+        pod: whose it is; without a name only with other kinds than POD.
         addresses: held until the entry is erased.
+        kind: see Kind.
     """
 
     number: int
@@ -42,6 +54,12 @@ class InterfaceRecord:
     attempt: str
     pod: PodName
     addresses: AddressPair
+    kind: Kind = Kind.POD
+
+    @property
+    def is_registered(self) -> bool:
+        """Whether the registry knows it; other nodes know nothing of what no pod is named for."""
+        return self.kind is Kind.POD or bool(self.pod.name)
 
 
 # --- writes: what a step changes in the file ----------------------------------------------------
@@ -120,8 +138,13 @@ class SetCounters:
     ordinal: int
 
 
+@dataclass(frozen=True, slots=True)
+class SetRebuilt:
+    """The file is not new any more: it holds what the node had."""
+
+
 Drop = DropInterface | DropBlock | DropReleased | DropPool
-Write = PutInterface | SetState | PutBlock | PutReleased | PutPool | SetCounters | Drop
+Write = PutInterface | SetState | PutBlock | PutReleased | PutPool | SetCounters | SetRebuilt | Drop
 
 
 # --- the ledger ----------------------------------------------------------------------------------
@@ -140,6 +163,7 @@ class Ledger:
         pools: by name.
         progress: as of the last barrier; not durable.
         foreign: single addresses that other nodes have claimed; not durable.
+        is_new: the file was made anew, and what this node may have had has not been looked up yet.
     """
 
     last_number: int = 0
@@ -150,6 +174,7 @@ class Ledger:
     pools: Mapping[str, Pool] = field(default_factory=dict)
     progress: Progress = field(default_factory=Progress)
     foreign: frozenset[bytes] = frozenset()
+    is_new: bool = False
 
     def find(self, attachment: Attachment) -> InterfaceRecord | None:
         """The interface of an attachment that is not being released, or None."""

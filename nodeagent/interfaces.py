@@ -29,7 +29,8 @@ from nodeagent.blocks import Blocks
 from nodeagent.cni.netconf import Attachment, Call, PodName
 from nodeagent.cni.result import CniError, Code, Interface, Result
 from nodeagent.control import ControlPlane, NodeFacts, Registration, Wanted
-from nodeagent.entries import Begun, InterfaceRecord, State
+from nodeagent.delegated import NOBODY
+from nodeagent.entries import Begun, InterfaceRecord, Kind, State
 from nodeagent.hints import Hints
 from nodeagent.journal import Journal
 from nodeagent.ledger import strays
@@ -141,7 +142,18 @@ class Interfaces:
             addresses=record.addresses,
         )
 
-    async def _add(self, attachment: Attachment, pod: PodName, netns: int) -> InterfaceRecord:
+    async def add_addresses(self, attachment: Attachment, pod: PodName | None) -> InterfaceRecord:
+        """Holds addresses for an interface that another plugin makes, or leaves nothing.
+
+        Raises:
+            CniError: with the code for the runtime.
+        """
+        async with self._alone(attachment):
+            return await self._add(attachment, pod or NOBODY, None)
+
+    async def _add(
+        self, attachment: Attachment, pod: PodName, netns: int | None
+    ) -> InterfaceRecord:
         """Starts over with what the pod asks for, should that be something else."""
         wish = self._hints.get(pod.namespace)
         for _ in range(MAX_WISHES):
@@ -154,12 +166,16 @@ class Interfaces:
         raise CniError(Code.TRY_AGAIN, "what the pod asks for keeps changing", str(wish))
 
     async def _attempt(
-        self, attachment: Attachment, pod: PodName, netns: int, wish: Wish
+        self, attachment: Attachment, pod: PodName, netns: int | None, wish: Wish
     ) -> InterfaceRecord:
         with timed(Stage.ADDRESS):
-            record = await self._begin(attachment, pod, wish)
+            network = attachment.network if netns is None else ""
+            record = await self._begin(attachment, pod, wish, network)
         try:
-            await self._make(record, netns)
+            if netns is None:
+                await self._announce(record)
+            else:
+                await self._make(record, netns)
         except _OtherWish:
             await asyncio.shield(self._undo(record))
             raise
@@ -171,12 +187,17 @@ class Interfaces:
             raise
         return record
 
-    async def _begin(self, attachment: Attachment, pod: PodName, wish: Wish) -> InterfaceRecord:
-        """Opens the journal entry; claims what is missing."""
+    async def _begin(
+        self, attachment: Attachment, pod: PodName, wish: Wish, network: str
+    ) -> InterfaceRecord:
+        """Opens the journal entry; claims what is missing. network: of the IPAM-only mode."""
         try:
             wanted = await self._blocks.find_requests(wish)
+            if network:
+                wanted = tuple(replace(request, network=network) for request in wanted)
             for request in wanted:
-                if request.address is not None:
+                # A single address has no gateway beside it.
+                if request.address is not None and not network:
                     await self._blocks.claim_address(request.address, attachment)
             begun = await self._write_entry(attachment, pod, wanted)
         except DeltaplaneError as error:
@@ -200,6 +221,7 @@ class Interfaces:
         deadline = self._clock.now() + OPEN_SECONDS
         claimed, fixed = False, any(request.address for request in wanted)
         while True:
+            seen = self._blocks.barriers
             try:
                 return await self._writer.call(
                     self._journal.begin,
@@ -214,8 +236,16 @@ class Interfaces:
                     await self._blocks.claim_for(wanted)
                     continue
                 left = deadline - self._clock.now()
-                if not fixed or not await self._blocks.wait_progress(left):
+                if not fixed or not await self._blocks.wait_progress(seen, left):
                     raise
+
+    async def _announce(self, record: InterfaceRecord) -> None:
+        """Tells the registry of addresses that a pod uses: other nodes map them to it."""
+        if record.is_registered:
+            found = await self._register(record)
+            if isinstance(found, Wanted):
+                raise _OtherWish(found.wish)
+        await self._writer.call(self._journal.commit, record.number)
 
     async def _make(self, record: InterfaceRecord, netns: int) -> None:
         try:
@@ -312,16 +342,18 @@ class Interfaces:
 
     async def _take_off(self, record: InterfaceRecord) -> None:
         """Nothing passes any more, and the link is gone. A foreign link of that name stays."""
-        await self._applier.detach(record.number)
-        await self._links.remove(self._link(record))
+        if record.kind is Kind.POD:
+            await self._applier.detach(record.number)
+            await self._links.remove(self._link(record))
 
     async def _unregister(self, record: InterfaceRecord) -> None:
         """The last steps: nobody has the addresses any more."""
         # Asked before: should the stream change to another store meanwhile, the answer is not of
         # that.
-        lineage = self._lineage()
+        lineage, revision = self._lineage(), 0
         try:
-            revision = await self._control.release([record], self._node)
+            if record.is_registered:
+                revision = await self._control.release([record], self._node)
         except (Conflict, NotFound, Refused) as error:
             # This node is not registered any more: what it had went with it, nobody says when.
             log.get().warning("release_refused", number=record.number, reason=str(error))
@@ -404,6 +436,16 @@ class Interfaces:
                 problems.append("the data path does not serve the interface")
             return problems
 
+    async def check_addresses(self, attachment: Attachment, previous: Result) -> list[str]:
+        """What is wrong with addresses that another plugin uses, for people."""
+        async with self._alone(attachment):
+            record = self._journal.find(attachment)
+            if record is None or record.kind is not Kind.IPAM:
+                return [f"no address is held for {attachment}"]
+            if record.state is not State.READY:
+                return [f"this node does not own {record.addresses} any more"]
+            return check.missing_addresses(record.addresses, previous)
+
     # --- start -----------------------------------------------------------------------------------
 
     async def resume(self) -> None:
@@ -412,6 +454,8 @@ class Interfaces:
         for record in list(self._journal.interfaces.values()):
             if record.state is State.ALLOCATING:
                 await self._writer.call(self._journal.retire, record.number)
+                continue
+            if record.kind is not Kind.POD:
                 continue
             link = self._link(record)
             ifindex = present.pop(link.host_name, None)
@@ -458,7 +502,7 @@ class Interfaces:
         pending = {
             record.number: record
             for record in self._journal.interfaces.values()
-            if record.state is State.READY
+            if record.state is State.READY and record.is_registered
         }
         pause, longest = REGISTER_RETRY_SECONDS
         while True:

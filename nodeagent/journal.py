@@ -2,7 +2,8 @@
 
 One SQLite file under a `nodeagent.ledger.Ledger`. An interface is written before anything else
 happens for it and erased after everything about it is undone, so a restart at any line finds every
-link, address and registration that may exist.
+link, address and registration that may exist. A damaged file is moved aside, and the new one says
+that it is new.
 
 Every method is one transaction and durable when it returns (WAL, synchronous=FULL). Memory is a
 view: it changes after the commit, and as a whole, so that other threads may read it. Blocking, 0.1
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from deltaplane.model.addresses import Prefix
 from deltaplane.model.objects import PoolObject
+from deltaplane.runtime import log
 from nodeagent import ledger as core
 from nodeagent import schema
 from nodeagent.addressing import Block, Progress
@@ -33,14 +35,12 @@ class Journal:
     """
 
     def __init__(self, path: Path) -> None:
-        self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         try:
-            self._database.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;")
-            schema.migrate(self._database)
-            self.ledger: Ledger = schema.read(self._database)
-        except BaseException:
-            self._database.close()
-            raise
+            self._database, self.ledger = _open(path)
+        except _Damaged as damage:
+            kept = _move_aside(path)
+            log.get().error("journal_damaged", reason=str(damage), kept=str(kept))
+            self._database, self.ledger = _open(path)
 
     def close(self) -> None:
         """Closes the file."""
@@ -172,6 +172,48 @@ class Journal:
     def forget_sysctls(self) -> None:
         """After they were restored."""
         self._database.execute("DELETE FROM sysctls")
+
+
+class _Damaged(Exception):
+    """The file is no journal, or one that contradicts itself."""
+
+
+def _open(path: Path) -> tuple[sqlite3.Connection, Ledger]:
+    """Raises _Damaged, or Conflict: the file is a newer agent's."""
+    database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    try:
+        database.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;")
+        _check(database)
+        schema.migrate(database)
+        return database, schema.read(database)
+    except BaseException as error:
+        database.close()
+        damage = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+        if isinstance(error, sqlite3.Error):
+            # A full disk or a lock is no damage.
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in damage:
+                raise _Damaged(str(error)) from error
+        elif isinstance(error, ValueError | KeyError | TypeError):
+            raise _Damaged(f"its rows contradict each other: {error}") from error
+        raise
+
+
+def _check(database: sqlite3.Connection) -> None:
+    (verdict,) = database.execute("PRAGMA quick_check(1)").fetchone()
+    if verdict != "ok":
+        raise _Damaged(verdict)
+
+
+def _move_aside(path: Path) -> Path:
+    """Keeps a damaged file, with what belongs to it, for people; where it is now."""
+    number = 1
+    while (kept := path.with_name(f"{path.name}.damaged-{number}")).exists():
+        number += 1
+    for suffix in ("-wal", "-shm", ""):
+        part = path.with_name(path.name + suffix)
+        if part.exists():
+            part.rename(kept.with_name(kept.name + suffix))
+    return kept
 
 
 class _Transaction:

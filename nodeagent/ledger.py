@@ -15,7 +15,7 @@ from dataclasses import replace
 from deltaplane.errors import Conflict
 from deltaplane.model.addresses import AddressPair, Prefix
 from deltaplane.model.objects import PoolObject
-from nodeagent import addressing
+from nodeagent import addressing, delegated
 from nodeagent.addressing import Block, Progress, Released
 from nodeagent.choosing import choose, is_past_fence
 from nodeagent.cni.netconf import Attachment, PodName
@@ -26,6 +26,7 @@ from nodeagent.entries import (
     DropPool,
     DropReleased,
     InterfaceRecord,
+    Kind,
     Ledger,
     PutBlock,
     PutInterface,
@@ -59,35 +60,61 @@ def begin(
     """
     if attachment in ledger.attachments:
         raise Conflict(f"{attachment} has an interface; DEL comes first")
-    blocks = dict(ledger.blocks)
-    writes: list[Write] = []
-    taken: dict[int, bytes] = {}
-    past_fence = []
+    taking = _Taking(ledger)
     for request in requests:
-        block, offset = choose(ledger, request)
-        address = block.prefix.nth(offset)
-        taken[request.family] = address
-        if block.rested >> offset & 1:
-            writes.append(DropReleased(address))
-        if is_past_fence(block, offset, ledger.progress):
-            past_fence.append(address)
-        blocks[block.ordinal] = addressing.take(block, offset)
+        taking.take(request)
     record = InterfaceRecord(
-        number=ledger.last_number + 1,
+        number=taking.number + 1,
         state=State.ALLOCATING,
         attachment=attachment,
         attempt=attempt,
         pod=pod,
-        addresses=AddressPair(ipv4=taken.get(4), ipv6=taken.get(6)),
+        addresses=AddressPair(ipv4=taking.taken.get(4), ipv6=taking.taken.get(6)),
+        kind=taking.kind,
     )
+    added = (*taking.gateways, record)
     after = replace(
         ledger,
         last_number=record.number,
-        interfaces={**ledger.interfaces, record.number: record},
-        attachments={**ledger.attachments, attachment: record.number},
-        blocks=blocks,
+        interfaces={**ledger.interfaces, **{new.number: new for new in added}},
+        attachments={**ledger.attachments, **{new.attachment: new.number for new in added}},
+        blocks=taking.blocks,
     )
-    return Begun(Step(after, (*writes, PutInterface(record))), record, tuple(past_fence))
+    writes = (*taking.writes, *map(PutInterface, added))
+    return Begun(Step(after, writes), record, tuple(taking.past_fence))
+
+
+class _Taking:
+    """What one interface takes, while it is put together."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self.number = ledger.last_number
+        self.kind = Kind.POD
+        self.blocks = dict(ledger.blocks)
+        self.taken: dict[int, bytes] = {}
+        self.writes: list[Write] = []
+        self.past_fence: list[bytes] = []
+        self.gateways: list[InterfaceRecord] = []
+
+    def take(self, request: Request) -> None:
+        """Takes an address, and the gateway's if the block becomes a network's by that."""
+        block, offset = choose(self.ledger, request)
+        if is_past_fence(block, offset, self.ledger.progress):
+            self.past_fence.append(block.prefix.nth(offset))
+        if request.network:
+            self.kind = Kind.IPAM
+            if not self.ledger.blocks[block.ordinal].network:
+                self.number += 1
+                self.gateways.append(delegated.gateway(block, request.network, self.number))
+                block = self._hold(block, delegated.GATEWAY_OFFSET)
+        self.taken[request.family] = block.prefix.nth(offset)
+        self.blocks[block.ordinal] = self._hold(block, offset)
+
+    def _hold(self, block: Block, offset: int) -> Block:
+        if block.rested >> offset & 1:
+            self.writes.append(DropReleased(block.prefix.nth(offset)))
+        return addressing.take(block, offset)
 
 
 def commit(ledger: Ledger, number: int) -> Step:
@@ -123,7 +150,10 @@ def erase(ledger: Ledger, number: int, *, revision: int, lineage: bytes, now: fl
     """
     record = ledger.interfaces[number]
     progress = ledger.progress
-    if lineage != progress.lineage or revision < progress.watermark:
+    if not record.is_registered:
+        # No other node has ever heard of it.
+        lineage, revision = progress.lineage, 0
+    elif lineage != progress.lineage or revision < progress.watermark:
         # What was released just now cannot lie behind what all have passed, unless the registry has
         # got another store than the slicers.
         lineage = b""
@@ -194,14 +224,32 @@ def drop_block(ledger: Ledger, ordinal: int) -> Step:
     """The block is this node's no more. Interfaces keep addresses of it until they are erased."""
     blocks = dict(ledger.blocks)
     block = blocks.pop(ordinal)
-    gone = tuple(DropReleased(block.prefix.nth(old.offset)) for old in block.released)
+    gone: tuple[Write, ...] = tuple(
+        DropReleased(block.prefix.nth(old.offset)) for old in block.released
+    )
     after = replace(ledger, blocks=blocks)
+    if block.network:
+        after, dropped = _without_gateway(after, block.prefix.nth(delegated.GATEWAY_OFFSET))
+        gone += dropped
     if block.fixed and (around := after.block_of(block.prefix.address)) is not None:
         # Back into the block that it lies in, which this node has claimed since.
         around = _with_holders(after, around)
         others = ledger.foreign | after.own_fixed
         after = _with(after, held_back(around, ledger.pools, others))
     return Step(after, (*gone, DropBlock(ordinal)))
+
+
+def _without_gateway(ledger: Ledger, address: bytes) -> tuple[Ledger, tuple[Write, ...]]:
+    going = [
+        record
+        for record in ledger.interfaces.values()
+        if record.kind is Kind.GATEWAY and address in record.addresses
+    ]
+    interfaces, attachments = dict(ledger.interfaces), dict(ledger.attachments)
+    for record in going:
+        del interfaces[record.number], attachments[record.attachment]
+    after = replace(ledger, interfaces=interfaces, attachments=attachments)
+    return after, tuple(DropInterface(record.number) for record in going)
 
 
 def strays(ledger: Ledger) -> tuple[int, ...]:

@@ -12,6 +12,8 @@ from nodeagent.cni import conversion, result
 from nodeagent.cni.netconf import Attachment, Call
 from nodeagent.cni.result import CniError, Code
 from nodeagent.cni.spool import Spool
+from nodeagent.delegated import GATEWAY_OFFSET
+from nodeagent.entries import Kind
 from nodeagent.interfaces import Interfaces
 from nodeagent.journal import Journal, State
 from nodeagent.netlink import namespace
@@ -50,14 +52,20 @@ class Plugin:
             CniError: the command failed; nothing is left of it.
         """
         match call.command:
+            case "ADD" if call.delegated:
+                return await self._hold(call)
             case "ADD":
                 return await self._add(call, netns)
             case "DEL":
                 await self._delete(call.attachment)
             case "GC":
                 await self._collect(call)
+            case "STATUS" if call.delegated:
+                self._check_pools()
             case "STATUS":
                 self._check_status()
+            case "CHECK" if call.delegated:
+                await self._check_held(call)
             case "CHECK":
                 await self._check(call, netns)
             case command:
@@ -95,6 +103,27 @@ class Plugin:
             made = result.behind(call.previous, made)
         return conversion.success(call.version, made)
 
+    async def _hold(self, call: Call) -> bytes:
+        """ADD of the IPAM-only mode."""
+        if not self._applier.tracker.node_index:
+            raise CniError(Code.TRY_AGAIN, "this node is not registered yet")
+        await self._spool.replay()
+        record = await self._interfaces.add_addresses(call.attachment, call.pod)
+        held = []
+        for address in record.addresses:
+            block = self._journal.ledger.block_of(address)
+            if block is None:
+                raise CniError(Code.TRY_AGAIN, "the block was lost meanwhile", str(address))
+            gateway = block.prefix.nth(GATEWAY_OFFSET)
+            held.append((address, block.prefix.length, gateway))
+        return conversion.success(call.version, result.of_addresses(held))
+
+    async def _check_held(self, call: Call) -> None:
+        if call.previous is None:
+            raise CniError(Code.INVALID_CONFIG, "prevResult is missing", "CHECK compares with it")
+        if problems := await self._interfaces.check_addresses(call.attachment, call.previous):
+            raise CniError(Code.NOT_AS_ADDED, "the addresses are not held", "; ".join(problems))
+
     async def _check(self, call: Call, netns: int | None) -> None:
         if call.previous is None:
             raise CniError(Code.INVALID_CONFIG, "prevResult is missing", "CHECK compares with it")
@@ -108,6 +137,7 @@ class Plugin:
             )
 
     async def _delete(self, attachment: Attachment) -> None:
+        self._check_known()
         try:
             await self._interfaces.delete(attachment)
         except (DeltaplaneError, OSError, sqlite3.Error) as error:
@@ -118,10 +148,12 @@ class Plugin:
         if call.valid_attachments is None:
             # Taking "no list" for "nothing is valid" would empty the node.
             raise CniError(Code.INVALID_CONFIG, "cni.dev/valid-attachments is missing")
+        self._check_known()
         stale = [
             record.attachment
             for record in self._journal.interfaces.values()
             if record.state in (State.READY, State.LOST)
+            and record.kind is (Kind.IPAM if call.delegated else Kind.POD)
             and record.attachment.network == call.attachment.network
             and (record.attachment.container_id, record.attachment.ifname)
             not in call.valid_attachments
@@ -134,6 +166,22 @@ class Plugin:
                 failures.append(f"{attachment}: {error}")
         if failures:
             raise CniError(Code.TRY_AGAIN, "some attachments are left", "; ".join(failures))
+
+    def _check_known(self) -> None:
+        """A journal that was lost says nothing about what there is."""
+        if self._journal.ledger.is_new:
+            raise CniError(
+                Code.TRY_AGAIN, "this node does not know its interfaces yet", "no registry so far"
+            )
+
+    def _check_pools(self) -> None:
+        """STATUS of the IPAM-only mode, which claims what it needs when it needs it."""
+        if not self._applier.tracker.node_index:
+            raise CniError(Code.NOT_AVAILABLE, "this node is not registered yet")
+        try:
+            self._blocks.requests()
+        except Exhausted as error:
+            raise CniError(Code.NOT_AVAILABLE, "no address is free", str(error)) from error
 
     def _check_status(self) -> None:
         if not self._applier.tracker.node_index:

@@ -70,11 +70,13 @@ class Request:
         family: 4 or 6.
         pools: where from, in this order; empty for an address.
         address: this one; None: any.
+        network: of the IPAM-only mode; empty: for an interface of our own.
     """
 
     family: int
     pools: tuple[str, ...] = ()
     address: bytes | None = None
+    network: str = ""
 
 
 def taking_part(pools: Mapping[str, Pool], chosen: Collection[str]) -> tuple[str, ...]:
@@ -120,9 +122,10 @@ def _check_name(pools: Mapping[str, Pool], name: str, family: int) -> None:
     of_family = {other: pool for other, pool in pools.items() if pool.family == family}
     if name not in of_family:
         raise Invalid(
-            POOL_FIELDS[family], f'"{name}" is no IPv{family} pool; {_existing(of_family)}'
+            POOL_FIELDS[family],
+            f'there is no IPv{family} pool "{name}"; {_existing(of_family)}',
         )
 
 
 def _existing(pools: Mapping[str, Pool]) -> str:
-    return f"there are: {', '.join(sorted(pools))}" if pools else "there is none"
+    return f"there are {', '.join(sorted(pools))}" if pools else "there is none"

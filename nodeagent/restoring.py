@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from deltaplane.errors import Internal
 from deltaplane.model.addresses import format_address
-from nodeagent import addressing
+from nodeagent import addressing, delegated
 from nodeagent.addressing import Block, Released
 from nodeagent.cni.netconf import Attachment
 from nodeagent.entries import (
@@ -15,6 +15,7 @@ from nodeagent.entries import (
     PutInterface,
     PutReleased,
     SetCounters,
+    SetRebuilt,
     State,
     Step,
     Write,
@@ -30,6 +31,7 @@ def restore(
     *,
     numbers: int,
     ordinals: int,
+    is_new: bool = False,
 ) -> Ledger:
     """The ledger that rows stand for.
 
@@ -40,6 +42,10 @@ def restore(
         released: by address; offsets are found out here.
         numbers: highest endpoint number ever given.
         ordinals: highest ordinal ever given.
+        is_new: see Ledger.
+
+    Raises:
+        ValueError: rows contradict each other.
     """
     interfaces = {record.number: record for record in records}
     known = {pool.name: pool for pool in pools}
@@ -50,8 +56,10 @@ def restore(
         attachments=_live(interfaces),
         blocks={block.ordinal: block for block in sorted(blocks, key=lambda b: b.ordinal)},
         pools=known,
+        is_new=is_new,
     )
-    found = dict(ledger.blocks)
+    served = delegated.networks(interfaces.values())
+    found = {n: delegated.recognize(block, served) for n, block in ledger.blocks.items()}
     for record in interfaces.values():
         for address in record.addresses:
             block, offset = _place(ledger, address)
@@ -60,6 +68,9 @@ def restore(
     for address, gone in sorted(released.items(), key=lambda item: item[1].revision):
         block, offset = _place(ledger, address)
         if block is not None:
+            if found[block.ordinal].held >> offset & 1:
+                message = f"{format_address(address)} is held and released at once"
+                raise ValueError(message)
             moved = gone._replace(offset=offset)
             found[block.ordinal] = addressing.give(found[block.ordinal], moved)
     return replace(
@@ -90,7 +101,7 @@ def rebuild(
         now: wall clock, seconds.
     """
     ledger = restore(records, blocks, before.pools.values(), {}, numbers=numbers, ordinals=ordinals)
-    writes: list[Write] = [SetCounters(numbers, ordinals)]
+    writes: list[Write] = [SetRebuilt(), SetCounters(numbers, ordinals)]
     writes += [PutInterface(record) for record in ledger.interfaces.values()]
     found = {}
     for block in ledger.blocks.values():
@@ -115,6 +126,8 @@ def held_back(block: Block, pools: Mapping[str, Pool], others: frozenset[bytes])
     """
     pool = pools.get(block.pool)
     reserved = addressing.mask(block.prefix, pool.value.reserved) if pool else 0
+    if block.network:
+        reserved |= delegated.not_for_pods(block)
     foreign = 0
     if not block.fixed:
         for address in others:

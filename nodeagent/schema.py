@@ -14,7 +14,7 @@ from deltaplane.model.objects import PoolObject
 from nodeagent import entries
 from nodeagent.addressing import Block, Released
 from nodeagent.cni.netconf import Attachment, PodName
-from nodeagent.entries import InterfaceRecord, Ledger, State
+from nodeagent.entries import InterfaceRecord, Kind, Ledger, State
 from nodeagent.pools import Pool
 from nodeagent.restoring import restore
 
@@ -39,6 +39,7 @@ CREATE TABLE sysctls (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOU
 """
 
 _VERSION_2 = """
+INSERT INTO counters VALUES ('new', 0);
 INSERT INTO counters SELECT 'block', coalesce(max(ordinal), 0) FROM blocks;
 ALTER TABLE blocks RENAME TO old_blocks;
 CREATE TABLE blocks (
@@ -76,6 +77,8 @@ def migrate(database: sqlite3.Connection) -> None:
         raise Conflict(f"the journal has schema {version}; this agent knows {VERSION}")
     if version < VERSION:
         steps = "".join(_STEPS[version:])
+        if version == 0:
+            steps += "UPDATE counters SET value = 1 WHERE name = 'new';"
         database.executescript(f"BEGIN IMMEDIATE; {steps} PRAGMA user_version = {VERSION}; COMMIT;")
 
 
@@ -92,19 +95,20 @@ def read(database: sqlite3.Connection) -> Ledger:
         },
         numbers=counters["endpoint"],
         ordinals=counters["block"],
+        is_new=bool(counters["new"]),
     )
 
 
 _INTERFACES = (
     "SELECT number, state, network, container_id, ifname, attempt, namespace, pod, pod_uid, ipv4,"
-    " ipv6 FROM interfaces ORDER BY number"
+    " ipv6, kind FROM interfaces ORDER BY number"
 )
 
 
 def _interface(
-    row: tuple[int, str, str, str, str, str, str, str, str, bytes, bytes],
+    row: tuple[int, str, str, str, str, str, str, str, str, bytes, bytes, str],
 ) -> InterfaceRecord:
-    number, state, network, container, ifname, attempt, namespace, pod, uid, ipv4, ipv6 = row
+    number, state, network, container, ifname, attempt, namespace, pod, uid, ipv4, ipv6, kind = row
     return InterfaceRecord(
         number=number,
         state=State(state),
@@ -112,6 +116,7 @@ def _interface(
         attempt=attempt,
         pod=PodName(namespace=namespace, name=pod, uid=uid),
         addresses=AddressPair(ipv4=ipv4, ipv6=ipv6),
+        kind=Kind(kind),
     )
 
 
@@ -165,6 +170,8 @@ def write(execute: Execute, change: entries.Write) -> None:
             execute("INSERT OR REPLACE INTO cooling VALUES (?, ?, ?, ?)", row)
         case entries.SetState(number, state):
             execute("UPDATE interfaces SET state = ? WHERE number = ?", (state, number))
+        case entries.SetRebuilt():
+            execute("UPDATE counters SET value = 0 WHERE name = 'new'", ())
         case entries.SetCounters(number, ordinal):
             execute(_COUNT, (number, "endpoint"))
             execute(_COUNT, (ordinal, "block"))
@@ -193,7 +200,7 @@ def _put_interface(execute: Execute, record: InterfaceRecord) -> None:
     at, pod = record.attachment, record.pod
     execute(_COUNT, (record.number, "endpoint"))
     execute(
-        "INSERT INTO interfaces VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'pod')",
+        "INSERT INTO interfaces VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             record.number,
             record.state,
@@ -201,6 +208,7 @@ def _put_interface(execute: Execute, record: InterfaceRecord) -> None:
             record.attempt,
             *(pod.namespace, pod.name, pod.uid),
             *(record.addresses.ipv4, record.addresses.ipv6),
+            record.kind,
         ),
     )
 

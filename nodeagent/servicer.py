@@ -12,6 +12,7 @@ from deltaplane.v1 import agent_pb2, agent_pb2_grpc, registry_pb2
 from nodeagent.apply import Applier
 from nodeagent.control import NodeFacts
 from nodeagent.dataplane.port import DataPlane
+from nodeagent.entries import Kind
 from nodeagent.journal import Journal, State
 from nodeagent.netlink.links import host_name
 from nodeagent.stream import SlicerStream
@@ -105,11 +106,11 @@ class AgentServicer(agent_pb2_grpc.AgentServicer):
                 namespace=record.pod.namespace,
                 pod=record.pod.name,
                 addresses=wire.address_pair_to_proto(record.addresses),
-                host_interface=host_name(number),
+                host_interface=host_name(number) if record.kind is Kind.POD else "",
                 identity=identities.get(number, 0),
             )
             for number, record in sorted(self._from.journal.interfaces.items())
-            if record.state is not State.RELEASING
+            if record.state is not State.RELEASING and record.kind is not Kind.GATEWAY
         ]
 
     async def ListCounters(

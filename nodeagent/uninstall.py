@@ -16,6 +16,7 @@ from deltaplane.runtime import log
 from nodeagent import preflight, statedir
 from nodeagent.config import AgentConfig
 from nodeagent.dataplane import bpffs, loader, tc
+from nodeagent.entries import Kind
 from nodeagent.journal import Journal, State
 from nodeagent.netlink import namespace, sysctl
 from nodeagent.netlink import tunnel as tunnels
@@ -75,7 +76,8 @@ def _stale_links(links: Links, journal: Journal, node_uid: str) -> tuple[str, ..
     attached = [
         f"{record.pod.namespace}/{record.pod.name}"
         for number, record in journal.interfaces.items()
-        if record.state is State.READY and host_name(number) in present
+        if (record.state is State.READY and host_name(number) in present)
+        or record.kind is Kind.IPAM
     ]
     if attached:
         shown = ", ".join(sorted(attached)[:5])

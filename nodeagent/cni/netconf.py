@@ -14,6 +14,9 @@ from nodeagent.cni import conversion
 from nodeagent.cni.protocol import Request
 from nodeagent.cni.result import CURRENT_VERSION, SUPPORTED_VERSIONS, CniError, Code, Result
 
+MAIN_TYPE, IPAM_TYPE = "deltaplane-cni", "deltaplane-ipam"
+"""Names by which configurations call the two modes; it is one binary."""
+
 NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")
 """Network names and container ids (section 2 and 3 of the specification)."""
 
@@ -75,6 +78,7 @@ class Call:
         valid_attachments: (container id, interface) that GC keeps; None when the configuration has
             no list.
         previous: prevResult, for ADD and CHECK; None when there is none. DEL does its best without.
+        delegated: the caller is another plugin that wants addresses for an interface of its own.
     """
 
     command: str
@@ -84,6 +88,7 @@ class Call:
     pod: PodName | None
     valid_attachments: frozenset[tuple[str, str]] | None
     previous: Result | None = None
+    delegated: bool = False
 
 
 def claimed_version(config: bytes) -> str:
@@ -117,7 +122,15 @@ def parse(request: Request) -> Call:
         pod=_parse_args(request.args) if request.command == "ADD" else None,
         valid_attachments=_valid_attachments(config),
         previous=_previous(config, request.command),
+        delegated=is_delegated(config),
     )
+
+
+def is_delegated(config: Mapping[str, object]) -> bool:
+    """Whether the configuration is another plugin's that names us for its addresses."""
+    ipam = config.get("ipam")
+    named = isinstance(ipam, dict) and ipam.get("type") == IPAM_TYPE
+    return named and config.get("type") != MAIN_TYPE
 
 
 def _check_environment(request: Request) -> None:

@@ -5,7 +5,7 @@
 
 import enum
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from deltaplane.model.addresses import AddressPair, format_address
@@ -133,6 +133,20 @@ def of_interface(interface: Interface) -> Result:
         ),
         ips=_ips(interface.addresses, 1),
         routes=_defaults(interface.addresses),
+    )
+
+
+def of_addresses(held: Iterable[tuple[bytes, int, bytes]]) -> Result:
+    """What the IPAM-only mode answers: (address, prefix length, gateway), and default routes."""
+    found = [
+        (f"{format_address(address)}/{length}", format_address(gateway))
+        for address, length, gateway in held
+    ]
+    return Result(
+        ips=tuple(Ip(address=address, gateway=gateway) for address, gateway in found),
+        routes=tuple(
+            Route(dst="::/0" if ":" in gateway else "0.0.0.0/0", gw=gateway) for _, gateway in found
+        ),
     )
 
 

@@ -1,7 +1,9 @@
 """Pools and blocks as messages: requests are checked, records in etcd lack meta."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from deltaplane import wire
 from deltaplane.errors import Invalid
@@ -17,6 +19,7 @@ MAX_BLOCKS_SHOWN = (1 << 64) - 1
 """blocks_total is a uint64 and stops there: a /48 of /122 blocks has more."""
 
 MAX_TOKEN = 64
+_TOKEN = re.compile(rf"[!-.0-~]{{1,{MAX_TOKEN}}}")
 
 _MODE_TO_PROTO = {
     Mode.DEMAND: ipam_pb2.Pool.MODE_DEMAND,
@@ -169,14 +172,20 @@ def claim_from_proto(message: ipam_pb2.ClaimBlockRequest) -> Claim:
     Raises:
         Invalid: a field is missing or misspelt.
     """
-    check_name(message.pool, "pool", names.dns_label_mistake(message.pool))
-    check_name(message.node, "node", names.dns_subdomain_mistake(message.node))
+    _check_names(message.pool, message.node)
     return Claim(
         pool=message.pool,
         node=message.node,
         node_uid=check_token(message.node_uid, "node_uid"),
         request_id=check_token(message.request_id, "request_id"),
     )
+
+
+@lru_cache(maxsize=1 << 14)
+def _check_names(pool: str, node: str) -> None:
+    # Cached: a node claims again and again; what is refused is not remembered.
+    check_name(pool, "pool", names.dns_label_mistake(pool))
+    check_name(node, "node", names.dns_subdomain_mistake(node))
 
 
 def address_claim_from_proto(message: ipam_pb2.ClaimAddressRequest) -> AddressClaim:
@@ -214,7 +223,7 @@ def check_token(text: str, path: str) -> str:
     Raises:
         Invalid: not 1..64 visible ASCII characters, or with a '/', which separates keys.
     """
-    if not 1 <= len(text) <= MAX_TOKEN or not all("!" <= c <= "~" and c != "/" for c in text):
+    if _TOKEN.fullmatch(text) is None:
         raise Invalid(path, f"must be 1..{MAX_TOKEN} visible ASCII characters without '/'")
     return text
 

@@ -4,7 +4,7 @@ started.
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -165,11 +165,23 @@ class Services:
         return self.run(do())
 
     def apply_pod(
-        self, name: str, node: str, *, namespace: str = "shop", uid: str = "", **labels: str
+        self,
+        name: str,
+        node: str,
+        *,
+        namespace: str = "shop",
+        uid: str = "",
+        annotations: Mapping[str, str] | None = None,
+        **labels: str,
     ) -> None:
         """A pod record, with uid-NAME as its UID if none is given."""
         pod = registry_pb2.Pod(
-            namespace=namespace, name=name, uid=uid or f"uid-{name}", node=node, labels=labels
+            namespace=namespace,
+            name=name,
+            uid=uid or f"uid-{name}",
+            node=node,
+            labels=labels,
+            annotations=annotations or {},
         )
         space = registry_pb2.Namespace(name=namespace)
 

@@ -114,7 +114,13 @@ def test_a_link_of_ours_that_nobody_knows_is_removed_and_others_stay(node: Node)
     node.start_ready()
     node.stop(signal.SIGTERM)
     uid = (node.directory / "state" / "node.uid").read_text().strip()
-    for name, alias in (("dpfff", f"deltaplane/{uid}/4095"), ("dpeee", "deltaplane/other/1")):
+    # dpddd: of an agent whose state directory is gone. Its name is free again, so it was deleted.
+    lost = "6f1c1a52-7f0e-4c0a-9a57-0d6f5f1f7d11"
+    for name, alias in (
+        ("dpfff", f"deltaplane/{uid}/4095"),
+        ("dpeee", "deltaplane/other/1"),
+        ("dpddd", f"deltaplane/{lost}/1"),
+    ):
         node.ip("link", "add", name, "type", "bridge")
         node.ip("link", "set", name, "alias", alias)
     node.ip("link", "add", "dpbbb", "type", "bridge")

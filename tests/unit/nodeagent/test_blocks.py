@@ -78,7 +78,7 @@ async def test_only_the_chosen_pools(journal: Journal) -> None:
     control = FakeControl()
     await blocks(journal, control, "pods6").settle()
     assert {block.pool for block in journal.blocks} == {"pods6"}
-    with pytest.raises(Exhausted, match="--pools names other; there are: pods4, pods6"):
+    with pytest.raises(Exhausted, match="--pools names other; there are pods4, pods6"):
         blocks(journal, control, "other").requests()
 
 

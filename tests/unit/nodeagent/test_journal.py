@@ -3,6 +3,7 @@
 import shutil
 import sqlite3
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from nodeagent.cni.netconf import Attachment, PodName
 from nodeagent.entries import InterfaceRecord, Ledger, State
 from nodeagent.journal import Journal
 from nodeagent.pools import Request
-from nodeagent.restoring import check
+from nodeagent.restoring import check, rebuild
 
 POD = PodName(namespace="shop", name="web", uid="u")
 LINEAGE = b"L" * 16
@@ -154,6 +155,45 @@ def test_a_journal_of_version_1_is_brought_up_to_date(tmp_path: Path) -> None:
     record = journal.begin(attachment(2), attempt="b", pod=POD, requests=only4).record
     assert record.number == 8
     journal.close()
+
+
+def damage_header(path: Path) -> None:
+    path.write_bytes(b"no database at all" * 100)
+
+
+def damage_page(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[4096:] = b"\xff" * (len(data) - 4096)
+    path.write_bytes(data)
+
+
+def contradict(path: Path) -> None:
+    """An address that is held and released at once."""
+    with sqlite3.connect(path) as database:
+        database.execute("INSERT INTO cooling VALUES (x'0a000000', x'', 3, 0)")
+    database.close()
+
+
+@pytest.mark.parametrize("damage", [damage_header, damage_page, contradict])
+def test_a_damaged_journal_is_moved_aside(
+    journal: Journal, tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    path = tmp_path / "journal.db"
+    begin(journal, 1, "a")
+    journal.close()
+    damage(path)
+    damaged = path.read_bytes()
+
+    again = Journal(path)
+
+    assert again.ledger == Ledger(is_new=True)
+    assert (tmp_path / "journal.db.damaged-1").read_bytes() == damaged
+    again.apply(rebuild(again.ledger, (), (), numbers=9, ordinals=9, revision=5, now=0))
+    again.close()
+    again = Journal(path)
+    assert not again.ledger.is_new
+    assert again.next_ordinal() == 10
+    again.close()
 
 
 def test_the_first_record_of_a_setting_stays(journal: Journal) -> None:

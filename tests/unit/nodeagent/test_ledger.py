@@ -26,6 +26,7 @@ from nodeagent.entries import (
     PutPool,
     PutReleased,
     SetCounters,
+    SetRebuilt,
     SetState,
     State,
     Step,
@@ -87,6 +88,8 @@ class Rows:
                 self.pools[pool.name] = pool
             case DropPool(name):
                 del self.pools[name]
+            case SetRebuilt():
+                pass
             case SetCounters(number, ordinal):
                 self.counters = [max(self.counters[0], number), max(self.counters[1], ordinal)]
 
@@ -186,8 +189,8 @@ def test_a_released_address_waits_for_the_watermark_of_its_lineage() -> None:
     with pytest.raises(Exhausted) as caught:
         node.begin(9)
     assert str(caught.value) == (
-        "no IPv4 address is free: pool pods4: 1 blocks, 3 held, 1 quarantined, 0 reserved until "
-        "every live node has acknowledged revision 30 (now at 29)"
+        "no IPv4 address is free: pool pods4: 1 blocks, 3 held, 0 reserved, 0 claimed by other "
+        "nodes, 1 quarantined until every live node has acknowledged revision 30 (now at 29)"
     )
     # Another etcd: its revision 100 says nothing about our revision 30.
     node.see(100, head=120, lineage=B)

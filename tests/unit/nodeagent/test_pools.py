@@ -47,8 +47,8 @@ def test_an_address_takes_precedence_over_a_pool() -> None:
 @pytest.mark.parametrize(
     ("wish", "text"),
     [
-        (Wish(ipv4_pool="b6"), '"b6" is no IPv4 pool; there are: a4, asked4, c4'),
-        (Wish(ipv6_pool="x"), '"x" is no IPv6 pool; there are: asked6, b6'),
+        (Wish(ipv4_pool="b6"), 'there is no IPv4 pool "b6"; there are a4, asked4, c4'),
+        (Wish(ipv6_pool="x"), 'there is no IPv6 pool "x"; there are asked6, b6'),
     ],
 )
 def test_a_pool_that_cannot_be_used_is_named(wish: Wish, text: str) -> None:
@@ -60,7 +60,7 @@ def test_a_pool_that_cannot_be_used_is_named(wish: Wish, text: str) -> None:
 
 
 def test_no_pool_at_all() -> None:
-    with pytest.raises(Exhausted, match="--pools names x; there are: a4"):
+    with pytest.raises(Exhausted, match="--pools names x; there are a4"):
         requests(POOLS, ("x",))
     with pytest.raises(Exhausted, match="there is none"):
         requests({}, ())
