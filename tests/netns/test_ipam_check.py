@@ -43,14 +43,14 @@ class Checked:
     pauses: tuple[float, ...] = (0.1, 0.2, 0.4)
 
     def findings(self, *, target: str = "") -> list[Finding]:
-        looker = Looker(self.client, [("n1", target or self.node.agent_target)])
+        looker = Looker(self.client, [(self.node.name, target or self.node.agent_target)])
         return list(looker.settled(self.pauses).findings)
 
     def kinds(self) -> set[Kind]:
         return {finding.kind for finding in self.findings()}
 
     def repair(self) -> set[str]:
-        looker = Looker(self.client, [("n1", self.node.agent_target)])
+        looker = Looker(self.client, [(self.node.name, self.node.agent_target)])
         return {how for _, how in repair(self.client, looker.settled(self.pauses))}
 
     def seen_then_repaired(self, *kinds: Kind) -> list[Finding]:
@@ -129,7 +129,7 @@ def steady(tmp_path_factory: pytest.TempPathFactory, shim: Path) -> Iterator[Che
         services.start(*NAMES)
         services.create_pool("pods4", "10.99.0.0/24", 28)
         services.create_pool("pods6", "fd00:99::/120", 124)
-        node = Node("n1", directory, shim, services, BPFFS)
+        node = Node("steady", directory, shim, services, BPFFS)
         try:
             node.create()
             with checking(node) as made:
@@ -162,7 +162,7 @@ def plant_endpoint(checked: Checked, number: int) -> str:
     four = int.from_bytes(stray.addresses.ipv4) ^ 8
     stray.addresses.ipv4 = four.to_bytes(4)
     stray.addresses.ipv6 = b""
-    key = keys.endpoint("shop", "gone", "n1", number)
+    key = keys.endpoint("shop", "gone", checked.node.name, number)
     checked.remember(key, stray.SerializeToString(deterministic=True))
     return key
 
@@ -170,7 +170,7 @@ def plant_endpoint(checked: Checked, number: int) -> str:
 def test_an_endpoint_that_no_journal_has_is_released(steady: Checked) -> None:
     plant_endpoint(steady, 77)
     (found,) = steady.seen_then_repaired(Kind.NOT_IN_JOURNAL)
-    assert "endpoint 77 of node n1, pod shop/gone" in found.subject
+    assert "endpoint 77 of node steady, pod shop/gone" in found.subject
     assert len(steady.stored(keys.ENDPOINTS)) == 1
 
 
@@ -397,9 +397,9 @@ def test_routes_to_blocks_are_made_again(steady: Checked) -> None:
 def test_agents_that_do_not_answer_are_never_passed_over(steady: Checked) -> None:
     node = steady.node
     (found,) = steady.findings(target=f"unix:{node.directory}/nobody.sock")
-    assert (found.kind, found.node) == (Kind.AGENT_UNREACHABLE, "n1")
+    assert (found.kind, found.node) == (Kind.AGENT_UNREACHABLE, "steady")
     found = Looker(steady.client, []).settled(()).findings[0]
-    assert (found.kind, found.node) == (Kind.AGENT_NOT_ASKED, "n1")
+    assert (found.kind, found.node) == (Kind.AGENT_NOT_ASKED, "steady")
 
 
 def test_an_agent_that_lags_is_told(checked: Checked) -> None:
@@ -443,14 +443,14 @@ def test_the_command_tells_and_repairs(steady: Checked) -> None:
     plant_endpoint(steady, 77)
     told = command(steady)
     assert told.returncode == 1
-    assert told.stdout.splitlines()[0] == "not-in-journal on n1"
+    assert told.stdout.splitlines()[0] == "not-in-journal on steady"
     assert told.stdout.splitlines()[3] == "  repair: release the endpoint (--repair does it)"
     assert told.stderr.startswith("1 disagreements, --repair can end 1: ")
     repaired = command(steady, "--repair", "-o", "json")
     assert repaired.returncode == 0
     assert repaired.stderr.startswith("1 disagreements, 0 left: ")
     (record,) = json.loads(repaired.stdout)
-    assert (record["kind"], record["node"]) == ("not-in-journal", "n1")
+    assert (record["kind"], record["node"]) == ("not-in-journal", "steady")
     assert (record["automatic"], record["outcome"]) == (True, "done")
 
 
@@ -471,7 +471,7 @@ def relabel(node: Node, stop: threading.Event) -> None:
     number = 0
     while not stop.is_set():
         number += 1
-        node.services.apply_pod("web", "n1", app="web", turn=str(number % 5))
+        node.services.apply_pod("web", node.name, app="web", turn=str(number % 5))
 
 
 def test_a_busy_node_is_sound(steady: Checked) -> None:
@@ -480,7 +480,7 @@ def test_a_busy_node_is_sound(steady: Checked) -> None:
     failures: list[str] = []
     threads = [threading.Thread(target=relabel, args=(node, stop))]
     for pod in ("pod-0", "pod-1", "pod-2"):
-        node.services.apply_pod(pod, "n1", app=pod)
+        node.services.apply_pod(pod, node.name, app=pod)
         node.new_pod_namespace(pod)
         threads.append(threading.Thread(target=churn, args=(node, pod, stop, failures)))
     before = node.status().applied_revision

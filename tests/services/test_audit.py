@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from deltaplane.errors import Invalid, Refused
+from deltaplane.errors import Conflict, Invalid, Refused
 from deltaplane.store import keys
 from deltaplane.store.port import Delete, Put
 from deltaplane.v1 import audit_pb2 as pb
@@ -166,6 +166,16 @@ async def test_repairs_meet_registrations(any_plane: Plane) -> None:
         assert await repair(any_plane, wrong) == []
     stored = await any_plane.keys()
     assert sum(key.startswith(keys.ADDRESSES) for key in stored) == 12
+
+
+async def test_a_registration_says_that_a_pointer_is_wrong(any_plane: Plane) -> None:
+    await populated(any_plane)
+    await any_plane.store.transact([], [Put(keys.address(bytes([10, 244, 0, 9])), b"nothing")])
+    error = await failure(any_plane.registration(endpoint(9, pod="db")))
+    assert isinstance(error, Conflict)
+    assert str(error).endswith(
+        'is held by "nothing", which is no endpoint; see `deltaplane ipam check`'
+    )
 
 
 async def test_a_mark_that_a_claim_looks_at_stays(any_plane: Plane) -> None:

@@ -282,6 +282,9 @@ def _owner(stored: KeyValue) -> BlockOwner:
 
 def _describe(holder: KeyValue) -> str:
     """The holder of an address or a number in words; the value is an endpoint's key."""
-    key = holder.value.decode().removeprefix(keys.ENDPOINTS)
-    namespace, pod, node, number = key.split("/")
+    key = holder.value.decode("utf-8", "replace").removeprefix(keys.ENDPOINTS)
+    parts = key.split("/")
+    if len(parts) != len(("namespace", "pod", "node", "number")):
+        return f'"{key}", which is no endpoint; see `deltaplane ipam check`'
+    namespace, pod, node, number = parts
     return f"endpoint {number} of node {node}, pod {namespace}/{pod}"
