@@ -38,6 +38,7 @@ bench: setup build ## Measure: the load shapes of bench/
 .PHONY: soak-ipam
 soak-ipam: setup ## Search interleavings of address operations for a double allocation or a leak (COUNT=1000000 SEED=0)
 	@PYTHONHASHSEED=0 .venv/bin/python -m tests.soak $(or $(COUNT),1000000) --seed $(or $(SEED),0)
+	@PYTHONHASHSEED=0 .venv/bin/python -m tests.soak --real $(or $(REAL),1000) --seed $(or $(SEED),0)
 
 ##@ Before a commit
 

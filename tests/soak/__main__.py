@@ -1,21 +1,26 @@
 """`make soak-ipam`: a million interleavings, two processes at a time.
 
-    python -m tests.soak [COUNT] [--seed N] [--play NAME] [--processes N] [--no-systematic]
+    python -m tests.soak [COUNT] [--seed N] [--play NAME] [--processes N] [--no-systematic] [--real N]
 
 A run that breaks something is printed with its name; `--play NAME` repeats it.
 """
 
 import argparse
+import asyncio
 import gc
 import itertools
 import multiprocessing
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import structlog
 
+from deltaplane.store.embedded import EtcdProcess, find_etcd
+from tests.soak.real import Etcd, Machines
 from tests.soak.speed import remember
 from tests.soak.stories import LAYOUTS, Outcome, at_rest, play, systematic
 
@@ -110,6 +115,34 @@ def _soak(count: int, seed: int, processes: int, *, with_systematic: bool) -> in
     return 1 if total.broken else 0
 
 
+def _real(count: int, seed: int) -> int:
+    """The same on a real etcd and journal files, one after another."""
+    prepare()
+    total, told = Sum(), time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="dp-soak-") as folder:
+        process = EtcdProcess(find_etcd(), Path(folder) / "etcd")
+        asyncio.run(process.start())
+        try:
+            with Etcd(process.endpoint) as etcd:
+                machines = Machines(etcd, Path(folder))
+                for number in itertools.count(seed):
+                    outcome = play(f"r{number}", make=machines)
+                    total.runs += 1
+                    total.interleavings += outcome.counts
+                    if outcome.broken:
+                        total.broken.append(outcome)
+                        _show(outcome)
+                    if time.monotonic() - told > 10 or total.interleavings == count:
+                        told = time.monotonic()
+                        print(f"{total.interleavings} of {count} on etcd and SQLite", flush=True)
+                    if total.interleavings == count:
+                        break
+        finally:
+            asyncio.run(process.stop())
+    print(f"{total.interleavings} interleavings on etcd and SQLite: {len(total.broken)} broken")
+    return 1 if total.broken else 0
+
+
 def _bounded(chunks: Iterator[list[str]], total: Sum, count: int) -> Iterator[list[str]]:
     """Chunks until there is enough, with a little to spare: not every run is an interleaving."""
     for given, chunk in enumerate(chunks):
@@ -134,7 +167,10 @@ def main() -> int:
     parser.add_argument("--play", metavar="NAME")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--no-systematic", action="store_true")
+    parser.add_argument("--real", metavar="N", type=int, default=0)
     options = parser.parse_args()
+    if options.real:
+        return _real(options.real, options.seed)
     if options.play:
         prepare()
         outcome = play(options.play)

@@ -93,7 +93,7 @@ class Rows:
 def durable(ledger: Ledger) -> Ledger:
     """What of a ledger survives a crash, in one form whatever has been observed."""
     blocks = {ordinal: replace(block, foreign=0) for ordinal, block in ledger.blocks.items()}
-    return replace(ledger, blocks=blocks, progress=Progress(), foreign=frozenset())
+    return replace(ledger, blocks=blocks, progress=Progress(), foreign=frozenset(), is_new=False)
 
 
 def _without(table: Mapping[K, V], key: K) -> dict[K, V]:

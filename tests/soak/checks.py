@@ -1,6 +1,7 @@
 """What must hold after every write, and what must hold when nothing moves any more."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields
 
 from deltaplane.errors import Internal
 from deltaplane.model.addresses import Prefix
@@ -268,8 +269,11 @@ class Checks:
             restoring.check(host.ledger)
         except Internal as error:
             self.fail(f"{error}: {host.ledger}")
-        if durable(host.book.load()) != durable(host.ledger):
-            self.fail(f"the journal has {host.book.load()}, memory has {host.ledger}")
+        kept, known = durable(host.book.load()), durable(host.ledger)
+        for field in fields(Ledger):
+            on_disk, in_memory = getattr(kept, field.name), getattr(known, field.name)
+            if on_disk != in_memory:
+                self.fail(f"{field.name}: the journal has {on_disk}, memory has {in_memory}")
 
     # --- inside ----------------------------------------------------------------------------------
 

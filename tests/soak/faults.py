@@ -58,16 +58,20 @@ class Faults:
 
     Attributes:
         passed: points that were passed.
+        paused: all is well for now, and points do not count.
         fired: (number of the point, what happened), in order.
     """
 
     def __init__(self, plan: Mapping[int, int]) -> None:
         self.passed = 0
+        self.paused = False
         self.fired: list[tuple[int, Point, Fate]] = []
         self._plan = plan
 
     def next(self, point: Point) -> Fate:
         """What happens at the next point. A plan's number selects one of what is possible there."""
+        if self.paused:
+            return Fate.FINE
         number = self.passed
         self.passed += 1
         chosen = self._plan.get(number)

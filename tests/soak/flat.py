@@ -3,7 +3,7 @@
 What it does is what `deltaplane.store.memory` does; test_flat.py compares the two.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from deltaplane.store.port import (
@@ -39,6 +39,9 @@ class Backend(Protocol):
 
     on_commit: Callable[[list[Change]], None]
 
+    @property
+    def items(self) -> Mapping[str, KeyValue]: ...
+
     def get_many(self, keys: Sequence[str]) -> tuple[tuple[KeyValue | None, ...], int]: ...
 
     def page(self, prefix: str, *, limit: int, start_key: str, revision: int) -> Page: ...
@@ -61,21 +64,26 @@ class FlatStore:
 
     def __init__(self, items: dict[str, KeyValue] | None = None, revision: int = 1) -> None:
         self.on_commit: Callable[[list[Change]], None] = ignore
-        self.items = dict(items or {})
+        self._items = dict(items or {})
         self._revision = revision
+
+    @property
+    def items(self) -> Mapping[str, KeyValue]:
+        """Everything by key."""
+        return self._items
 
     def fork(self) -> "FlatStore":
         """A copy that goes its own way."""
-        return FlatStore(self.items, self._revision)
+        return FlatStore(self._items, self._revision)
 
     def get_many(self, keys: Sequence[str]) -> tuple[tuple[KeyValue | None, ...], int]:
         """Reads keys."""
-        get = self.items.get
+        get = self._items.get
         return tuple([get(key) for key in keys]), self._revision
 
     def list(self, prefix: str) -> Listing:
         """Reads all keys of a prefix."""
-        items = self.items
+        items = self._items
         found = tuple([items[key] for key in sorted(items) if key.startswith(prefix)])
         return Listing(items=found, revision=self._revision)
 
@@ -102,7 +110,7 @@ class FlatStore:
             elif isinstance(operation, Delete):
                 self._delete(operation.key, changes)
             else:
-                for key in [key for key in self.items if key.startswith(operation.prefix)]:
+                for key in [key for key in self._items if key.startswith(operation.prefix)]:
                     self._delete(key, changes)
         if changes:
             self._revision = revision
@@ -110,7 +118,7 @@ class FlatStore:
         return Committed(succeeded=True, revision=self._revision)
 
     def _holds(self, compare: Compare) -> bool:
-        current = self.items.get(compare.key)
+        current = self._items.get(compare.key)
         match compare:
             case Absent():
                 return current is None
@@ -120,7 +128,7 @@ class FlatStore:
                 return current is not None and current.create_revision == revision
 
     def _put(self, operation: Put, revision: int) -> Change:
-        old = self.items.get(operation.key)
+        old = self._items.get(operation.key)
         new = KeyValue(
             key=operation.key,
             value=operation.value,
@@ -128,10 +136,10 @@ class FlatStore:
             mod_revision=revision,
             lease=operation.lease,
         )
-        self.items[operation.key] = new
+        self._items[operation.key] = new
         return Change(operation.key, old, new)
 
     def _delete(self, key: str, changes: _Changes) -> None:
-        old = self.items.pop(key, None)
+        old = self._items.pop(key, None)
         if old is not None:
             changes.append(Change(key, old, None))

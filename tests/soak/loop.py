@@ -54,7 +54,7 @@ class Loop:
 
     def __init__(self, choose: Choose) -> None:
         self.steps = 0
-        self._choose = choose
+        self.choose = choose
         self._ready: list[tuple[Callable[..., object], tuple[object, ...]]] = []
         self._tasks: list[asyncio.Task[Any]] = []
         self._as_loop = cast("asyncio.AbstractEventLoop", self)
@@ -65,7 +65,7 @@ class Loop:
         Raises:
             Endless: it took more than MAX_STEPS.
         """
-        ready, choose = self._ready, self._choose
+        ready, choose = self._ready, self.choose
         limit = self.steps + MAX_STEPS
         asyncio._set_running_loop(self._as_loop)
         try:
@@ -92,7 +92,7 @@ class Loop:
         for task in self._tasks:
             if not task.done():
                 task.cancel()
-        self._choose = lambda count: count - 1
+        self.choose = lambda count: count - 1
         self.run()
         for task in self._tasks:
             if task.done() and not task.cancelled():

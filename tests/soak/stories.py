@@ -70,9 +70,17 @@ LAYOUTS: Mapping[str, Layout] = {
 def at_rest(name: str) -> World:
     """A world to fork."""
     random.seed(0)
-    layout = LAYOUTS[name]
     loop = Loop(lambda count: count - 1)
-    world = World(FlatStore(), [host(node, i) for i, node in enumerate(NODES)], Faults({}), loop)
+    hosts = [host(node, i) for i, node in enumerate(NODES)]
+    world = World(FlatStore(), hosts, Faults({}), loop)
+    populate(world, name)
+    loop.finish()
+    return world
+
+
+def populate(world: World, name: str) -> None:
+    """Makes an empty cluster that of a layout."""
+    layout, loop = LAYOUTS[name], world.loop
     for pool, prefix, length in layout.pools:
         made = Pool.of(pool, Prefix.parse(prefix), length)
         loop.do(world.ipam[0].repository.create_pool(made))
@@ -100,9 +108,7 @@ def at_rest(name: str) -> World:
     }
     world.settle()
     world.checks.quiet()
-    loop.finish()
     assert not world.checks.broken, world.checks.broken
-    return world
 
 
 def progress(world: World) -> None:
@@ -299,18 +305,32 @@ class Outcome:
     points: int
 
 
-def play(name: str, kind: type[World] = World) -> Outcome:
-    """Runs a name."""
+Make = Callable[[str, Faults, Loop], World]
+"""A cluster of a layout, at rest."""
+
+
+def play(name: str, kind: type[World] = World, make: Make | None = None) -> Outcome:
+    """Runs a name.
+
+    Args:
+        name: see above.
+        kind: of world, right or wrong.
+        make: where it runs; None: on the flat store.
+    """
     for layout in LAYOUTS:
         at_rest(layout)  # once, and before chance comes in
+
+    def fork(layout: str, faults: Faults, loop: Loop) -> World:
+        return at_rest(layout).fork(kind, faults, loop)
+
     if name.startswith("r"):
-        return _play_random(name, int(name[1:]), kind)
+        return _play_random(name, int(name[1:]), make or fork)
     _, layout, *numbers = name.split("-")
     pair, switch, point, fate = map(int, numbers)
-    return _play_systematic(name, layout, pair, switch, {point: fate}, kind)
+    return _play_systematic(name, layout, pair, switch, {point: fate}, make or fork)
 
 
-def _play_random(name: str, seed: int, kind: type[World]) -> Outcome:
+def _play_random(name: str, seed: int, make: Make) -> Outcome:
     random.seed(seed)
     draw = random.random
     layout = _pick(tuple(LAYOUTS))
@@ -321,11 +341,11 @@ def _play_random(name: str, seed: int, kind: type[World]) -> Outcome:
     def choose(count: int) -> int:
         return int(draw() * count) if draw() < wild else count - 1
 
-    return _run(name, layout, operations, Faults(plan), choose, kind, drain=seed % 16 == 0)
+    return _run(name, layout, operations, Faults(plan), choose, make, drain=seed % 16 == 0)
 
 
 def _play_systematic(
-    name: str, layout: str, pair: int, switch: int, plan: Mapping[int, int], kind: type[World]
+    name: str, layout: str, pair: int, switch: int, plan: Mapping[int, int], make: Make
 ) -> Outcome:
     random.seed(0)
     left = switch
@@ -337,7 +357,7 @@ def _play_systematic(
 
     _, first, second = PAIRS[pair]
     # The last that was begun is the first to run.
-    return _run(name, layout, (second, first), Faults(plan), choose, kind, drain=False)
+    return _run(name, layout, (second, first), Faults(plan), choose, make, drain=False)
 
 
 def systematic(kind: type[World] = World) -> Iterator[str]:
@@ -356,12 +376,12 @@ def _run(
     operations: Sequence[Operation],
     faults: Faults,
     choose: Callable[[int], int],
-    kind: type[World],
+    make: Make,
     *,
     drain: bool,
 ) -> Outcome:
     loop = Loop(choose)
-    world = at_rest(layout).fork(kind, faults, loop)
+    world = make(layout, faults, loop)
     for operation in operations:
         world.start(operation(world))
     try:

@@ -25,7 +25,7 @@ from services.ipam.changing import Change
 from services.ipam.pools import Pool
 from services.ipam.wire import AddressClaim, Claim, pool_from_record
 from tests.soak.agent import Agent, Host
-from tests.soak.book import Rows
+from tests.soak.book import Book, Rows
 from tests.soak.checks import Checks, block_of_key
 from tests.soak.faults import Faults
 from tests.soak.flat import Backend, FlatStore
@@ -88,6 +88,7 @@ class World:
         self.registry = [self._registry() for _ in range(REPLICAS)]
         self.agents = {host.facts.name: self.agent(self, host) for host in hosts}
         self.leftovers = False
+        self.journal: Callable[[], Book] = Rows
         self._attempts = 0
 
     def host(self, name: str) -> Host:
@@ -96,7 +97,6 @@ class World:
 
     def items(self) -> Mapping[str, Any]:
         """Everything that is stored."""
-        assert isinstance(self.backend, FlatStore)
         return self.backend.items
 
     def fork(self, kind: "type[World]", faults: Faults, loop: Loop) -> "World":
@@ -169,7 +169,7 @@ class World:
         agent = self.agents[host.facts.name]
         agent.process.alive = False
         host.facts = replace(host.facts, uid=f"{host.facts.uid}+", boot_id="next")
-        host.book, host.links, host.view, host.joining = Rows(), {}, {}, True
+        host.book, host.links, host.view, host.joining = self.journal(), {}, {}, True
         host.acked = 0
         self.restart(host)
 
