@@ -1,6 +1,7 @@
 """`make soak-ipam`: a million interleavings, two processes at a time.
 
-    python -m tests.soak [COUNT] [--seed N] [--play NAME] [--processes N] [--no-systematic] [--real N]
+    python -m tests.soak [COUNT] [--seed N] [--play NAME] [--processes N] [--no-systematic]
+    python -m tests.soak --real N [--seed N]
 
 A run that breaks something is printed with its name; `--play NAME` repeats it.
 """
