@@ -40,6 +40,11 @@ CYCLES ?= 100000
 soak-reuse: setup ## Use CYCLES addresses again while nodes, slicers and etcd fail, in virtual time
 	@.venv/bin/python -m tests.sim.reuse_story --cycles $(CYCLES)
 
+.PHONY: soak-ipam
+soak-ipam: setup ## Search interleavings of address operations for a double allocation or a leak (COUNT=1000000 SEED=0)
+	@PYTHONHASHSEED=0 .venv/bin/python -m tests.soak $(or $(COUNT),1000000) --seed $(or $(SEED),0)
+	@PYTHONHASHSEED=0 .venv/bin/python -m tests.soak --real $(or $(REAL),1000) --seed $(or $(SEED),0)
+
 ##@ Before a commit
 
 .PHONY: check

@@ -200,7 +200,15 @@ def add_block(
         lineage=lineage if lineage == ledger.progress.lineage else b"",
         since=now,
     )
+    around = ledger.block_of(prefix.address) if fixed else None
+    if around is not None:
+        # The answer to the claim was lost, and this node has claimed the block around it since.
+        around, block = _moved_out(around, block)
+        ledger = _with(ledger, around)
     after = replace(ledger, last_ordinal=last, blocks={**ledger.blocks, ordinal: block})
+    if around is not None:
+        others = ledger.foreign | after.own_fixed
+        after = _with(after, held_back(around, ledger.pools, others))
     # An interface from before the node was deleted may still have an address of it.
     block = _with_holders(after, block)
     block, writes = _learn_foreign(block, after, ledger.foreign, now)
@@ -381,6 +389,19 @@ def _with_holders(ledger: Ledger, block: Block) -> Block:
             if not block.held >> offset & 1:
                 block = addressing.take(block, offset)
     return block
+
+
+def _moved_out(around: Block, block: Block) -> tuple[Block, Block]:
+    """Both blocks after the second, of one address, has taken over what the first knows of it."""
+    offset = around.offset(block.prefix.address)
+    assert offset is not None
+    gone = addressing.find_released(around, offset)
+    if gone is not None:
+        block = addressing.give(block, gone._replace(offset=0))
+    bit = 1 << offset
+    rest = tuple(other for other in around.released if other.offset != offset)
+    left = replace(around, held=around.held & ~bit, rested=around.rested & ~bit, released=rest)
+    return left, block
 
 
 def _with(ledger: Ledger, block: Block) -> Ledger:

@@ -1,0 +1,59 @@
+"""The short form of `make soak-ipam`; and every wrong system is found out."""
+
+import random
+
+import pytest
+import structlog
+
+from tests.soak.mutants import MUTANTS
+from tests.soak.speed import remember
+from tests.soak.stories import PAIRS, play, systematic
+from tests.soak.world import World
+
+RUNS = 400
+SYSTEMATIC = 400
+FOUND_WITHIN = 4000
+"""Runs in which each mutant must be found; most are within 300."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick() -> None:
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
+    remember()
+
+
+def test_no_interleaving_breaks_anything() -> None:
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    counted = 0
+    for number in range(seed, seed + RUNS):
+        outcome = play(f"r{number}")
+        counted += outcome.counts
+        assert not outcome.broken, (outcome.name, outcome.told, outcome.broken)
+    assert counted > RUNS / 2
+
+
+def test_a_sample_of_the_systematic_search_breaks_nothing() -> None:
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    names = list(systematic())
+    assert len({name.split("-")[2] for name in names}) == len(PAIRS)
+    for name in random.Random(seed).sample(names, SYSTEMATIC):
+        outcome = play(name)
+        assert not outcome.broken, (outcome.name, outcome.told, outcome.broken)
+
+
+def test_a_name_repeats_a_run() -> None:
+    for number in range(40):
+        once, again = play(f"r{number}"), play(f"r{number}")
+        assert once == again
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda kind: kind.__name__)
+def test_a_wrong_system_is_found_out(mutant: type[World]) -> None:
+    for number in range(FOUND_WITHIN):
+        if play(f"r{number}", mutant).broken:
+            print(f"found by r{number}")
+            return
+    pytest.fail(f"{mutant.__doc__}: not found in {FOUND_WITHIN} runs")
