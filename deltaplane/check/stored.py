@@ -96,29 +96,21 @@ def _twice(key: str, records: list[str]) -> Finding:
 
 
 def _freed(stored: Stored) -> Iterator[Finding]:
-    """Marks that no claim looks at: it looks for the one of its very block.
+    """Marks that name no range: a claim looks at those of its block, of parts and of wholes.
 
     One outside every pool is fine: it waits for a pool that may come back. So is one of an owned
     block: an address that had been claimed out of it was given back.
     """
     for mark in stored.freed:
         if mark.prefix is None:
-            seen, advice = "names no block", "delete the key"
-        else:
-            found = (p for p in stored.pools.values() if p.prefix.contains(mark.prefix.address))
-            pool = next(found, None)
-            if pool is None or pool.block_length == mark.prefix.length:
-                continue
-            seen = f"pool {pool.name} has /{pool.block_length} blocks"
-            advice = "mark the blocks of the pool instead"
-        yield Finding(
-            kind=Kind.FREED_KEY,
-            subject=_short(mark.key),
-            seen=seen,
-            advice=advice,
-            repair=FixPointer(key=mark.key, revision=mark.revision),
-            evidence=(mark.revision,),
-        )
+            yield Finding(
+                kind=Kind.FREED_KEY,
+                subject=_short(mark.key),
+                seen="names no block",
+                advice="delete the key",
+                repair=FixPointer(key=mark.key, revision=mark.revision),
+                evidence=(mark.revision,),
+            )
 
 
 # --- owners and ranges ---------------------------------------------------------------------------

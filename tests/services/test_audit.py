@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from deltaplane.errors import Conflict, Invalid, Refused
+from deltaplane.errors import Conflict, Invalid
 from deltaplane.store import keys
 from deltaplane.store.port import Delete, Put
 from deltaplane.v1 import audit_pb2 as pb
@@ -180,23 +180,13 @@ async def test_a_registration_says_that_a_pointer_is_wrong(any_plane: Plane) -> 
 
 async def test_a_mark_that_a_claim_looks_at_stays(any_plane: Plane) -> None:
     await populated(any_plane)
-    marks = [keys.FREED_BLOCKS + text for text in ("10.244.0.0-26", "192.0.2.0-26")]
+    marks = [
+        keys.FREED_BLOCKS + text for text in ("10.244.0.0-26", "10.244.0.9-32", "192.0.2.0-26")
+    ]
     done = await any_plane.store.transact([], [Put(mark, b"") for mark in marks])
     repairs = [pb.PointerRepair(key=key, mod_revision=done.revision) for key in marks]
     assert await repair(any_plane, *repairs) == []
     assert list(await any_plane.keys(keys.FREED_BLOCKS)) == marks
-
-
-async def test_a_mark_of_too_many_blocks_is_refused(memory_plane: Plane) -> None:
-    await memory_plane.pool("10.0.0.0/12", 26)
-    mark = keys.FREED_BLOCKS + "10.0.0.0-16"
-    done = await memory_plane.store.transact([], [Put(mark, b"")])
-    request = pb.RepairPointersRequest(
-        repairs=[pb.PointerRepair(key=mark, mod_revision=done.revision)]
-    )
-    error = await failure(memory_plane.records.RepairPointers(request))
-    assert isinstance(error, Refused)
-    assert "is 1024 blocks of its pool" in str(error)
 
 
 async def test_only_pointers_are_repaired(memory_plane: Plane) -> None:

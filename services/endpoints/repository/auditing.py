@@ -8,20 +8,14 @@ repair may be repeated, may come late, and may meet registrations and claims.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from deltaplane.errors import Invalid, Refused
-from deltaplane.model.addresses import Prefix
+from deltaplane.errors import Invalid
 from deltaplane.store import keys
 from deltaplane.store.pointers import PREFIXES, freed_prefix, pointers
-from deltaplane.store.port import Compare, Delete, KeyValue, Operation, Put, Store, Unchanged
+from deltaplane.store.port import Delete, KeyValue, Operation, Put, Store, Unchanged
 from deltaplane.store.retry import compare_and_swap
-from services.endpoints.blocks import block_of, pool_of
 from services.endpoints.repository.cleaning import Cleaner
 from services.endpoints.repository.transactions import as_read
-from services.endpoints.wire.records import pool_range
 from services.endpoints.wire.requests import page_token
-
-MAX_MARKS = 64
-"""Blocks that are marked for one freed key."""
 
 LISTED = (
     keys.NODES,
@@ -108,7 +102,7 @@ class Auditor:
         if (stored.mod_revision if stored else 0) != item.mod_revision:
             return False
         if stored is not None and stored.key.startswith(keys.FREED_BLOCKS):
-            return await self._turn_freed(stored)
+            return await self._drop_freed(stored)
         # A value that is no text names nothing.
         named = stored.value.decode("utf-8", "replace") if stored else ""
         names = list(dict.fromkeys(name for name in (item.key, named, item.target) if name))
@@ -127,44 +121,15 @@ class Auditor:
         )
         return True if committed.succeeded else None
 
-    async def _turn_freed(self, stored: KeyValue) -> bool | None:
-        """Moves a mark that no claim looks at to the blocks that it is about.
-
-        They wait from now on, which is longer than they would have to.
-        """
-        prefix = freed_prefix(stored.key)
-        compares: list[Compare] = [Unchanged(stored.key, stored.mod_revision)]
-        operations: list[Operation] = [Delete(stored.key)]
-        if prefix is not None:
-            listing = await self._store.list(keys.POOLS)
-            pools = {item.key: pool_range(item) for item in listing.items}
-            pool = pool_of(prefix.address, pools.values())
-            if pool is None or pool.block_length == prefix.length:
-                return False
-            around = block_of(prefix.address, (pool,))
-            assert around is not None
-            marked = [around] if prefix.length > around.length else _parts(prefix, around.length)
-            operations += [Put(keys.freed_block(block), stored.value) for block in marked]
-            key = keys.pool(pool.name)
-            compares.append(
-                Unchanged(key, next(i.mod_revision for i in listing.items if i.key == key))
-            )
-        committed = await self._store.transact(compares, operations)
+    async def _drop_freed(self, stored: KeyValue) -> bool | None:
+        """Deletes a mark that names no block; any other makes somebody wait, and stays."""
+        if freed_prefix(stored.key) is not None:
+            return False
+        committed = await self._store.transact(
+            [Unchanged(stored.key, stored.mod_revision)], [Delete(stored.key)]
+        )
         return True if committed.succeeded else None
 
 
 def _is_right(stored: KeyValue, record: KeyValue | None) -> bool:
     return record is not None and stored.key in pointers(record.key, record.value)
-
-
-def _parts(prefix: Prefix, length: int) -> Sequence[Prefix]:
-    """A range cut into blocks.
-
-    Raises:
-        Refused: there are too many for one transaction.
-    """
-    count = 1 << (length - prefix.length)
-    if count > MAX_MARKS:
-        raise Refused(f"{prefix} is {count} blocks of its pool; at most {MAX_MARKS} are marked")
-    size = prefix.size // count
-    return [Prefix(prefix.nth(number * size), length) for number in range(count)]
