@@ -23,6 +23,8 @@ def cases() -> tuple[Case, ...]:
 WITH_SOCKETS = [case for case in cases() if "[sctp]" not in case.name]
 
 
+pytestmark = pytest.mark.timeout(240)
+
 SAMPLE = 8
 """Where not every mode is asked for, every so many cases run in the others."""
 
