@@ -44,6 +44,7 @@ soak-reuse: setup ## Use CYCLES addresses again while nodes, slicers and etcd fa
 soak-ipam: setup ## Search interleavings of address operations for a double allocation or a leak (COUNT=1000000 SEED=0)
 	@PYTHONHASHSEED=0 .venv/bin/python -m tests.soak $(or $(COUNT),1000000) --seed $(or $(SEED),0)
 	@PYTHONHASHSEED=0 .venv/bin/python -m tests.soak --real $(or $(REAL),1000) --seed $(or $(SEED),0)
+	@SOAK_HISTORY_SECONDS=$(or $(SECONDS_OF_HISTORY),60) .venv/bin/python -m pytest -q tests/services/test_history.py
 
 ##@ Before a commit
 
