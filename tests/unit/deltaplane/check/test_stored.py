@@ -87,9 +87,7 @@ def freed(text: str) -> Stored:
     return replace(STORED, freed=(Freed(key=keys.FREED_BLOCKS + "x", prefix=prefix, revision=4),))
 
 
-@pytest.mark.parametrize(
-    "text", ["10.244.9.0/26", "10.244.9.9/32", "10.0.0.0/8", "192.0.2.0/24"]
-)
+@pytest.mark.parametrize("text", ["10.244.9.0/26", "10.244.9.9/32", "10.0.0.0/8", "192.0.2.0/24"])
 def test_a_mark_makes_somebody_wait_or_waits_for_a_pool(text: str) -> None:
     assert list(findings(freed(text))) == []
 
