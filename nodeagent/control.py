@@ -214,8 +214,16 @@ class GrpcControlPlane:
 
     async def release_block(self, prefix: Prefix, node: NodeFacts) -> None:
         """See ControlPlane."""
+        # By the request that got it: a release that arrives late must not take the block away that
+        # this node has got again since, and uses.
+        listing = ipam_pb2.ListBlocksRequest(node=node.name)
+        owned = await _call(self._ipam.ListBlocks(listing, timeout=rpc.DEADLINE_SECONDS))
+        its = wire.prefix_to_proto(prefix)
+        found = [it for it in owned.blocks if (it.prefix, it.node_uid) == (its, node.uid)]
+        if not found:
+            return
         request = ipam_pb2.ReleaseBlockRequest(
-            prefix=wire.prefix_to_proto(prefix), node_uid=node.uid
+            prefix=its, node_uid=node.uid, request_id=found[0].request_id
         )
         await _call(self._ipam.ReleaseBlock(request, timeout=rpc.DEADLINE_SECONDS))
 

@@ -543,8 +543,11 @@ class ReleaseBlockRequest(_message.Message):
 
     PREFIX_FIELD_NUMBER: _builtins.int
     NODE_UID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     node_uid: _builtins.str
     """UID of the owning node."""
+    request_id: _builtins.str
+    """Request that got the block: a block that the node has got again meanwhile stays. Empty: whichever it was."""
     @_builtins.property
     def prefix(self) -> _common_pb2.Prefix:
         """The block's prefix."""
@@ -554,10 +557,11 @@ class ReleaseBlockRequest(_message.Message):
         *,
         prefix: _common_pb2.Prefix | None = ...,
         node_uid: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["prefix", b"prefix"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["node_uid", b"node_uid", "prefix", b"prefix"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["node_uid", b"node_uid", "prefix", b"prefix", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

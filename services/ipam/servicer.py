@@ -51,7 +51,8 @@ class IpamServicer(ipam_pb2_grpc.IpamServicer):
         """Gives a block back."""
         prefix = values.prefix_from_proto(request.prefix, "prefix")
         node_uid = wire.check_token(request.node_uid, "node_uid")
-        revision = await self._repository.release_block(prefix, node_uid)
+        claim = wire.check_token(request.request_id, "request_id") if request.request_id else ""
+        revision = await self._repository.release_block(prefix, node_uid, claim)
         return ipam_pb2.ReleaseBlockResponse(revision=revision)
 
     async def ListBlocks(

@@ -20,7 +20,7 @@ from tests.soak.agent import SLOTS, Agent, Host
 from tests.soak.book import Rows
 from tests.soak.flat import Backend
 from tests.soak.processes import Port
-from tests.soak.services import Registry
+from tests.soak.services import Ipam, Registry
 from tests.soak.world import World
 
 
@@ -96,6 +96,17 @@ class FreedForgotten(World):
 
     class port(Forgetful):  # noqa: N801
         operations = (keys.FREED_BLOCKS,)
+
+
+class AnyRelease(World):
+    """A release of a block names its node, and not the claim that got it."""
+
+    def _ipam(self) -> Ipam:
+        ipam = super()._ipam()
+        releaser = ipam.repository._releaser
+        release = releaser.release
+        releaser.release = lambda prefix, uid, _: release(prefix, uid)  # type: ignore[assignment, method-assign, misc]
+        return ipam
 
 
 class BlocksFirst(Cleaner):

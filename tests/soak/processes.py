@@ -22,8 +22,8 @@ from tests.soak.loop import TURN, Loop
 R = TypeVar("R")
 T = TypeVar("T")
 
-LATE_TURNS = 24
-"""Longest delay of a late request, in pauses."""
+LATE_TURNS = (24, 24, 200)
+"""Longest delays of a late request, in pauses; one of them holds."""
 
 
 class Crashed(BaseException):
@@ -137,7 +137,8 @@ class Port:
 
 async def delay() -> None:
     """Some pauses."""
-    for _ in range(int(random.random() * LATE_TURNS)):
+    longest = LATE_TURNS[int(random.random() * len(LATE_TURNS))]
+    for _ in range(int(random.random() * longest)):
         await TURN
 
 

@@ -360,6 +360,22 @@ def _play_systematic(
     return _run(name, layout, (second, first), Faults(plan), choose, make, drain=False)
 
 
+def play_alone(
+    operation: Operation, layout: str, plan: Mapping[int, int], seed: int, kind: type[World]
+) -> Outcome:
+    """One operation, one plan: for what chance alone finds too seldom."""
+    at_rest(layout)
+    random.seed(seed)
+
+    def fork(name: str, faults: Faults, loop: Loop) -> World:
+        return at_rest(name).fork(kind, faults, loop)
+
+    def choose(count: int) -> int:
+        return int(random.random() * count)
+
+    return _run(f"alone-{seed}", layout, [operation], Faults(plan), choose, fork, drain=False)
+
+
 def systematic(kind: type[World] = World) -> Iterator[str]:
     """Names of all runs with one change of turn and one fault, pair by pair."""
     for pair, (layout, _, _) in enumerate(PAIRS):

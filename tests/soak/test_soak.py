@@ -1,13 +1,15 @@
 """The short form of `make soak-ipam`; and every wrong system is found out."""
 
 import random
+from functools import partial
 
 import pytest
 import structlog
 
-from tests.soak.mutants import MUTANTS
+from tests.soak.faults import FATES, Fate, Point
+from tests.soak.mutants import MUTANTS, AnyRelease
 from tests.soak.speed import remember
-from tests.soak.stories import PAIRS, play, systematic
+from tests.soak.stories import PAIRS, play, play_alone, renew, systematic
 from tests.soak.world import World
 
 RUNS = 400
@@ -47,6 +49,18 @@ def test_a_name_repeats_a_run() -> None:
     for number in range(40):
         once, again = play(f"r{number}"), play(f"r{number}")
         assert once == again
+
+
+def test_a_block_is_not_lost_to_a_release_that_comes_late() -> None:
+    def play_late(seed: int, kind: type[World]) -> bool:
+        work = partial(renew, node=0, slot=0)
+        outcome = play_alone(
+            work, "idle", {seed % 8: FATES[Point.CALL].index(Fate.LATE)}, seed, kind
+        )
+        return bool(outcome.broken)
+
+    assert not any(play_late(seed, World) for seed in range(300))
+    assert any(play_late(seed, AnyRelease) for seed in range(300))
 
 
 @pytest.mark.timeout(300)

@@ -269,11 +269,16 @@ class World:
 
     async def release_block(self, agent: Agent, block: Block) -> None:
         uid = agent.host.facts.uid
+        owned = await self.blocks_of(agent)
+        its = (block.prefix.address, block.prefix.length)
+        found = [it for it in owned if (it.prefix.address, it.prefix.length) == its]
+        if not found:
+            return
         try:
             await self.network.call(
                 agent.process,
                 self.ipam,
-                lambda it: it.repository.release_block(block.prefix, uid),
+                lambda it: it.repository.release_block(block.prefix, uid, found[0].request_id),
             )
         except Unavailable:
             raise

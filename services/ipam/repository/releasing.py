@@ -18,8 +18,16 @@ class Releaser:
         self._store = store
         self._pause = pause
 
-    async def release(self, prefix: Prefix, node_uid: str) -> tuple[int, bool]:
+    async def release(
+        self, prefix: Prefix, node_uid: str, request_id: str = ""
+    ) -> tuple[int, bool]:
         """Gives a block, or an address claimed alone, back.
+
+        Args:
+            prefix: of the block.
+            node_uid: of its owner.
+            request_id: that got it; a release that comes late does not take what the node has got
+                again since. Empty: whatever request it was.
 
         Returns:
             The revision at which nobody, or somebody else, owns it; and whether this call did that.
@@ -35,6 +43,8 @@ class Releaser:
             if stored is None:
                 return revision, False
             block = wire.block_from_record(stored)
+            if block.node_uid == node_uid and request_id not in ("", block.request_id):
+                return revision, False
             if block.node_uid != node_uid:
                 if owned_before:  # an earlier attempt was applied though its answer was lost
                     return revision, False
