@@ -49,13 +49,26 @@ IDLE_SECONDS = 1.0
 
 
 class Board:
-    """The keys of progress as they were at one revision."""
+    """The keys of progress as they were at one revision.
+
+    Attributes:
+        stamps: mod revisions of all keys.
+        coverages: of this lineage, by server.
+        watermark: of this lineage.
+        revision: what it shows; 0 before the first listing.
+        witnessed: nodes that each server covered at any time since somebody emptied it: a watch
+            that was late brings many writes at once, and the last one alone would hide a node that
+            was back for a while.
+        has_gap: a listing took the place of writes that nobody saw, since somebody reset it.
+    """
 
     def __init__(self, lineage: bytes) -> None:
         self.stamps: dict[str, int] = {}
         self.coverages: dict[str, Coverage] = {}
         self.watermark = Watermark()
         self.revision = 0
+        self.witnessed: dict[str, set[int]] = {}
+        self.has_gap = False
         self._lineage = lineage
 
     @property
@@ -68,6 +81,7 @@ class Board:
         self.stamps.clear()
         self.coverages.clear()
         self.watermark = Watermark()
+        self.has_gap = True
         self.take(items, revision)
 
     def take(self, entries: Iterable[KeyValue | Event], revision: int) -> None:
@@ -84,7 +98,7 @@ class Board:
         self.revision = max(self.revision, revision)
 
     def _take_coverage(self, server_id: str, value: bytes | None) -> None:
-        self.coverages.pop(server_id, None)
+        self._witness(server_id, self.coverages.pop(server_id, None))
         if value is None:
             return
         try:
@@ -94,6 +108,11 @@ class Board:
             return
         if coverage.lineage == self._lineage:
             self.coverages[server_id] = coverage
+            self._witness(server_id, coverage)
+
+    def _witness(self, server_id: str, coverage: Coverage | None) -> None:
+        if coverage is not None:
+            self.witnessed.setdefault(server_id, set()).update(coverage.nodes)
 
 
 class Progress:
@@ -259,7 +278,12 @@ class Progress:
             )
 
     async def _fence(self, now: float) -> None:
-        if not self._waits:
+        board = self.board
+        covered = board.witnessed
+        board.witnessed = {server_id: set(c.nodes) for server_id, c in board.coverages.items()}
+        covered.pop(self._server_id, None)
+        if not self._waits or board.has_gap:
+            board.has_gap = False
             self._patience.rest(now)
             return
         facts = self._fanout.facts
@@ -271,7 +295,7 @@ class Progress:
         due = self._patience.fences_due(
             now=now,
             live=live,
-            covered=frozenset().union(*(coverage.nodes for coverage in self._others())),
+            covered=frozenset().union(*covered.values()),
             current=self._fanout.current(now),
         )
         if due:

@@ -19,7 +19,7 @@ from tests.sim.reuse_world import Violation
 
 SEEDS = 2
 CYCLES = 400
-HUNTED = 12
+HUNTED = 4
 """Stories that a mutant has to survive before it counts as not found."""
 HUNTED_CYCLES = 1500
 
