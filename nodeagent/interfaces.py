@@ -252,11 +252,6 @@ class Interfaces:
             async with asyncio.TaskGroup() as group:
                 registering = group.create_task(self._register(record))
                 await self._make_link(record, netns)
-                # Not the last step: it is as durable while the registry thinks. Stopped before the
-                # answer, the agent finds the interface whole and registers it again, and the
-                # runtime deletes what it got no answer for.
-                with timed(Stage.COMMIT):
-                    await self._writer.call(self._journal.commit, record.number)
                 with timed(Stage.WAITING):
                     await asyncio.wait([registering])
         except ExceptionGroup as failures:
@@ -278,18 +273,34 @@ class Interfaces:
             await self._applier.prepare(_local(record, link, ifindex))
 
     async def _open(self, record: InterfaceRecord, registration: Registration) -> None:
-        """Waits until the pod's own policies are in force, within bounds."""
-        number = record.number
+        """Waits until the pod's own policies are in force, within bounds, and makes it durable."""
+        number, has_pod = record.number, registration.has_pod
         await self._applier.registered(number, registration.identity, registration.revision)
-        with timed(Stage.POLICY):
-            is_open = await self._applier.wait_open(number, OPEN_SECONDS)
-        if is_open:
-            return
-        local = self._applier.tracker.locals[number]
-        if self._applier.tracker.wanted_identity(local) in NEVER_OPEN and not registration.has_pod:
+        try:
+            async with asyncio.TaskGroup() as group:
+                # Without a pod record it may come to nothing: a crash must find it half made then.
+                if has_pod:
+                    group.create_task(self._commit(record))
+                with timed(Stage.POLICY):
+                    is_open = await self._applier.wait_open(number, OPEN_SECONDS)
+        except ExceptionGroup as failures:
+            raise _first(failures) from failures
+        if not is_open:
+            self._note_closed(record, has_pod=has_pod)
+        if not has_pod:
+            await self._commit(record)
+
+    def _note_closed(self, record: InterfaceRecord, *, has_pod: bool) -> None:
+        """Raises Unavailable if there is nothing that could ever open the interface."""
+        local = self._applier.tracker.locals[record.number]
+        if self._applier.tracker.wanted_identity(local) in NEVER_OPEN and not has_pod:
             raise Unavailable(f"there is no pod record of {record.pod.namespace}/{record.pod.name}")
         _OPENED_LATE.inc()
-        log.get().warning("interface_still_closed", number=number, pod=record.pod.name)
+        log.get().warning("interface_still_closed", number=record.number, pod=record.pod.name)
+
+    async def _commit(self, record: InterfaceRecord) -> None:
+        with timed(Stage.COMMIT):
+            await self._writer.call(self._journal.commit, record.number)
 
     async def _undo(self, record: InterfaceRecord) -> None:
         """Takes back a half-made interface; what the registry holds may go later."""

@@ -108,9 +108,11 @@ class World:
         self.node.stop()
         with self._journal() as journal:
             for family in ("ipv4", "ipv6"):
-                # An address is held or rests; the journal refuses to start with one that is lost.
+                # The registry still has the endpoint: its address must not be handed out again.
+                known = "(SELECT max(lineage) FROM pools)"
                 journal.execute(
-                    f"INSERT INTO cooling (address, since) SELECT {family}, 1e12 FROM interfaces"  # noqa: S608 - two constants
+                    "INSERT INTO cooling (address, lineage, revision, since)"  # noqa: S608 - constants
+                    f" SELECT {family}, {known}, 1 << 60, 0 FROM interfaces"
                 )
             journal.execute("DELETE FROM interfaces")
         self._start(self.node)

@@ -252,19 +252,6 @@ def edit_journal(node: Node, *statements: tuple[str, tuple[object, ...]]) -> Non
     database.close()
 
 
-def test_an_address_that_is_held_and_waits_is_told(checked: Checked) -> None:
-    node = checked.node
-    address = checked.served().ipv4
-    node.stop()
-    edit_journal(node, ("INSERT INTO cooling VALUES (?, ?, ?, ?)", (address, b"", 5, 1.0)))
-    node.start_ready()
-    found = checked.findings()
-    assert [item.kind for item in found] == [Kind.HELD_RELEASED]
-    assert "interface 1, pod shop/web holds it" in found[0].seen
-    assert node.cni("DEL", "web").code == 0
-    until(lambda: checked.findings() == [], "everything agrees")
-
-
 def test_an_address_outside_the_journal_s_blocks_is_told(checked: Checked) -> None:
     node = checked.node
     node.stop()
