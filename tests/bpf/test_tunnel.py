@@ -57,8 +57,9 @@ class Wrapper:
     def _moved(self, before: Counter[str]) -> str | None:
         """None until something was unwrapped."""
         grown = self._counts() - before
-        # The outer packet itself, and neighbours of the uplink.
-        grown -= Counter({"pass_not_for_pod": 1, "pass_neighbour": grown["pass_neighbour"]})
+        # The outer packet itself, neighbours of the uplink, and what the node's stack says to pods.
+        others = {name: grown[name] for name in ("pass_neighbour", "pass_from_host")}
+        grown -= Counter({"pass_not_for_pod": 1, **others})
         assert len(grown) <= 1, grown
         return next(iter(grown), None)
 

@@ -341,9 +341,10 @@ async def test_many_claims_of_one_call_are_as_good_as_one(any_store: Store, sock
     # The same twice, an unknown pool, an unknown node, a wrong UID: each gets its own answer.
     odd = [
         wishes[0],
-        replace(wishes[1], pool="none"),
-        replace(wishes[2], node="none"),
-        replace(wishes[3], node_uid="other"),
+        # Under ids of their own: what the rival got for an id first would be the answer.
+        replace(wishes[1], pool="none", request_id="1"),
+        replace(wishes[2], node="none", request_id="1"),
+        replace(wishes[3], node_uid="other", request_id="1"),
     ]
     answers, rivals = await asyncio.gather(
         one.claimer.claim([*wishes[:16], *odd]), two.claimer.claim(wishes)
