@@ -60,6 +60,9 @@ class Wrapper:
         # The outer packet itself, neighbours of the uplink, and what the node's stack says to pods.
         others = {name: grown[name] for name in ("pass_neighbour", "pass_from_host")}
         grown -= Counter({"pass_not_for_pod": 1, **others})
+        if len(grown) > 1:
+            # Something else for the node came by the uplink, besides.
+            del grown["pass_not_for_pod"]
         assert len(grown) <= 1, grown
         return next(iter(grown), None)
 
