@@ -1,6 +1,7 @@
 """The Kubernetes project's own NetworkPolicy cases, on the real data path, all in one lab."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -36,15 +37,18 @@ CASES = [
 
 
 @pytest.fixture(scope="module")
-def shared(request: pytest.FixtureRequest) -> Iterator[Lab]:
-    """Nine pods that stay; only their labels and ports change from case to case."""
-    mode: Mode = request.param
-    if mode == NATIVE:
-        lab: Lab = request.getfixturevalue("running_lab")
-        yield lab
-        empty(lab)
-        return
-    yield from lab_of(mode, nodes=3)
+def lab_in(running_lab: Lab) -> Iterator[Callable[[Mode], Lab]]:
+    """A lab of each mode: nine pods that stay; their labels and ports change from case to case."""
+    labs = {NATIVE: running_lab}
+    with ExitStack() as stack:
+
+        def find(mode: Mode) -> Lab:
+            if mode not in labs:
+                labs[mode] = stack.enter_context(contextmanager(lab_of)(mode, nodes=3))
+            return labs[mode]
+
+        yield find
+    empty(running_lab)
 
 
 def read(text: str) -> manifests.Manifests:
@@ -56,8 +60,9 @@ def test_the_table_is_there() -> None:
     assert len(WITH_SOCKETS) == 45
 
 
-@pytest.mark.parametrize(("shared", "case"), CASES, indirect=["shared"])
-def test_case(shared: Lab, case: Case) -> None:
+@pytest.mark.parametrize(("mode", "case"), CASES)
+def test_case(lab_in: Callable[[Mode], Lab], mode: Mode, case: Case) -> None:
+    shared = lab_in(mode)
     shared.delete(manifests.Manifests(policies=shared.policies()))
     shared.apply(read(case.setup()))
     actual = {pod.reference: pod.addresses for pod in shared.pods}
