@@ -61,8 +61,9 @@ class Wrapper:
         others = {name: grown[name] for name in ("pass_neighbour", "pass_from_host")}
         grown -= Counter({"pass_not_for_pod": 1, **others})
         if len(grown) > 1:
-            # Something else for the node came by the uplink, besides.
-            del grown["pass_not_for_pod"]
+            # Besides, something came by the uplink, or a link has sent its own through the tunnel.
+            for other in ("pass_not_for_pod", "drop_link_scope"):
+                del grown[other]
         assert len(grown) <= 1, grown
         return next(iter(grown), None)
 
