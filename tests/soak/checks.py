@@ -190,7 +190,9 @@ class Checks:
             if holder is None:
                 continue
             endpoint = self._endpoint(holder)
-            if endpoint is not None and endpoint.owner.attempt == record.attempt:
+            if endpoint is None or endpoint.node_index != known[1]:
+                continue  # of a registration that was deleted: what it had is about to go
+            if endpoint.owner.attempt == record.attempt:
                 self.fail(f"{record} was erased while it is registered as {holder}")
 
     # --- when nothing moves any more -------------------------------------------------------------
