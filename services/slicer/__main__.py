@@ -29,7 +29,7 @@ async def serve(settings: Config, store: Store, *, stop: asyncio.Event | None = 
     repository = Repository(store, settings.expected_lineage)
     replica = Replica(f"{socket.gethostname()}-{secrets.token_hex(4)}", settings.advertised)
     peers = Peers(repository, replica.server_id, clock)
-    feed = Feed(repository, replica, clock)
+    feed = Feed(repository, replica, clock, is_scoped=settings.span == "scoped")
     fanout = await feed.start()
     progress = Progress(
         repository,

@@ -36,10 +36,14 @@ class Feed:
         lease: of this replica's keys; 0: there is none at the moment.
     """
 
-    def __init__(self, repository: Repository, replica: Replica, clock: Clock) -> None:
+    def __init__(
+        self, repository: Repository, replica: Replica, clock: Clock, *, is_scoped: bool = True
+    ) -> None:
+        """is_scoped: agents are told of their span; False: of everything."""
         self._repository = repository
         self._replica = replica
         self._clock = clock
+        self._is_scoped = is_scoped
         self.lease = 0
         self._work = asyncio.Event()
         self._reported: set[str] = set()
@@ -62,6 +66,7 @@ class Feed:
             revision=listing.revision,
             objects=facts.flush(listing.revision),
             head_unix_ns=self._clock.wall_ns(),
+            is_scoped=self._is_scoped,
         )
         log.get().info(
             "view_loaded",
@@ -131,8 +136,8 @@ class Feed:
         metrics.TICKS.inc()
         metrics.CHANGES.inc(published.changes)
         metrics.FRAME_BYTES.inc(published.size)
-        if published.changes:
-            for number, session in enumerate(tuple(fanout.sessions.values())):
+        if due := fanout.due:
+            for number, session in enumerate(due):
                 session.wake()
                 if number % WAKE_AT_ONCE == 0:
                     await asyncio.sleep(0)

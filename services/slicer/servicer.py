@@ -10,7 +10,7 @@ import grpc
 import grpc.aio
 
 from deltaplane.delta.messages import Hello
-from deltaplane.delta.sender import Reader
+from deltaplane.delta.reader import Reader
 from deltaplane.delta.wire import decode_request
 from deltaplane.errors import DeltaplaneError, Invalid, Refused
 from deltaplane.model.objects import Kind

@@ -90,7 +90,7 @@ async def test_an_agent_that_is_connected_hears_of_freshness_without_changes(
         assert not agent.barriers[-1].changed
 
 
-async def test_killed_server_comes_back_and_the_agent_gets_a_snapshot(
+async def test_killed_server_comes_back_and_the_agent_is_repaired(
     world: World, target: str
 ) -> None:
     agent = Agent(1)
@@ -102,7 +102,7 @@ async def test_killed_server_comes_back_and_the_agent_gets_a_snapshot(
         missed = await world.endpoint(2, 9, 301)
         async with slicer(world, target):
             await until(lambda: agent.revision >= missed)
-            assert [Mode(a.mode) for a in await agents(target)] == [Mode.SNAPSHOT]
+            assert [Mode(a.mode) for a in await agents(target)] == [Mode.REPAIR]
         after = agent.barriers[-1]
         assert after.changed == {
             (Kind.ENDPOINT, key) for key in after.view.endpoints.keys() - before.endpoints.keys()
