@@ -53,6 +53,9 @@ METHOD = "/deltaplane.v1.Slicer/Stream"
 IDLE_BOOKMARKS = 4
 """A stream without a message for so many bookmark periods is dead; a busy server may miss some."""
 
+AUDIT_SECONDS = 1.0
+"""How often a part of the view is hashed anew; ten of them cover it."""
+
 REMIND_SECONDS = 10.0
 """A stream that keeps ending for the same reason says so this often."""
 
@@ -218,6 +221,7 @@ class _Session:
     _inbox: deque[bytes] = field(default_factory=deque)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _heard_at: float = 0.0
+    _audit_at: float = 0.0
     _end: DeltaplaneError | None = None
 
     async def run(self, target: str) -> None:
@@ -227,6 +231,7 @@ class _Session:
             DeltaplaneError: why it ended.
         """
         self._heard_at = self.clock.now()
+        self._audit_at = self._heard_at + AUDIT_SECONDS
         ended: Exception | None = None
         async with rpc.channel(target) as channel, asyncio.TaskGroup() as tasks:
             call: _Call = channel.stream_stream(METHOD)()
@@ -257,7 +262,10 @@ class _Session:
         if self.receiver.welcome is not None and not was_welcomed:
             self.welcomed(self.receiver.welcome)
         await self.apply_last()
-        for message in self.receiver.poll(self.clock.now()):
+        if (now := self.clock.now()) >= self._audit_at:
+            self._audit_at = now + AUDIT_SECONDS
+            self.receiver.audit()
+        for message in self.receiver.poll(now):
             await self._send(call, encode_request(message))
         if self.receiver.drain is not None:
             self.retry_after = self.receiver.drain.retry_after_ms / 1000
@@ -284,7 +292,9 @@ class _Session:
         if (silent := now - self._heard_at) > patience:
             raise Unavailable(f"nothing heard from the slicer for {silent:.1f} s")
         due = self.receiver.ack_due_at()
-        wait_until = min(self._heard_at + patience, due if due is not None else float("inf"))
+        wait_until = min(self._heard_at + patience, self._audit_at)
+        if due is not None:
+            wait_until = min(wait_until, due)
         # Not wait_for: in Python 3.11 it loses a cancellation that comes together with the event.
         # A little later than due, so that the clock agrees.
         with contextlib.suppress(TimeoutError):

@@ -110,8 +110,8 @@ class Repository:
             raise NotFound(f"there is no policy {reference!r}")
         return stored.mod_revision
 
-    async def endpoint_revision(self, reference: str) -> int:
-        """The newest generation of the endpoints of the pod "namespace/name".
+    async def endpoints(self, reference: str) -> tuple[Record, ...]:
+        """The endpoints of the pod "namespace/name"; those that cannot be read have no content.
 
         Raises:
             NotFound: there is none.
@@ -121,7 +121,7 @@ class Repository:
         found = (await self._store.list(keys.endpoints_of(namespace, pod))).items if pod else ()
         if not found:
             raise NotFound(f"there is no endpoint of a pod {reference!r}")
-        return max(item.mod_revision for item in found)
+        return tuple(record_from_store(item) for item in found)
 
     async def announce(self, replica: Replica) -> int:
         """Writes the lease key of this replica; the lease."""

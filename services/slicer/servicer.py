@@ -18,6 +18,7 @@ from deltaplane.runtime import log
 from deltaplane.runtime.clock import Clock
 from deltaplane.v1 import receipts_pb2, receipts_pb2_grpc, slicer_pb2
 from services.slicer import metrics
+from services.slicer.facts import EndpointRecord
 from services.slicer.fanout import Fanout, Session
 from services.slicer.peers import Peers
 from services.slicer.receipts import (
@@ -25,6 +26,7 @@ from services.slicer.receipts import (
     POLICY_KINDS,
     Receipt,
     Subject,
+    concerned,
     holders,
     newest,
     receipt,
@@ -325,10 +327,18 @@ class ReceiptsServicer(receipts_pb2_grpc.ReceiptsServicer):
         match request.WhichOneof("subject"):
             case "policy":
                 revision = await self._repository.policy_revision(request.policy)
-                return Subject(revision=revision, kinds=POLICY_KINDS)
+                return Subject(revision=revision, kinds=POLICY_KINDS, policy=request.policy)
             case "endpoint":
-                revision = await self._repository.endpoint_revision(request.endpoint)
-                return Subject(revision=revision, kinds=ENDPOINT_KINDS)
+                found = await self._repository.endpoints(request.endpoint)
+                return Subject(
+                    revision=max(record.generation for record in found),
+                    kinds=ENDPOINT_KINDS,
+                    endpoints=tuple(
+                        (record.content.object.node_index, record.content.object.identity)
+                        for record in found
+                        if isinstance(record.content, EndpointRecord)
+                    ),
+                )
             case "revision":
                 return Subject(revision=request.revision, kinds=frozenset(Kind))
             case None:
@@ -336,9 +346,12 @@ class ReceiptsServicer(receipts_pb2_grpc.ReceiptsServicer):
 
     async def _receipt(self, subject: Subject) -> Receipt:
         others = await self._peers.effective()
+        sender = self._fanout.sender
+        counted = concerned(subject, sender.view, sender.index) if sender.is_scoped else None
+        nodes = {n.object.index: name for name, n in self._fanout.facts.nodes.items()}
         return receipt(
             subject,
-            nodes={n.object.index: name for name, n in self._fanout.facts.nodes.items()},
+            nodes={i: n for i, n in nodes.items() if counted is None or i in counted},
             effective=newest([*others, self._fanout.effective()]),
             head=self._fanout.sender.head,
             fenced=self._fanout.facts.fences.keys(),

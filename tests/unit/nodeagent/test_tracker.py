@@ -65,7 +65,7 @@ interfaces = st.one_of(
 )
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(st.tuples(views, interfaces, st.booleans()), max_size=5))
 def test_the_changed_keys_alone_lead_to_the_same_state_as_everything(
     story: list[tuple[list[StreamObject], LocalInterface | None, bool]],
