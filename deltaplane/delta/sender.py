@@ -139,6 +139,11 @@ class Sender:
         return self._log.head
 
     @property
+    def start(self) -> int:
+        """The oldest revision from which changes are known."""
+        return self._log.start
+
+    @property
     def cut(self) -> int:
         """The last revision at which the view is known exactly: nothing was written since."""
         return self._log.cut

@@ -41,6 +41,9 @@ FIXED_COUNTER = REGISTRY + "counters/fixed-addresses"
 SLICERS = ROOT + "slicers/"
 """Lease keys of the slicer replicas."""
 
+CHECKPOINTS = ROOT + "checkpoints"
+"""Revisions of the last minutes and when they were: where a slicer that starts begins its view."""
+
 PROGRESS = ROOT + "progress/"
 COVERAGE = PROGRESS + "coverage/"
 """Lease keys of the slicer replicas: which nodes have passed which revision; see docs/design."""

@@ -6,6 +6,7 @@ etcd away, all streams go on from memory; the watch resumes by itself.
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TypeVar
 
 from deltaplane.delta.sender import Sender
@@ -14,10 +15,11 @@ from deltaplane.errors import Compacted, Unavailable
 from deltaplane.policy.compiler import Compiler
 from deltaplane.runtime import log
 from deltaplane.runtime.clock import Clock
-from services.slicer import metrics
+from services.slicer import checkpoints, metrics
+from services.slicer.checkpoints import Checkpoint
 from services.slicer.facts import Facts
 from services.slicer.fanout import Fanout
-from services.slicer.repository import LEASE_SECONDS, Replica, Repository
+from services.slicer.repository import LEASE_SECONDS, Batch, Replica, Repository
 
 T = TypeVar("T")
 
@@ -49,13 +51,57 @@ class Feed:
         self._reported: set[str] = set()
 
     async def start(self) -> Fanout:
-        """Lists everything, waiting for etcd as long as it takes.
+        """Loads everything, waiting for etcd as long as it takes.
 
-        The listing is a linearisable read: whoever connects afterwards is shown nothing older
-        than what was committed before this replica started.
+        It begins at a checkpoint, if there is one, so that agents that were at another replica
+        minutes ago need only what has happened since, and goes on to the head that the store has
+        now: whoever connects afterwards is shown nothing older than what was committed before this
+        replica started.
         """
         lineage = await self._insist(self._repository.lineage)
-        listing = await self._insist(self._repository.listing)
+        try:
+            fanout = self._fanout(lineage, await self._insist(self._past))
+            await self._insist(partial(self._catch_up, fanout))
+        except Compacted as error:
+            log.get().info("checkpoint_compacted", oldest=error.compact_revision)
+            fanout = self._fanout(lineage, await self._insist(self._repository.listing))
+        log.get().info(
+            "view_loaded",
+            lineage=lineage.hex(),
+            since=fanout.sender.start,
+            revision=fanout.scanned,
+            objects=len(fanout.sender.view),
+        )
+        return fanout
+
+    async def _past(self) -> Batch:
+        """The listing to begin with.
+
+        Raises:
+            Compacted: it is gone.
+        """
+        known = await self._repository.checkpoints()
+        revision = checkpoints.start(known, self._clock.wall_ns() // 10**9)
+        return await self._repository.listing(revision or 0)
+
+    async def _catch_up(self, fanout: Fanout) -> None:
+        """Takes what was written since, through the head of now.
+
+        Raises:
+            Compacted: it is gone.
+        """
+        head = await self._repository.head()
+        if fanout.scanned >= head:
+            return
+        async for batch in self._repository.changes(fanout.scanned):
+            wall_ns = self._clock.wall_ns()
+            fanout.take(batch.records, batch.revision, wall_ns=wall_ns)
+            if fanout.cut_at() is not None:
+                fanout.cut(now=self._clock.now(), wall_ns=wall_ns)
+            if fanout.scanned >= head:
+                return
+
+    def _fanout(self, lineage: bytes, listing: Batch) -> Fanout:
         facts = Facts(Compiler())
         for record in listing.records:
             facts.apply(record)
@@ -67,12 +113,6 @@ class Feed:
             objects=facts.flush(listing.revision),
             head_unix_ns=self._clock.wall_ns(),
             is_scoped=self._is_scoped,
-        )
-        log.get().info(
-            "view_loaded",
-            lineage=lineage.hex(),
-            revision=listing.revision,
-            objects=len(sender.view),
         )
         return Fanout(facts, sender)
 
@@ -166,6 +206,8 @@ class Feed:
             while True:
                 try:
                     await self._repository.check_history(fanout.sender.lineage, fanout.scanned)
+                    wall = self._clock.wall_ns() // 10**9
+                    await self._repository.checkpoint(Checkpoint(wall, fanout.sender.head))
                     if not self.lease or not await self._repository.keep_alive(self.lease):
                         self.lease = 0
                         self.lease = await self._repository.announce(self._replica)
