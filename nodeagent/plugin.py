@@ -17,6 +17,7 @@ from nodeagent.entries import Kind
 from nodeagent.interfaces import Interfaces
 from nodeagent.journal import Journal, State
 from nodeagent.netlink import namespace
+from nodeagent.releases import Releases
 from nodeagent.stream import SlicerStream
 
 STREAM_GRACE_SECONDS = 5.0
@@ -30,6 +31,7 @@ class Plugin:
         self,
         *,
         interfaces: Interfaces,
+        releases: Releases,
         journal: Journal,
         blocks: Blocks,
         applier: Applier,
@@ -38,6 +40,7 @@ class Plugin:
         clock: Clock,
     ) -> None:
         self._interfaces = interfaces
+        self._releases = releases
         self._journal = journal
         self._blocks = blocks
         self._clock = clock
@@ -139,7 +142,7 @@ class Plugin:
     async def _delete(self, attachment: Attachment) -> None:
         self._check_known()
         try:
-            await self._interfaces.delete(attachment)
+            await self._releases.delete(attachment)
         except (DeltaplaneError, OSError, sqlite3.Error) as error:
             raise CniError(Code.TRY_AGAIN, "the interface is not gone yet", str(error)) from error
 
