@@ -32,6 +32,7 @@ from deltaplane.store.retry import compare_and_swap
 from deltaplane.v1 import ipam_pb2
 from services.ipam import wire
 from services.ipam.repository.records import (
+    NotRegistered,
     Registration,
     all_pools,
     as_read,
@@ -40,9 +41,7 @@ from services.ipam.repository.records import (
     other_request,
 )
 from services.ipam.repository.view import PoolView, Snapshot
-from services.ipam.wire import Claim
-
-Outcome = ipam_pb2.Block | DeltaplaneError
+from services.ipam.wire import Claim, Outcome
 
 _KEYS_OF_A_CLAIM = 3
 """Block, freed block and request; node and pool may be shared, the counter is."""
@@ -285,6 +284,23 @@ class Claimer:
         """False when only reading the pool anew tells whether the claim can succeed."""
         view = self._views.get(claim.pool)
         return view is not None and view.choose(claim.node) is not None
+
+
+def whole(outcomes: list[Outcome]) -> list[Outcome]:
+    """The outcomes of a node's request, unless one error says it all.
+
+    Raises:
+        NotRegistered: the node, and no claim got a block.
+        Unavailable: for every claim.
+    """
+    errors = [it for it in outcomes if isinstance(it, DeltaplaneError)]
+    if errors and len(errors) == len(outcomes):
+        for error in errors:
+            if isinstance(error, NotRegistered):
+                raise error
+        if all(isinstance(error, Unavailable) for error in errors):
+            raise errors[0]
+    return outcomes
 
 
 def _refusal(claim: Claim, found: _Found, view: PoolView | None) -> DeltaplaneError | None:
