@@ -182,13 +182,14 @@ class Claimer:
             if view is None or node is None or node.uid != claim.node_uid or view.pool.draining:
                 unsure.append(claim)
                 continue
-            if _request_key(claim, view) in taken:
+            request_key = _request_key(claim, view)
+            if request_key in taken:
                 continue
             number = view.choose(claim.node)
             if number is None:
                 unsure.append(claim)
                 continue
-            pick = _picked(claim, view, number, node)
+            pick = _picked(claim, view, number, node, request_key)
             guards += len(pick.guards)
             if guards and self.leading((*picks, claim), guards) <= len(picks):
                 break
@@ -335,15 +336,19 @@ def _request_ids(claim: Claim) -> tuple[str, str]:
 
 
 def _request_id(claim: Claim, view: PoolView) -> str:
-    return _request_ids(claim)[view.is_static]
+    # As `_request_ids` has it; three times for each claim, so without making the other one.
+    return f"static:{claim.pool}" if view.is_static else claim.request_id
 
 
 def _request_key(claim: Claim, view: PoolView) -> str:
     return keys.block_request(claim.node_uid, _request_id(claim, view))
 
 
-def _picked(claim: Claim, view: PoolView, number: int, node: Registration) -> _Pick:
+def _picked(
+    claim: Claim, view: PoolView, number: int, node: Registration, request_key: str
+) -> _Pick:
     prefix = view.pool.block(number)
+    block_key = keys.block(prefix)
     record = ipam_pb2.Block(
         prefix=values.prefix_to_proto(prefix),
         pool=claim.pool,
@@ -357,9 +362,9 @@ def _picked(claim: Claim, view: PoolView, number: int, node: Registration) -> _P
         view=view,
         number=number,
         node=node,
-        block_key=keys.block(prefix),
-        freed_key=keys.freed_block(prefix),
-        request_key=_request_key(claim, view),
+        block_key=block_key,
+        freed_key=keys.freed_of(block_key),
+        request_key=request_key,
         freed_at=view.freed.get(number, 0),
         guards=view.guards(number),
         record=record,
