@@ -149,6 +149,11 @@ def freed_block(prefix: Prefix) -> str:
     return f"{FREED_BLOCKS}{format_address(prefix.address)}-{prefix.length}"
 
 
+def freed_of(block_key: str) -> str:
+    """The same, from the key of the block: the text of an IPv6 address takes a while to make."""
+    return FREED_BLOCKS + block_key.removeprefix(BLOCKS)
+
+
 def fixed_address(value: bytes) -> str:
     """Value: the key of the block of one address (UTF-8). It lives as long as that."""
     return f"{FIXED_ADDRESSES}{format_address(value)}"
