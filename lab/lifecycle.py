@@ -10,12 +10,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from deltaplane.errors import Conflict, Internal, NotFound
-from lab import netns, processes, supervision
+from lab import netns, pods, processes, supervision
 from lab.layout import BPFFS, ROOT, Layout
 from lab.pods import read_json
 from lab.processes import ProcessId
@@ -54,7 +55,60 @@ def topology_of(layout: Layout) -> Topology:
         known = ", ".join(labs())
         there = f"there are: {known}" if known else "start one with `deltaplane lab up`"
         raise NotFound(f"there is no lab {layout.lab!r}; {there}")
-    return plan(record["name"], record["nodes"], routing=record["routing"], mtu=record["mtu"])
+    name, nodes = record.pop("name"), record.pop("nodes")
+    return plan(name, nodes, **record)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overview:
+    """One lab of this machine, for people.
+
+    Attributes:
+        lab: its name.
+        nodes: how many.
+        pods: how many.
+        routing: one of `topology.ROUTINGS`.
+        state: "serves", "N of M processes serve", "starting", or "dead": its supervisor is.
+    """
+
+    lab: str
+    nodes: int
+    pods: int
+    routing: str
+    state: str
+
+
+def overview() -> tuple[Overview, ...]:
+    """All labs of this machine, ordered by name."""
+    found = []
+    for name in labs():
+        layout = Layout(lab=name)
+        try:
+            network = topology_of(layout)
+        except NotFound:
+            continue  # ended meanwhile
+        found.append(
+            Overview(
+                lab=name,
+                nodes=len(network.nodes),
+                pods=len(pods.load(layout.pods)),
+                routing=network.routing,
+                state=_state(layout),
+            )
+        )
+    return tuple(found)
+
+
+def _state(layout: Layout) -> str:
+    state = supervision.read(layout)
+    if state is None:
+        return "starting"
+    if not processes.is_alive(state.supervisor):
+        return "dead"
+    if state.ready:
+        return "serves"
+    total = len(state.processes)
+    return f"{total - len(state.waiting_for)} of {total} processes serve"
 
 
 def is_running(layout: Layout) -> bool:
@@ -127,6 +181,7 @@ def lay_out(layout: Layout, network: Topology) -> None:
         "nodes": len(network.nodes),
         "routing": network.routing,
         "mtu": network.mtu,
+        "trace_ratio": network.trace_ratio,
     }
     layout.record.write_bytes(msgspec.json.encode(record))
 

@@ -18,6 +18,7 @@ from services.slicer import metrics
 from services.slicer.facts import Facts
 from services.slicer.fanout import Fanout
 from services.slicer.repository import LEASE_SECONDS, Replica, Repository
+from services.slicer.tracing import Stages
 
 T = TypeVar("T")
 
@@ -36,8 +37,15 @@ class Feed:
         lease: of this replica's keys; 0: there is none at the moment.
     """
 
-    def __init__(self, repository: Repository, replica: Replica, clock: Clock) -> None:
+    def __init__(
+        self,
+        repository: Repository,
+        replica: Replica,
+        clock: Clock,
+        stages: Stages | None = None,
+    ) -> None:
         self._repository = repository
+        self._stages = stages or Stages()
         self._replica = replica
         self._clock = clock
         self.lease = 0
@@ -98,6 +106,7 @@ class Feed:
                 async for batch in self._repository.changes(fanout.scanned):
                     wall_ns = self._clock.wall_ns()
                     fanout.take(batch.records, batch.revision, wall_ns=wall_ns)
+                    self._stages.seen(batch.records, wall_ns)
                     fanout.quarantine.free(fanout.sender.passed()[0])
                     self._work.set()
             except Compacted as error:
@@ -127,7 +136,9 @@ class Feed:
 
     async def _publish(self, fanout: Fanout) -> None:
         started = self._clock.now()
-        published = fanout.cut(now=started, wall_ns=self._clock.wall_ns())
+        cut_ns = self._clock.wall_ns()
+        published = fanout.cut(now=started, wall_ns=cut_ns)
+        self._stages.cut(published, cut_ns)
         metrics.TICKS.inc()
         metrics.CHANGES.inc(published.changes)
         metrics.FRAME_BYTES.inc(published.size)
@@ -138,6 +149,7 @@ class Feed:
                     await asyncio.sleep(0)
             # The writers that keep up have written when this returns; the others do not count.
             await asyncio.sleep(0)
+        self._stages.sent(self._clock.wall_ns(), agents=len(fanout.sessions))
         fanout.pacer.sent(cut_at=started, round_seconds=self._clock.now() - started)
 
     async def _observe(self, fanout: Fanout) -> None:
