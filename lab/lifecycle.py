@@ -17,7 +17,7 @@ import msgspec
 
 from deltaplane.errors import Conflict, Internal, NotFound
 from lab import netns, pods, processes, supervision
-from lab.layout import BPFFS, ROOT, Layout
+from lab.layout import BPFFS, PINS, ROOT, Layout
 from lab.pods import read_json
 from lab.processes import ProcessId
 from lab.topology import NAMESPACE_SYSCTLS, Topology, check_name, plan
@@ -149,7 +149,6 @@ def claim(layout: Layout) -> None:
     Raises:
         Conflict: somebody has it.
     """
-    ROOT.mkdir(parents=True, exist_ok=True)
     foreign = own_namespaces(layout.lab)
     if foreign and not layout.folder.exists():
         raise Conflict(
@@ -157,7 +156,10 @@ def claim(layout: Layout) -> None:
             "another --name, or remove them with ip netns delete"
         )
     try:
-        layout.folder.mkdir()
+        # Else the last of the other labs could take the root away in between.
+        with _machine_lock():
+            ROOT.mkdir(parents=True, exist_ok=True)
+            layout.folder.mkdir()
     except FileExistsError:
         name = layout.lab
         if is_running(layout):
@@ -285,8 +287,6 @@ def down(name: str, progress: Progress = quiet) -> None:
         netns.delete(namespace)
     if layout.pins.exists():
         shutil.rmtree(layout.pins)
-        with contextlib.suppress(OSError):
-            layout.pins.parent.rmdir()
     shutil.rmtree(layout.folder, ignore_errors=True)
     unmount_bpffs()
 
@@ -365,6 +365,9 @@ def unmount_bpffs() -> None:
     with _machine_lock():
         if labs() or not ROOT.exists():
             return
+        # Only now: an agent of another lab may be making its folder in there.
+        with contextlib.suppress(OSError):
+            PINS.rmdir()
         marker = ROOT / BPFFS_MARKER
         if marker.exists():
             # The kernel's own maps.debug and progs.debug are in every bpffs.

@@ -82,14 +82,19 @@ def down(
 
     Example: deltaplane lab down --all
     """
-    from deltaplane.errors import Invalid
+    from deltaplane.errors import Invalid, NotFound
     from lab import lifecycle
 
     if everything and (name or _lab_option(context)):
         raise Invalid("--all", "ends every lab; name one, or say --all")
     chosen = lifecycle.labs() if everything else (_chosen(context, name),)
     for lab in chosen:
-        lifecycle.down(lab, _tell)
+        try:
+            lifecycle.down(lab, _tell)
+        except NotFound:
+            if not everything:
+                raise
+            continue  # somebody else has ended it meanwhile
         typer.echo(f"lab {lab} is gone")
     if not chosen:
         typer.echo("there is no lab")
