@@ -242,7 +242,10 @@ class Lab:
             Unavailable: not in time; the message names the nodes that are missing.
         """
         return enforcement.await_enforced(
-            self.client, applied.revision, started=applied.started, seconds=seconds
+            self.client,
+            enforcement.Subject(revision=applied.revision),
+            started=applied.started,
+            seconds=seconds,
         )
 
     # --- looking -------------------------------------------------------------------------------

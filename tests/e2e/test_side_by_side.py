@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from deltaplane.cli.main import app
 from deltaplane.errors import Conflict, NotFound
 from lab import Lab, LabConfig, killing, lifecycle, netns
-from lab.layout import PINS, ROOT
+from lab.layout import PINS, ROOT, Layout
 from tests.e2e.conftest import fresh_name, run_command
 from tests.e2e.test_down import commands, look
 
@@ -133,7 +133,7 @@ def test_of_two_that_want_one_name_one_is_told(names: tuple[str, str]) -> None:
     (refusal,) = refusals
     assert f"lab {name!r}" in refusal
     assert f"deltaplane lab down --name {name}" in refusal
-    assert lifecycle.is_running(lifecycle.Layout(lab=name))
+    assert lifecycle.is_running(Layout(lab=name))
 
 
 def test_down_all_ends_every_lab(names: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
