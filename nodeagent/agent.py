@@ -42,6 +42,7 @@ from nodeagent.reporting import AddressSources, NodeAddressesServicer
 from nodeagent.resuming import Resuming
 from nodeagent.servicer import AgentServicer, Sources
 from nodeagent.stream import ApplyResult, BarrierReached, Floor, HelloState, SlicerStream
+from nodeagent.tracing import Following
 from nodeagent.worker import Worker
 from nodeagent.workplace import Workplace
 
@@ -101,7 +102,8 @@ class Agent:
             tunnel=parts.tunnel.own if parts.tunnel else None,
             masquerade=parts.masquerade,
         )
-        self._stream = SlicerStream(clock=parts.clock)
+        self._following = Following(parts.clock.wall_ns)
+        self._stream = SlicerStream(clock=parts.clock, following=self._following)
         self._blocks = Blocks(
             parts.journal,
             writer,
@@ -247,8 +249,9 @@ class Agent:
         await self._stream.run(self._parts.config.slicers, hello, self._apply)
 
     async def _apply(self, reached: BarrierReached) -> ApplyResult:
-        started = self._clock.now()
+        started, started_ns = self._clock.now(), self._clock.wall_ns()
         outcome = await self._applier.barrier(reached)
+        self._following.applied(reached.revision, barrier_ns=started_ns)
         # Before the barrier is acknowledged: whoever drains a pool waits for that.
         if await self._knowledge.take(reached, own_index=self._applier.tracker.node_index):
             self._blocks.changed()

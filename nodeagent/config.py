@@ -132,6 +132,11 @@ class AgentConfig(ProcessConfig):
         return self
 
     @property
+    def instance(self) -> str:
+        """This node, in traces."""
+        return self.node_name
+
+    @property
     def addresses(self) -> AddressPair:
         """Of the uplink."""
         return AddressPair(

@@ -10,7 +10,7 @@ from deltaplane import wire
 from deltaplane.errors import DeltaplaneError, Internal
 from deltaplane.model.addresses import AddressPair, Prefix
 from deltaplane.model.objects import PoolObject
-from deltaplane.runtime import rpc
+from deltaplane.runtime import rpc, tracing
 from deltaplane.v1 import common_pb2, ipam_pb2, ipam_pb2_grpc, registry_pb2, registry_pb2_grpc
 from nodeagent.cni.netconf import Attachment, PodName
 from nodeagent.entries import InterfaceRecord, State
@@ -300,7 +300,11 @@ class GrpcControlPlane:
             ),
             node_uid=node.uid,
         )
-        answer = await _call(self._registry.RegisterEndpoint(request, timeout=rpc.DEADLINE_SECONDS))
+        answer = await _call(
+            self._registry.RegisterEndpoint(
+                request, timeout=rpc.DEADLINE_SECONDS, metadata=tracing.metadata()
+            )
+        )
         if answer.HasField("wanted"):
             return Wanted(
                 Wish(

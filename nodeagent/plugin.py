@@ -4,6 +4,7 @@ import os
 import sqlite3
 
 from deltaplane.errors import DeltaplaneError, Exhausted
+from deltaplane.runtime import tracing
 from deltaplane.runtime.clock import Clock
 from nodeagent.apply import Applier
 from nodeagent.blocks import Blocks
@@ -55,10 +56,9 @@ class Plugin:
             CniError: the command failed; nothing is left of it.
         """
         match call.command:
-            case "ADD" if call.delegated:
-                return await self._hold(call)
             case "ADD":
-                return await self._add(call, netns)
+                with tracing.root("cni ADD", _facts(call)):
+                    return await (self._hold(call) if call.delegated else self._add(call, netns))
             case "DEL":
                 await self._delete(call.attachment)
             case "GC":
@@ -207,3 +207,8 @@ class Plugin:
         ]
         if empty:
             raise CniError(Code.NOT_AVAILABLE, "no address is free", "; ".join(empty))
+
+
+def _facts(call: Call) -> tracing.Attributes:
+    pod = "" if call.pod is None else f"{call.pod.namespace}/{call.pod.name}"
+    return {"pod": pod, "container": call.attachment.container_id}

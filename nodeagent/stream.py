@@ -35,6 +35,7 @@ from deltaplane.delta.wire import decode_response, encode_request
 from deltaplane.errors import DeltaplaneError, Unavailable
 from deltaplane.runtime import log, rpc
 from deltaplane.runtime.clock import Clock, SystemClock
+from nodeagent.tracing import Following
 
 __all__ = [
     "Apply",
@@ -117,8 +118,10 @@ class SlicerStream:
         clock: Clock | None = None,
         timing: Timing | None = None,
         credit_bytes: int = DEFAULT_CREDIT_BYTES,
+        following: Following | None = None,
     ) -> None:
         self.connected = False
+        self._following = following or Following()
         self.lost_at: float | None = None
         self.last_error = ""
         self._clock = clock or SystemClock()
@@ -158,7 +161,12 @@ class SlicerStream:
         first = random.randrange(len(targets))  # noqa: S311 - spreads agents, keeps no secret
         for target in cycle([*targets[first:], *targets[:first]]):
             session = _Session(
-                receiver, apply, self._clock, self._timing, partial(self._welcomed, target)
+                receiver,
+                apply,
+                self._clock,
+                self._timing,
+                partial(self._welcomed, target),
+                self._following,
             )
             try:
                 await session.run(target)
@@ -171,6 +179,7 @@ class SlicerStream:
                     self.lost_at = self._clock.now()
                 self.connected = False
             await session.apply_last()
+            self._following.lost()
             delay = session.retry_after
             if delay is None:
                 delay = self._back_off()
@@ -216,6 +225,7 @@ class _Session:
     clock: Clock
     timing: Timing
     welcomed: Callable[[Welcome], None]
+    following: Following
     retry_after: float | None = None
     apply_error: Exception | None = None
     _inbox: deque[bytes] = field(default_factory=deque)
@@ -258,15 +268,18 @@ class _Session:
         was_welcomed = self.receiver.welcome is not None
         for _ in range(min(len(self._inbox), BATCH_MESSAGES)):
             data = self._inbox.popleft()
-            self.receiver.receive(decode_response(data), len(data))
+            message = decode_response(data)
+            self.receiver.receive(message, len(data))
+            self.following.received(message)
         if self.receiver.welcome is not None and not was_welcomed:
             self.welcomed(self.receiver.welcome)
         await self.apply_last()
         if (now := self.clock.now()) >= self._audit_at:
             self._audit_at = now + AUDIT_SECONDS
             self.receiver.audit()
-        for message in self.receiver.poll(now):
-            await self._send(call, encode_request(message))
+        for answer in self.receiver.poll(now):
+            await self._send(call, encode_request(answer))
+            self.following.sent(answer)
         if self.receiver.drain is not None:
             self.retry_after = self.receiver.drain.retry_after_ms / 1000
         elif self._inbox:

@@ -20,6 +20,7 @@ from services.slicer.checkpoints import Checkpoint
 from services.slicer.facts import Facts
 from services.slicer.fanout import Fanout
 from services.slicer.repository import LEASE_SECONDS, Batch, Replica, Repository
+from services.slicer.tracing import Stages
 
 T = TypeVar("T")
 
@@ -39,10 +40,17 @@ class Feed:
     """
 
     def __init__(
-        self, repository: Repository, replica: Replica, clock: Clock, *, is_scoped: bool = True
+        self,
+        repository: Repository,
+        replica: Replica,
+        clock: Clock,
+        stages: Stages | None = None,
+        *,
+        is_scoped: bool = True,
     ) -> None:
         """is_scoped: agents are told of their span; False: of everything."""
         self._repository = repository
+        self._stages = stages or Stages()
         self._replica = replica
         self._clock = clock
         self._is_scoped = is_scoped
@@ -143,6 +151,7 @@ class Feed:
                 async for batch in self._repository.changes(fanout.scanned):
                     wall_ns = self._clock.wall_ns()
                     fanout.take(batch.records, batch.revision, wall_ns=wall_ns)
+                    self._stages.seen(batch.records, wall_ns)
                     fanout.quarantine.free(fanout.sender.passed()[0])
                     self._work.set()
             except Compacted as error:
@@ -172,7 +181,9 @@ class Feed:
 
     async def _publish(self, fanout: Fanout) -> None:
         started = self._clock.now()
-        published = fanout.cut(now=started, wall_ns=self._clock.wall_ns())
+        cut_ns = self._clock.wall_ns()
+        published = fanout.cut(now=started, wall_ns=cut_ns)
+        self._stages.cut(published, cut_ns)
         metrics.TICKS.inc()
         metrics.CHANGES.inc(published.changes)
         metrics.FRAME_BYTES.inc(published.size)
@@ -183,6 +194,7 @@ class Feed:
                     await asyncio.sleep(0)
             # The writers that keep up have written when this returns; the others do not count.
             await asyncio.sleep(0)
+        self._stages.sent(self._clock.wall_ns(), agents=len(fanout.sessions))
         fanout.pacer.sent(cut_at=started, round_seconds=self._clock.now() - started)
 
     async def _observe(self, fanout: Fanout) -> None:

@@ -32,6 +32,7 @@ from services.slicer.receipts import (
     receipt,
 )
 from services.slicer.repository import Repository
+from services.slicer.tracing import Stages
 from services.slicer.wire import (
     agent_to_proto,
     effective_to_proto,
@@ -71,9 +72,17 @@ class SlicerServicer:
     """deltaplane.v1.Slicer."""
 
     def __init__(
-        self, fanout: Fanout, repository: Repository, peers: Peers, clock: Clock, server_id: str
+        self,
+        fanout: Fanout,
+        repository: Repository,
+        peers: Peers,
+        clock: Clock,
+        server_id: str,
+        *,
+        stages: Stages | None = None,
     ) -> None:
         self._fanout = fanout
+        self._stages = stages or Stages()
         self._repository = repository
         self._peers = peers
         self._clock = clock
@@ -182,7 +191,9 @@ class SlicerServicer:
             message = decode_request(data)
             since_ns = self._fanout.receive(session, message, now=self._clock.now())
             if since_ns is not None:
-                metrics.SEEN_TO_ACKED.observe((self._clock.wall_ns() - since_ns) / 1e9)
+                wall_ns = self._clock.wall_ns()
+                metrics.SEEN_TO_ACKED.observe((wall_ns - since_ns) / 1e9)
+                self._stages.acked(since_ns, wall_ns)
 
     async def _write(self, session: Session, wake: asyncio.Event, context: _Context) -> None:
         """Writes what there is; `write` blocks while the agent does not read.
