@@ -35,6 +35,10 @@ demo: setup build ## Show a cluster of network namespaces at work (as root)
 bench: setup build ## Measure: the load shapes of bench/
 	@.venv/bin/python -m bench
 
+.PHONY: bench-scale
+bench-scale: setup ## Measure many agents: the delta stream beside endpoint objects and slices (ARGS="--nodes 20")
+	@.venv/bin/python -m bench scale $(ARGS)
+
 CYCLES ?= 100000
 .PHONY: soak-reuse
 soak-reuse: setup ## Use CYCLES addresses again while nodes, slicers and etcd fail, in virtual time

@@ -1,6 +1,6 @@
 """`python -m bench`: what ADD costs, how soon a new pod answers, how soon an address is free again.
 
-The first two are measured on a lab of their own.
+The first two are measured on a lab of their own. `scale` is about many agents.
 """
 
 import asyncio
@@ -22,6 +22,7 @@ from bench.adding import Adder, Samples
 from bench.echo import first_answer
 from bench.reuse import measure as measure_reuse
 from bench.rounds import FULL, Kind, Together, floor, full_node, measure, measure_together
+from bench.scale.command import EPILOG, scale
 from bench.summary import Summary, rows, summarize, table
 from lab import cni
 from lab.cluster import Lab, LabConfig
@@ -211,6 +212,9 @@ def reuse(
     name = f"release to free, {nodes} agents, {slicers} slicers"
     summary = summarize(name, samples.seconds, samples.failures)
     _report("Reuse of addresses", [summary], output)
+
+
+app.command(epilog=EPILOG)(scale)
 
 
 @app.callback(invoke_without_command=True)

@@ -1,0 +1,169 @@
+"""The messages of the three ways of delivery, decoded into what an agent's memory takes. Pure.
+
+What is kept of an endpoint is the decoded message itself. Whoever decodes the very same bytes for
+another agent of the process may take what is here already, if asked to (`shared`): a report has to
+say so, because a real agent has its processor to itself.
+"""
+
+from array import array
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from bench.scale.world import endpoint_key
+from deltaplane.store.etcdpb import rpc_pb2
+from deltaplane.v1 import registry_pb2
+from deltaplane.v1 import slicer_pb2 as pb
+
+Endpoint = pb.EndpointUpsert | registry_pb2.Endpoint
+
+OTHER_KINDS = (
+    ("nodes", "index"),
+    ("blocks", "prefix"),
+    ("identities", "id"),
+    ("peer_sets", "key"),
+    ("subject_policies", "identity"),
+    ("pools", "name"),
+)
+"""Fields of a piece besides endpoints and removals, and what names an object of each."""
+
+SHARED_MESSAGES = 256
+"""Messages that are remembered when decoding is shared."""
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Content:
+    """Changes of endpoints, and of everything else.
+
+    Attributes:
+        endpoints: that are there, by key.
+        came: their keys.
+        removed: endpoints to be forgotten; went: those of them that are gone for everybody.
+        others: objects of other kinds by kind and name; gone_others: such that are gone.
+    """
+
+    endpoints: Mapping[int, Endpoint]
+    came: "array[int]"
+    removed: Sequence[int] = ()
+    went: "array[int]" = field(default_factory=lambda: array("Q"))
+    others: dict[tuple[str, object], object] = field(default_factory=dict)
+    gone_others: int = 0
+
+
+@dataclass(slots=True)
+class Delta:
+    """A message of the slicer: its kind, itself, and its changes if it has any."""
+
+    kind: str | None
+    message: pb.StreamResponse
+    content: Content | None
+
+
+@dataclass(slots=True)
+class Listed:
+    """A message of the other two ways: objects by name; None: gone.
+
+    Attributes:
+        objects: by name, in order: an endpoint, or all endpoints of a slice.
+        complete: everything that was there at the begin has been sent.
+        resume_at: what to ask for after a reconnect.
+    """
+
+    objects: list[tuple[bytes, Endpoint | Mapping[int, Endpoint] | None]]
+    complete: bool
+    resume_at: int
+
+
+class Decoder(Generic[T]):
+    """Decodes messages, each time or, shared, once for each text of bytes."""
+
+    def __init__(self, decode: Callable[[bytes], T], *, shared: bool) -> None:
+        self.decoded = 0
+        self.reused = 0
+        self._decode = decode
+        self._known: OrderedDict[bytes, T] | None = OrderedDict() if shared else None
+
+    def __call__(self, data: bytes) -> T:
+        """The decoded message; nobody changes it."""
+        if self._known is None:
+            self.decoded += 1
+            return self._decode(data)
+        if (found := self._known.get(data)) is not None:
+            self.reused += 1
+            return found
+        self.decoded += 1
+        found = self._known[data] = self._decode(data)
+        if len(self._known) > SHARED_MESSAGES:
+            self._known.popitem(last=False)
+        return found
+
+
+def delta(data: bytes) -> Delta:
+    """Decodes a message of the slicer."""
+    message = pb.StreamResponse.FromString(data)
+    kind = message.WhichOneof("message")
+    match kind:
+        case "frame":
+            return Delta(kind, message, _content(message.frame.pieces))
+        case "snapshot_chunk":
+            return Delta(kind, message, _content(message.snapshot_chunk.pieces))
+        case _:
+            return Delta(kind, message, None)
+
+
+def _content(pieces: Sequence[pb.Piece]) -> Content:
+    endpoints = {
+        item.node_index << 32 | item.id: item for piece in pieces for item in piece.endpoints
+    }
+    content = Content(endpoints, array("Q", endpoints))
+    removals = [removal for piece in pieces for removal in piece.removals]
+    if removals:
+        gone = [item for item in removals if item.kind == pb.KIND_ENDPOINT]
+        content.removed = [int.from_bytes(item.key) for item in gone]
+        content.went = array("Q", [int.from_bytes(i.key) for i in gone if not i.left_span])
+        content.gone_others = len(removals) - len(gone)
+    for piece in pieces:
+        for kind, name in OTHER_KINDS:
+            for item in getattr(piece, kind):
+                label = getattr(item, name)
+                is_message = kind == "blocks"
+                content.others[kind, label.SerializeToString() if is_message else label] = item
+    return content
+
+
+def whole_endpoint(data: bytes) -> Listed:
+    """Decodes a message of mode `endpoint`: every object whole."""
+    return _listed(data, registry_pb2.Endpoint.FromString)
+
+
+def whole_slice(data: bytes) -> Listed:
+    """Decodes a message of mode `slice`: every slice whole."""
+    return _listed(data, _members)
+
+
+def _members(value: bytes) -> dict[int, Endpoint]:
+    members = registry_pb2.ListEndpointsResponse.FromString(value).endpoints
+    return {endpoint_key(item.node_index, item.id): item for item in members}
+
+
+def _listed(data: bytes, parse: Callable[[bytes], Endpoint | Mapping[int, Endpoint]]) -> Listed:
+    message = rpc_pb2.WatchResponse.FromString(data)
+    return Listed(
+        [
+            (event.kv.key, None if event.type == rpc_pb2.Event.DELETE else parse(event.kv.value))
+            for event in message.events
+        ],
+        message.created,
+        message.header.revision,
+    )
+
+
+def decoder_of(mode: str, *, shared: bool) -> Decoder[Delta] | Decoder[Listed]:
+    """What the agents of a process decode with. mode: endpoint, slice or delta."""
+    if mode == "delta":
+        return Decoder(delta, shared=shared)
+    decode = whole_slice if mode == "slice" else whole_endpoint
+    return Decoder(decode, shared=shared)
