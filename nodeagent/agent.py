@@ -41,6 +41,7 @@ from nodeagent.releases import Releases
 from nodeagent.reporting import AddressSources, NodeAddressesServicer
 from nodeagent.resuming import Resuming
 from nodeagent.servicer import AgentServicer, Sources
+from nodeagent.spanning import SpanWait
 from nodeagent.stream import ApplyResult, BarrierReached, Floor, HelloState, SlicerStream
 from nodeagent.tracing import Following
 from nodeagent.worker import Worker
@@ -84,6 +85,7 @@ class Parts:
     tunnel: Tunnel | None = None
     masquerade: Masquerade | None = None
     table: AddressTable | None = None
+    span_wait: SpanWait | None = None
     clock: Clock = field(default_factory=SystemClock)
 
 
@@ -144,7 +146,7 @@ class Agent:
         )
         self._spool = Spool(parts.config.spool, self._releases.retire)
         self._plugin = Plugin(
-            interfaces=Interfaces(place, self._releases),
+            interfaces=Interfaces(place, self._releases, parts.span_wait),
             releases=self._releases,
             journal=parts.journal,
             blocks=self._blocks,

@@ -24,6 +24,7 @@ from nodeagent.entries import Begun, InterfaceRecord, Kind, State
 from nodeagent.hints import Hints
 from nodeagent.pools import Request, Wish
 from nodeagent.releases import Releases
+from nodeagent.spanning import SpanWait
 from nodeagent.stages import Stage, timed
 from nodeagent.tracker import NEVER_OPEN
 from nodeagent.workplace import Workplace, local_interface
@@ -59,8 +60,12 @@ class _OtherWish(Exception):
 class Interfaces:
     """All interfaces of this node."""
 
-    def __init__(self, place: Workplace, releases: Releases) -> None:
+    def __init__(
+        self, place: Workplace, releases: Releases, span_wait: SpanWait | None = None
+    ) -> None:
+        """span_wait: ADD also waits until other nodes know the pod; None: it does not."""
         self._place = place
+        self._span_wait = span_wait
         self._releases = releases
         self._hints = Hints()
 
@@ -209,6 +214,9 @@ class Interfaces:
         if isinstance(found, Wanted):
             raise _OtherWish(found.wish)
         await self._open(record, found)
+        if self._span_wait is not None and found.has_pod:
+            with timed(Stage.SPAN):
+                await self._span_wait.wait(record.pod)
 
     async def _register(self, record: InterfaceRecord) -> Registration | Wanted:
         with timed(Stage.REGISTER):

@@ -1,11 +1,11 @@
 """Where the time of an ADD goes: a histogram per stage, and spans of an ADD that is traced.
 
-address ─┬─ link ─── program ─── commit ─── waiting ─┬─ policy
+address ─┬─ link ─── program ─── commit ─── waiting ─┬─ policy ─── span
          └─ register ────────────────────────────────┘
 
 `waiting` is what is left to wait for the registry's answer once the interface is there;
-`policy` is the wait until the pod's policies are in force. A call without these two is the work of
-this node alone.
+`policy` is the wait until the pod's policies are in force, `span`, if it is configured, until other
+nodes know the pod. A call without these three is the work of this node alone.
 """
 
 import enum
@@ -27,6 +27,7 @@ class Stage(enum.StrEnum):
     PROGRAM = "program"
     REGISTER = "register"
     POLICY = "policy"
+    SPAN = "span"
     WAITING = "waiting"
     COMMIT = "commit"
 
