@@ -38,6 +38,7 @@ class Reader:
         applied: last acknowledged revision; 0 before the first.
         mode: how it was brought up to date.
         heard_at: when its last message came, seconds.
+        acks_left: how many Acks it may send at once; see `Sender.receive`.
         scope: span of what it holds once it has the outbox.
         span_version: how often its span has changed on this stream.
         is_due: something in its span, or the span, has changed since cursor.
@@ -71,6 +72,7 @@ class Reader:
     applied: int
     mode: Mode
     heard_at: float
+    acks_left: float = 0.0
     scope: Scope = EMPTY
     span_version: int = 0
     is_due: bool = False

@@ -43,6 +43,10 @@ from deltaplane.model.objects import (
     SubjectPolicy,
 )
 
+ACKS_AT_ONCE = 100
+ACKS_PER_SECOND = 50.0
+"""An agent that keeps the interval of `Welcome` sends at most ten a second."""
+
 INTEREST_AT_MOST = 4096
 """Identities that one agent may ask for in advance."""
 
@@ -315,6 +319,7 @@ class Sender:
             applied=hello.applied_revision if resumes else 0,
             mode=mode,
             heard_at=now,
+            acks_left=ACKS_AT_ONCE,
             scope=hello.held if resumes and self.is_scoped else EMPTY,
         )
         self.readers[hello.node] = self._by_index[node_index] = reader
@@ -383,22 +388,16 @@ class Sender:
         """Takes a message of an admitted agent.
 
         Raises:
-            StreamBroken: a second Hello, an acknowledgement of what was never sent, too large an
-                Interest.
+            StreamBroken: a second Hello, an acknowledgement of what was never sent, too many of
+                them, too large an Interest.
         """
-        reader.heard_at = now
+        silent, reader.heard_at = now - reader.heard_at, now
+        reader.acks_left = min(ACKS_AT_ONCE, reader.acks_left + silent * ACKS_PER_SECOND)
         match message:
             case Hello():
                 raise StreamBroken("a second Hello")
             case Ack():
-                if message.applied_revision > reader.barrier_revision:
-                    raise StreamBroken(
-                        f"revision {message.applied_revision} acknowledged, "
-                        f"{reader.barrier_revision} sent"
-                    )
-                reader.applied = max(reader.applied, message.applied_revision)
-                reader.credit += message.added_credit_bytes
-                reader.worst_apply_us = message.worst_apply_us
+                self._acknowledged(reader, message)
             case Nack(reason=""):
                 reader.refused.pop((message.kind, message.key), None)
             case Nack():
@@ -407,6 +406,18 @@ class Sender:
                 self._writer.compare(reader, message)
             case Interest():
                 self._interest(reader, message)
+
+    def _acknowledged(self, reader: Reader, message: Ack) -> None:
+        if message.applied_revision > reader.barrier_revision:
+            raise StreamBroken(
+                f"revision {message.applied_revision} acknowledged, {reader.barrier_revision} sent"
+            )
+        reader.acks_left -= 1
+        if reader.acks_left < 0:
+            raise StreamBroken(f"more than {ACKS_AT_ONCE} acknowledgements at once")
+        reader.applied = max(reader.applied, message.applied_revision)
+        reader.credit += message.added_credit_bytes
+        reader.worst_apply_us = message.worst_apply_us
 
     def _interest(self, reader: Reader, message: Interest) -> None:
         if len(message.identities) > INTEREST_AT_MOST:

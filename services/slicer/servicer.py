@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from deltaplane.delta.messages import Hello
+from deltaplane.delta.messages import Hello, StreamBroken
 from deltaplane.delta.reader import Reader
 from deltaplane.delta.wire import decode_request
 from deltaplane.errors import DeltaplaneError, Invalid, Refused
@@ -31,6 +31,7 @@ from services.slicer.receipts import (
     newest,
     receipt,
 )
+from services.slicer.refusals import Refusals
 from services.slicer.repository import Repository
 from services.slicer.tracing import Stages
 from services.slicer.wire import (
@@ -87,6 +88,7 @@ class SlicerServicer:
         self._peers = peers
         self._clock = clock
         self._server_id = server_id
+        self._refusals = Refusals()
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """Registers the methods; Stream without (de)serialisers."""
@@ -132,8 +134,16 @@ class SlicerServicer:
             failure = group.exceptions[0]
         finally:
             self._fanout.leave(session)
+            metrics.REPAIRED.inc(session.reader.replaced)
         if failure is not None:
+            if isinstance(failure, StreamBroken | Invalid):
+                self._note_broken(hello.node, failure)
             raise failure
+
+    def _note_broken(self, node: str, reason: BaseException) -> None:
+        metrics.BROKEN.inc()
+        if self._refusals.is_news(node, self._clock.now()):
+            log.get().warning("stream_broken", node=node, reason=str(reason))
 
     async def _hello(self, context: _Context) -> Hello:
         try:
@@ -162,7 +172,8 @@ class SlicerServicer:
                 await wait(changed, left)
         if obstacle is None:
             return
-        if not fanout.draining:
+        metrics.REFUSED.inc()
+        if not fanout.draining and self._refusals.is_news(hello.node, self._clock.now()):
             # The scanned revision tells a watch that lags from a node that is not there.
             log.get().warning(
                 "agent_refused", node=hello.node, reason=str(obstacle), scanned=fanout.scanned

@@ -10,6 +10,7 @@ from deltaplane.delta.messages import (
     Drain,
     Frame,
     Hello,
+    Interest,
     Mode,
     Nack,
     ServerMessage,
@@ -20,7 +21,7 @@ from deltaplane.delta.messages import (
     Welcome,
 )
 from deltaplane.delta.reader import Reader
-from deltaplane.delta.sender import Sender, Tick
+from deltaplane.delta.sender import ACKS_AT_ONCE, Sender, Tick
 from deltaplane.delta.wire import ProtobufEncoder, decode_response
 from deltaplane.delta.writer import DIGEST_EVERY, POLL_MESSAGES
 from deltaplane.model.objects import IdentityObject, Kind
@@ -36,7 +37,7 @@ def gone(number: int, revision: int) -> Removal:
     return Removal(kind=Kind.IDENTITY, key=number.to_bytes(4), generation=revision)
 
 
-def make(*changes: Change, limits: Limits | None = None) -> Sender:
+def make(*changes: Change, limits: Limits | None = None, is_scoped: bool = False) -> Sender:
     return Sender(
         lineage=LINEAGE,
         server_id="test",
@@ -44,6 +45,7 @@ def make(*changes: Change, limits: Limits | None = None) -> Sender:
         revision=10,
         objects=changes,
         limits=limits,
+        is_scoped=is_scoped,
     )
 
 
@@ -348,3 +350,29 @@ def test_a_goodbye_goes_first() -> None:
     publish(sender, 11, identity(300, 11))
     sender.say(reader, Drain(deadline_ms=1, retry_after_ms=2))
     assert kinds(drain(sender, reader)) == [Drain, Frame, Barrier]
+
+
+def test_a_flood_of_acks_ends_the_stream() -> None:
+    sender = make()
+    reader = resumed(sender)
+    for number in range(10 * ACKS_AT_ONCE):  # ten a second, as agents may
+        sender.receive(reader, Ack(applied_revision=10, received_revision=10), now=number / 10)
+    ack = Ack(applied_revision=10, received_revision=10)
+    for _ in range(ACKS_AT_ONCE):
+        sender.receive(reader, ack, now=100.0)
+    with pytest.raises(StreamBroken, match="acknowledgements at once"):
+        sender.receive(reader, ack, now=100.0)
+
+
+def test_an_interest_in_what_is_not_there_is_passed_over() -> None:
+    sender = make(identity(300, 5), is_scoped=True)
+    reader = sender.connect(hello(applied=10), node_index=1, now=0.0)
+    drain(sender, reader)
+    sender.receive(reader, Interest(number=1, identities=(300, 999, 0)), now=0.0)
+    frame, barrier = drain(sender, reader)
+    assert isinstance(frame, Frame)
+    assert frame.changes == (identity(300, 5),)
+    assert isinstance(barrier, Barrier)
+    assert (barrier.interest_number, barrier.span_version) == (1, 1)
+    with pytest.raises(StreamBroken, match="4096 may be"):
+        sender.receive(reader, Interest(number=2, identities=(300,) * 4097), now=0.0)
