@@ -8,6 +8,8 @@ what they left behind themselves.
 
 import ctypes
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 from lab import netns
@@ -17,7 +19,33 @@ from nodeagent.dataplane import bpffs
 CLONE_NEWNS = 0x00020000
 MS_REC, MS_PRIVATE = 0x4000, 1 << 18
 
+CLEANER = """
+import contextlib, os, select, signal, sys
+
+with contextlib.suppress(ProcessLookupError):
+    select.select([os.pidfd_open(int(sys.argv[1]))], [], [])
+here = os.readlink("/proc/self/ns/mnt")
+
+def sweep():
+    found = 0
+    for entry in os.listdir("/proc"):
+        if entry.isdecimal() and int(entry) != os.getpid():
+            try:
+                if os.readlink(f"/proc/{entry}/ns/mnt") == here:
+                    os.kill(int(entry), signal.SIGKILL)
+                    found += 1
+            except OSError:
+                pass
+    return found
+
+# Again: what supervises the others may have started one of them meanwhile.
+while sweep():
+    pass
+"""
+"""Waits for the end of a process, then ends what that has left running."""
+
 _LIBC = ctypes.CDLL(None, use_errno=True)
+_cleaners: list[subprocess.Popen[bytes]] = []
 
 
 def leave() -> None:
@@ -35,3 +63,12 @@ def leave() -> None:
     netns.mount("tmpfs", Path("/run"), "tmpfs")
     while bpffs.is_mounted():
         netns.unmount(bpffs.BPFFS)
+    # A run that is interrupted ends its workers before they end their labs, and from outside such
+    # a lab could not be found any more.
+    cleaner = [sys.executable, "-S", "-c", CLEANER, str(os.getpid())]
+    nothing = subprocess.DEVNULL
+    _cleaners.append(
+        subprocess.Popen(
+            cleaner, stdin=nothing, stdout=nothing, stderr=nothing, start_new_session=True
+        )
+    )

@@ -36,6 +36,9 @@ spec: {podSelector: {}, policyTypes: [Ingress]}
 # Counters and clocks of the kernel, not settings.
 VOLATILE = ("nf_conntrack_count", "/random/", "netdev_rss_key")
 
+# Starting a lab may take its READY_SECONDS where the machine has much else to do.
+pytestmark = pytest.mark.timeout(240)
+
 
 @dataclass(frozen=True)
 class Machine:

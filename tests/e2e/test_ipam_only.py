@@ -16,6 +16,9 @@ from lab.cluster import Lab
 PLUGINS = Path("/usr/lib/cni")
 NODE, OTHER = "node-1", "node-2"
 
+# Starting a lab may take its READY_SECONDS where the machine has much else to do.
+pytestmark = pytest.mark.timeout(240)
+
 
 @contextmanager
 def added_by_ptp(lab: Lab, pod: BenchPod, binaries: Path) -> Iterator[list[str]]:

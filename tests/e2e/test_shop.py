@@ -26,6 +26,9 @@ metadata: {name: a, namespace: nowhere}
 spec: {containers: [{name: c, image: i}]}
 """
 
+# Starting a lab may take its READY_SECONDS where the machine has much else to do.
+pytestmark = pytest.mark.timeout(240)
+
 
 @pytest.fixture
 def shop(lab: Lab) -> Lab:

@@ -8,6 +8,9 @@ import pytest
 from lab import Lab, manifests
 from tests.e2e.conftest import SHOP, Command, command_of, empty
 
+# Starting a lab may take its READY_SECONDS where the machine has much else to do.
+pytestmark = pytest.mark.timeout(240)
+
 
 @pytest.fixture(scope="module")
 def standing(running_lab: Lab) -> Iterator[Lab]:
