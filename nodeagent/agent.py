@@ -15,7 +15,7 @@ from pathlib import Path
 
 import grpc.aio
 
-from deltaplane.errors import DeltaplaneError
+from deltaplane.errors import DeltaplaneError, Refused
 from deltaplane.runtime import log, metrics, service
 from deltaplane.runtime.clock import Clock, SystemClock
 from deltaplane.v1 import agent_pb2, agent_pb2_grpc, audit_pb2, audit_pb2_grpc
@@ -136,6 +136,7 @@ class Agent:
             clock=parts.clock,
         )
         self._resumed = asyncio.Event()
+        self._seen_lineage = b""
         self._rebuilding = Rebuilding(
             journal=parts.journal,
             writer=writer,
@@ -251,6 +252,7 @@ class Agent:
         await self._stream.run(self._parts.config.slicers, hello, self._apply)
 
     async def _apply(self, reached: BarrierReached) -> ApplyResult:
+        self._check_lineage(reached.lineage)
         started, started_ns = self._clock.now(), self._clock.wall_ns()
         outcome = await self._applier.barrier(reached)
         self._following.applied(reached.revision, barrier_ns=started_ns)
@@ -261,6 +263,19 @@ class Agent:
         _APPLY_SECONDS.observe(self._clock.now() - started)
         _APPLIED.set(self._applier.applied)
         return outcome
+
+    def _check_lineage(self, lineage: bytes) -> None:
+        """Ends this process where a store was restored under it: the next one starts from there.
+
+        It has to register its node and interfaces again, and to ask which blocks it still owns; all
+        that a start does. The data path goes on meanwhile.
+
+        Raises:
+            Refused: the store has another lineage than the one that this process knows.
+        """
+        if self._seen_lineage not in (b"", lineage):
+            raise Refused("the store has another lineage: a backup was restored; starting again")
+        self._seen_lineage = lineage
 
     def _register(self, server: grpc.aio.Server) -> tuple[str, ...]:
         sources = Sources(

@@ -15,6 +15,7 @@ from deltaplane.cli import (
     policing,
     pooling,
     reporting,
+    restoring,
     tracing,
 )
 from deltaplane.errors import DeltaplaneError, Unavailable
@@ -59,6 +60,7 @@ app.add_typer(noding.app, name="node")
 app.add_typer(policing.app, name="policy")
 app.add_typer(checking.app, name="ipam")
 app.add_typer(pooling.app, name="pool")
+app.add_typer(restoring.app, name="restore")
 app.add_typer(tracing.app, name="trace")
 app.command("status")(reporting.status)
 app.command("demo")(labbing.demo)

@@ -8,6 +8,8 @@ from deltaplane.model.addresses import Prefix, format_address
 
 ROOT = "/deltaplane/v1/"
 LINEAGE = ROOT + "lineage"
+RESTORED = ROOT + "restored"
+"""What the last `deltaplane restore finish` has written; absent before the first."""
 
 STATE = ROOT + "state/"
 NODES = STATE + "nodes/"

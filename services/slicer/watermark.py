@@ -5,6 +5,7 @@ acknowledged, and one that lost its kernel state takes nothing older than its re
 reports may be old, and come from replicas that are gone: they make the watermark late, never wrong.
 """
 
+import re
 import struct
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -16,6 +17,7 @@ _HEAD = struct.Struct(">16sB")
 _GROUP = struct.Struct(">QI")
 _WATERMARK = struct.Struct(">16sQQ")
 _NEVER = float("-inf")
+_SOME_BITS = re.compile(rb"[^\0]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,8 +106,10 @@ def decode_coverage(data: bytes) -> Coverage:
 
 
 def _set_bits(bitmap: bytes) -> Iterator[int]:
-    for position, byte in enumerate(bitmap):
-        for bit in range(8) if byte else ():
+    # After a restore numbers begin at 2^20: a loop over all those zeros takes milliseconds.
+    for found in _SOME_BITS.finditer(bitmap):
+        position, byte = found.start(), bitmap[found.start()]
+        for bit in range(8):
             if byte >> bit & 1:
                 yield 8 * position + bit
 
