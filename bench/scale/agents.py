@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
 from bench.scale.applied import Log
-from bench.scale.decoding import Content, Decoder, Delta, Endpoint, Listed
+from bench.scale.decoding import Content, DeltaDecoder, Endpoint, ListedDecoder
 from bench.scale.http2 import CallBroken
 from deltaplane.store.etcdpb import rpc_pb2
 from deltaplane.v1 import registry_pb2
@@ -75,7 +75,7 @@ class DeltaAgent:
 
     path: str = SLICER
 
-    def __init__(self, name: str, uid: str, decoder: Decoder[Delta], clock: Clock) -> None:
+    def __init__(self, name: str, uid: str, decoder: DeltaDecoder, clock: Clock) -> None:
         self.log = Log()
         self.in_sync_ns = 0
         self.snapshots = self.messages = self.acks = 0
@@ -234,7 +234,7 @@ class ListedAgent:
 
     path: str = BASELINE
 
-    def __init__(self, decoder: Decoder[Listed], clock: Clock) -> None:
+    def __init__(self, decoder: ListedDecoder, clock: Clock) -> None:
         self.log = Log()
         self.in_sync_ns = 0
         self.snapshots = self.messages = self.acks = 0
@@ -274,7 +274,7 @@ class ListedAgent:
 class EndpointAgent(ListedAgent):
     """One object for each endpoint, by name."""
 
-    def __init__(self, decoder: Decoder[Listed], clock: Clock) -> None:
+    def __init__(self, decoder: ListedDecoder, clock: Clock) -> None:
         super().__init__(decoder, clock)
         self._table: dict[bytes, registry_pb2.Endpoint] = {}
 
@@ -300,7 +300,7 @@ class EndpointAgent(ListedAgent):
 class SliceAgent(ListedAgent):
     """Slices by name; what changed in one is found by comparing."""
 
-    def __init__(self, decoder: Decoder[Listed], clock: Clock) -> None:
+    def __init__(self, decoder: ListedDecoder, clock: Clock) -> None:
         super().__init__(decoder, clock)
         self._table: dict[bytes, Mapping[int, Endpoint]] = {}
 

@@ -1,10 +1,11 @@
 """The messages of the three ways of delivery, decoded into what an agent's memory takes. Pure.
 
-What is kept of an endpoint is the decoded message itself. Whoever decodes the very same bytes for
-another agent of the process may take what is here already, if asked to (`shared`): a report has to
-say so, because a real agent has its processor to itself.
+What is kept of an endpoint is the decoded message itself. How much of the decoding agents of one
+process share is the caller's choice (`Level`), and a report has to say it: a real agent shares with
+nobody, but it has a processor to itself as well.
 """
 
+import enum
 from array import array
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -28,9 +29,10 @@ OTHER_KINDS = (
 )
 """Fields of a piece besides endpoints and removals, and what names an object of each."""
 
-SHARED_MESSAGES = 256
-"""Messages that are remembered when decoding is shared."""
+REMEMBERED = 256
+"""Messages for which the outcome is remembered."""
 
+M = TypeVar("M")
 T = TypeVar("T")
 
 
@@ -77,33 +79,59 @@ class Listed:
     resume_at: int
 
 
-class Decoder(Generic[T]):
-    """Decodes messages, each time or, shared, once for each text of bytes."""
+class Level(enum.StrEnum):
+    """How much of decoding every agent does itself.
 
-    def __init__(self, decode: Callable[[bytes], T], *, shared: bool) -> None:
+    FULL: all. PARSED: protobuf's part, in C; going through the decoded objects in Python, which
+    takes ten times as long and says nothing about an agent, is done once for equal bytes. SHARED:
+    equal bytes are decoded once.
+    """
+
+    FULL = "full"
+    PARSED = "parsed"
+    SHARED = "shared"
+
+
+class Decoder(Generic[M, T]):
+    """Decodes the messages of all agents of a process. What it returns nobody changes.
+
+    Attributes:
+        decoded: messages that protobuf decoded; reused: messages that were gone through before.
+    """
+
+    def __init__(
+        self, parse: Callable[[bytes], M], walk: Callable[[M], T], level: Level = Level.FULL
+    ) -> None:
         self.decoded = 0
         self.reused = 0
-        self._decode = decode
-        self._known: OrderedDict[bytes, T] | None = OrderedDict() if shared else None
+        self._parse, self._walk, self._level = parse, walk, level
+        self._known: OrderedDict[bytes, T] = OrderedDict()
 
     def __call__(self, data: bytes) -> T:
-        """The decoded message; nobody changes it."""
-        if self._known is None:
+        """The decoded message."""
+        if self._level is Level.FULL:
             self.decoded += 1
-            return self._decode(data)
-        if (found := self._known.get(data)) is not None:
+            return self._walk(self._parse(data))
+        if self._level is Level.PARSED:
+            self.decoded += 1
+            message = self._parse(data)
+            if (found := self._known.get(data)) is not None:
+                self.reused += 1
+                return found
+        elif (found := self._known.get(data)) is not None:
             self.reused += 1
             return found
-        self.decoded += 1
-        found = self._known[data] = self._decode(data)
-        if len(self._known) > SHARED_MESSAGES:
+        else:
+            self.decoded += 1
+            message = self._parse(data)
+        found = self._known[data] = self._walk(message)
+        if len(self._known) > REMEMBERED:
             self._known.popitem(last=False)
         return found
 
 
-def delta(data: bytes) -> Delta:
-    """Decodes a message of the slicer."""
-    message = pb.StreamResponse.FromString(data)
+def delta(message: pb.StreamResponse) -> Delta:
+    """Goes through a message of the slicer."""
     kind = message.WhichOneof("message")
     match kind:
         case "frame":
@@ -134,14 +162,14 @@ def _content(pieces: Sequence[pb.Piece]) -> Content:
     return content
 
 
-def whole_endpoint(data: bytes) -> Listed:
-    """Decodes a message of mode `endpoint`: every object whole."""
-    return _listed(data, registry_pb2.Endpoint.FromString)
+def whole_endpoint(message: rpc_pb2.WatchResponse) -> Listed:
+    """Goes through a message of mode `endpoint`: every object whole."""
+    return _listed(message, registry_pb2.Endpoint.FromString)
 
 
-def whole_slice(data: bytes) -> Listed:
-    """Decodes a message of mode `slice`: every slice whole."""
-    return _listed(data, _members)
+def whole_slice(message: rpc_pb2.WatchResponse) -> Listed:
+    """Goes through a message of mode `slice`: every slice whole."""
+    return _listed(message, _members)
 
 
 def _members(value: bytes) -> dict[int, Endpoint]:
@@ -149,8 +177,9 @@ def _members(value: bytes) -> dict[int, Endpoint]:
     return {endpoint_key(item.node_index, item.id): item for item in members}
 
 
-def _listed(data: bytes, parse: Callable[[bytes], Endpoint | Mapping[int, Endpoint]]) -> Listed:
-    message = rpc_pb2.WatchResponse.FromString(data)
+def _listed(
+    message: rpc_pb2.WatchResponse, parse: Callable[[bytes], Endpoint | Mapping[int, Endpoint]]
+) -> Listed:
     return Listed(
         [
             (event.kv.key, None if event.type == rpc_pb2.Event.DELETE else parse(event.kv.value))
@@ -161,9 +190,13 @@ def _listed(data: bytes, parse: Callable[[bytes], Endpoint | Mapping[int, Endpoi
     )
 
 
-def decoder_of(mode: str, *, shared: bool) -> Decoder[Delta] | Decoder[Listed]:
+DeltaDecoder = Decoder[pb.StreamResponse, Delta]
+ListedDecoder = Decoder[rpc_pb2.WatchResponse, Listed]
+
+
+def decoder_of(mode: str, level: Level) -> DeltaDecoder | ListedDecoder:
     """What the agents of a process decode with. mode: endpoint, slice or delta."""
     if mode == "delta":
-        return Decoder(delta, shared=shared)
-    decode = whole_slice if mode == "slice" else whole_endpoint
-    return Decoder(decode, shared=shared)
+        return Decoder(pb.StreamResponse.FromString, delta, level)
+    walk = whole_slice if mode == "slice" else whole_endpoint
+    return Decoder(rpc_pb2.WatchResponse.FromString, walk, level)

@@ -79,7 +79,6 @@ async def cold(plane: Plane) -> Result:
         "agents_cpu_ms": round(cpu_of_agents(used.cpu) * 1000, 1),
         "server_rss_bytes": used.rss["server"],
         "server_bytes_per_agent": (used.rss["server"] - before.rss["server"]) // agents,
-        "decoding": "shared" if stats["reused"] else "each agent its own",
     }
 
 

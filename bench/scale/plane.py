@@ -14,6 +14,7 @@ from bench.claiming import binary
 from bench.scale import records
 from bench.scale.applied import Histogram, Measured
 from bench.scale.commands import measured_from_json
+from bench.scale.decoding import Level
 from bench.scale.processes import Agents, Program, agents, program
 from bench.scale.usage import Usage, usage
 from bench.scale.world import World
@@ -54,14 +55,14 @@ class Setup:
     Attributes:
         fleets: processes of raw agents.
         controls: agents on grpc.aio among the nodes.
-        shared: agents of a process decode the same bytes once.
+        level: how much of decoding every agent does itself.
         folder: for etcd's data, logs and exchange.
         fsync: etcd waits for the disk.
     """
 
     fleets: int
     controls: int
-    shared: bool
+    level: Level
     folder: Path
     fsync: bool = True
 
@@ -115,7 +116,7 @@ class Plane:
             "mode": self.mode.name,
             "host": host,
             "port": int(port),
-            "shared": self.setup.shared,
+            "level": self.setup.level.value,
         }
         began = time.monotonic_ns()
         first = self.connected + 1

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Sequence
 from itertools import count
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from bench.scale.agents import CREDIT_BYTES, Agent, DeltaAgent, EndpointAgent, S
 from bench.scale.applied import change_key, measure
 from bench.scale.baselines import Endpoints, Slices, message
 from bench.scale.commands import content_of, differences
-from bench.scale.decoding import Decoder, delta, whole_endpoint, whole_slice
+from bench.scale.decoding import Level, decoder_of
 from bench.scale.http2 import CallBroken
 from bench.scale.world import Shape, World
 from deltaplane.delta.sender import Reader, Sender, Tick
@@ -34,6 +35,10 @@ class Clock:
     def __call__(self) -> int:
         self.now += 1
         return self.now
+
+
+def decoder(mode: str, level: Level = Level.FULL) -> Any:
+    return decoder_of(mode, level)
 
 
 def truth_of(stored: Stored) -> dict[int, tuple[int, str, str]]:
@@ -105,7 +110,7 @@ class Plane:
 
 
 def delta_agent() -> DeltaAgent:
-    return DeltaAgent("node-1", "uid-node-1", Decoder(delta, shared=False), Clock())
+    return DeltaAgent("node-1", "uid-node-1", decoder("delta"), Clock())
 
 
 def test_an_agent_follows_the_real_sender() -> None:
@@ -181,15 +186,15 @@ def test_a_gap_between_frames_is_seen() -> None:
     assert differences(agent.endpoints(), truth_of(plane.stored), None) == []
 
 
-def test_shared_decoding_gives_every_agent_the_same() -> None:
-    plane = Plane()
-    decoder = Decoder(delta, shared=True)
-    agents = [DeltaAgent("node-1", "uid-node-1", decoder, Clock()) for _ in range(2)]
+@pytest.mark.parametrize("level", list(Level))
+def test_what_agents_share_changes_nothing(level: Level) -> None:
+    plane, shared = Plane(), decoder("delta", level)
+    agents = [DeltaAgent("node-1", "uid-node-1", shared, Clock()) for _ in range(2)]
     readers = []
     for agent in agents:
         readers.append(plane.connect(agent))
         plane.exchange(agent, readers[-1])
-    assert decoder.reused > 0
+    assert bool(shared.reused) == (level is not Level.FULL)
     plane.write(20)
     for agent, reader in zip(agents, readers, strict=True):
         plane.exchange(agent, reader)
@@ -203,9 +208,9 @@ def test_a_baseline_agent_ends_with_what_the_store_has(mode: str) -> None:
     feed: Endpoints | Slices = Slices() if mode == "slice" else Endpoints()
     feed.load(endpoints)
     agent: EndpointAgent | SliceAgent = (
-        SliceAgent(Decoder(whole_slice, shared=False), Clock())
+        SliceAgent(decoder("slice"), Clock())
         if mode == "slice"
-        else EndpointAgent(Decoder(whole_endpoint, shared=False), Clock())
+        else EndpointAgent(decoder("endpoint"), Clock())
     )
     agent.hello()
     agent.receive(message(feed.objects(), 0))
@@ -240,7 +245,7 @@ def test_slices_are_full_before_a_new_one_begins_and_wait_half_a_second() -> Non
 def test_an_empty_slice_goes() -> None:
     plane, slices = Plane(), Slices()
     slices.load([item for item in plane.stored.items if item.key.startswith(keys.ENDPOINTS)])
-    agent = SliceAgent(Decoder(whole_slice, shared=False), Clock())
+    agent = SliceAgent(decoder("slice"), Clock())
     agent.receive(message(slices.objects(), 0, complete=True))
     pods = list(plane.world.pods.values())
     random.Random(0).shuffle(pods)
