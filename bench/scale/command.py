@@ -13,8 +13,9 @@ from rich.console import Console
 
 from bench.scale import plots
 from bench.scale.decoding import Level
+from bench.scale.plane import has_span
 from bench.scale.report import tables
-from bench.scale.runs import Load, Options, has_span, modes_of, run, wrong
+from bench.scale.runs import Load, Options, modes_of, run, wrong
 
 EPILOG = """Examples:
 

@@ -15,7 +15,6 @@ from bench.scale import loads, phases
 from bench.scale.decoding import Level
 from bench.scale.kubernetes import sizes
 from bench.scale.plane import Mode, Plane, Setup, plane
-from bench.scale.processes import understands
 from bench.scale.world import Shape, World
 
 SHARES_OF_SATURATION = (0.25, 0.5, 1.0, 2.0)
@@ -24,7 +23,6 @@ SHARES_OF_SATURATION = (0.25, 0.5, 1.0, 2.0)
 REGISTERED_AT_ONCE = (2_000, 20_000)
 MEMORY_AGENTS = 200
 MEMORY_PODS_PER_NODE = (20, 100)
-SLICER = "services.slicer"
 
 
 class Load(enum.StrEnum):
@@ -110,11 +108,6 @@ def modes_of(names: Sequence[str], spans: Sequence[str]) -> tuple[Mode, ...]:
         else:
             found.append(Mode(name))
     return tuple(found)
-
-
-def has_span() -> bool:
-    """Whether the slicer can send an agent only what it needs."""
-    return understands(SLICER, "--span")
 
 
 def run(options: Options, progress: Progress) -> Result:
