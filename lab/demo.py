@@ -13,6 +13,7 @@ from rich.console import Console
 
 from deltaplane import manifest
 from deltaplane.cli import output
+from deltaplane.cli.enforcement import Subject
 from deltaplane.cli.output import table_of
 from deltaplane.cli.progress import show_enforcement
 from deltaplane.errors import DeltaplaneError
@@ -198,7 +199,7 @@ def _enforce(
     applied = lab.apply(policies)
     receipt = show_enforcement(
         lab.client,
-        applied.revision,
+        Subject(revision=applied.revision),
         started=applied.started,
         seconds=ENFORCE_SECONDS,
         console=out,

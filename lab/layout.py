@@ -12,6 +12,8 @@ from pathlib import Path
 
 ROOT = Path("/run/deltaplane")
 BPFFS = Path("/sys/fs/bpf")
+PINS = BPFFS / "deltaplane"
+"""Pins of all labs, each in its own folder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +89,7 @@ class Layout:
     @property
     def pins(self) -> Path:
         """Pins of all nodes."""
-        return BPFFS / "deltaplane" / self.lab
+        return PINS / self.lab
 
     def log(self, process: str) -> Path:
         """Log of one process."""

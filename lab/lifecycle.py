@@ -10,13 +10,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from deltaplane.errors import Conflict, Internal, NotFound
-from lab import netns, processes, supervision
-from lab.layout import BPFFS, ROOT, Layout
+from lab import netns, pods, processes, supervision
+from lab.layout import BPFFS, PINS, ROOT, Layout
 from lab.pods import read_json
 from lab.processes import ProcessId
 from lab.topology import NAMESPACE_SYSCTLS, Topology, check_name, plan
@@ -54,7 +55,60 @@ def topology_of(layout: Layout) -> Topology:
         known = ", ".join(labs())
         there = f"there are: {known}" if known else "start one with `deltaplane lab up`"
         raise NotFound(f"there is no lab {layout.lab!r}; {there}")
-    return plan(record["name"], record["nodes"], routing=record["routing"], mtu=record["mtu"])
+    name, nodes = record.pop("name"), record.pop("nodes")
+    return plan(name, nodes, **record)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overview:
+    """One lab of this machine, for people.
+
+    Attributes:
+        lab: its name.
+        nodes: how many.
+        pods: how many.
+        routing: one of `topology.ROUTINGS`.
+        state: "serves", "N of M processes serve", "starting", or "dead": its supervisor is.
+    """
+
+    lab: str
+    nodes: int
+    pods: int
+    routing: str
+    state: str
+
+
+def overview() -> tuple[Overview, ...]:
+    """All labs of this machine, ordered by name."""
+    found = []
+    for name in labs():
+        layout = Layout(lab=name)
+        try:
+            network = topology_of(layout)
+        except NotFound:
+            continue  # ended meanwhile
+        found.append(
+            Overview(
+                lab=name,
+                nodes=len(network.nodes),
+                pods=len(pods.load(layout.pods)),
+                routing=network.routing,
+                state=_state(layout),
+            )
+        )
+    return tuple(found)
+
+
+def _state(layout: Layout) -> str:
+    state = supervision.read(layout)
+    if state is None:
+        return "starting"
+    if not processes.is_alive(state.supervisor):
+        return "dead"
+    if state.ready:
+        return "serves"
+    total = len(state.processes)
+    return f"{total - len(state.waiting_for)} of {total} processes serve"
 
 
 def is_running(layout: Layout) -> bool:
@@ -95,7 +149,6 @@ def claim(layout: Layout) -> None:
     Raises:
         Conflict: somebody has it.
     """
-    ROOT.mkdir(parents=True, exist_ok=True)
     foreign = own_namespaces(layout.lab)
     if foreign and not layout.folder.exists():
         raise Conflict(
@@ -103,7 +156,10 @@ def claim(layout: Layout) -> None:
             "another --name, or remove them with ip netns delete"
         )
     try:
-        layout.folder.mkdir()
+        # Else the last of the other labs could take the root away in between.
+        with _machine_lock():
+            ROOT.mkdir(parents=True, exist_ok=True)
+            layout.folder.mkdir()
     except FileExistsError:
         name = layout.lab
         if is_running(layout):
@@ -127,6 +183,7 @@ def lay_out(layout: Layout, network: Topology) -> None:
         "nodes": len(network.nodes),
         "routing": network.routing,
         "mtu": network.mtu,
+        "trace_ratio": network.trace_ratio,
     }
     layout.record.write_bytes(msgspec.json.encode(record))
 
@@ -230,8 +287,6 @@ def down(name: str, progress: Progress = quiet) -> None:
         netns.delete(namespace)
     if layout.pins.exists():
         shutil.rmtree(layout.pins)
-        with contextlib.suppress(OSError):
-            layout.pins.parent.rmdir()
     shutil.rmtree(layout.folder, ignore_errors=True)
     unmount_bpffs()
 
@@ -310,6 +365,9 @@ def unmount_bpffs() -> None:
     with _machine_lock():
         if labs() or not ROOT.exists():
             return
+        # Only now: an agent of another lab may be making its folder in there.
+        with contextlib.suppress(OSError):
+            PINS.rmdir()
         marker = ROOT / BPFFS_MARKER
         if marker.exists():
             # The kernel's own maps.debug and progs.debug are in every bpffs.

@@ -14,6 +14,9 @@ TRY_SECONDS = 0.3
 """A dropped packet shows as silence. An answer takes well below a millisecond on an idle machine.
 """
 
+LONGEST_TRY_SECONDS = 8 * TRY_SECONDS
+"""On a machine that is busy an answer may take longer than a try, now here, now there."""
+
 TRIES = 2
 PAUSE_SECONDS = 0.05
 DEADLINE_SECONDS = 20.0
@@ -31,7 +34,8 @@ def probe(
     Args:
         layout: the lab's files.
         pods: its pods.
-        try_seconds: seconds after which a try counts as dropped.
+        try_seconds: seconds after which a try counts as dropped, at first; twice that after each
+            round that differs from the one before.
         deadline: seconds after which no further round begins.
 
     Raises:
@@ -54,6 +58,8 @@ def probe(
                 stable=now == before,
                 wrong=wrong(outcomes),
             )
+        if before is not None:
+            try_seconds = min(2 * try_seconds, LONGEST_TRY_SECONDS)
         before = now
         time.sleep(PAUSE_SECONDS)
 

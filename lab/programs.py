@@ -18,6 +18,9 @@ POOLS = (
 """(name, prefix, block length) of the pools that `lab up` makes."""
 
 
+SERVICES = ("ipam", "endpoints", "slicer")
+
+
 class Stage(enum.IntEnum):
     """When a program starts. Agents need the pools, which need ipam, which needs etcd."""
 
@@ -66,19 +69,20 @@ def programs(
             folder=etcd_folder,
         )
     ]
-    result += [_service(name, layout, python) for name in ("ipam", "endpoints", "slicer")]
+    result += [_service(name, plan, layout, python) for name in SERVICES]
     for node in plan.nodes:
         result += [_agent(node, plan, layout, python), _podhost(node, layout, python)]
     return tuple(result)
 
 
-def _service(name: str, layout: Layout, python: str) -> Program:
+def _service(name: str, plan: Topology, layout: Layout, python: str) -> Program:
     argv = [
         *(python, "-m", f"services.{name}"),
         *("--listen", f"{CONTROL_IPV4}:{PORTS[name]}"),
         *("--listen", f"unix:{layout.service_socket(name)}"),
         *("--admin", f"unix:{layout.admin_socket(name)}"),
         *("--etcd", f"127.0.0.1:{PORTS['etcd']}"),
+        *("--trace-ratio", str(plan.trace_ratio)),
     ]
     if name == "slicer":
         argv += ["--advertise", f"{CONTROL_IPV4}:{PORTS[name]}"]
@@ -109,6 +113,7 @@ def _agent(node: Node, plan: Topology, layout: Layout, python: str) -> Program:
         "pin-dir": files.pins,
         "uplink": "uplink",
         "routing": plan.routing,
+        "trace-ratio": str(plan.trace_ratio),
         "node-ipv4": node.uplink_ipv4,
         "node-ipv6": node.uplink_ipv6,
         "netns": f"/run/netns/{node.namespace}",

@@ -95,12 +95,14 @@ class Topology:
         nodes: ordered by number, from 1.
         routing: one of ROUTINGS.
         mtu: of the uplinks and what joins them, bytes.
+        trace_ratio: part of the ADDs that is traced, 0..1.
     """
 
     lab: str
     nodes: tuple[Node, ...]
     routing: str = "native"
     mtu: int = DEFAULT_MTU
+    trace_ratio: float = 1.0
 
     @property
     def control(self) -> str:
@@ -185,7 +187,14 @@ def check_name(lab: str) -> str:
     return lab
 
 
-def plan(lab: str, nodes: int, *, routing: str = "native", mtu: int = DEFAULT_MTU) -> Topology:
+def plan(
+    lab: str,
+    nodes: int,
+    *,
+    routing: str = "native",
+    mtu: int = DEFAULT_MTU,
+    trace_ratio: float = 1.0,
+) -> Topology:
     """Computes the network of a lab.
 
     Raises:
@@ -196,6 +205,8 @@ def plan(lab: str, nodes: int, *, routing: str = "native", mtu: int = DEFAULT_MT
         raise Invalid("routing", f"{routing!r} is none of {', '.join(ROUTINGS)}")
     if not MTU_RANGE[0] <= mtu <= MTU_RANGE[1]:
         raise Invalid("mtu", f"{mtu} is outside {MTU_RANGE[0]}..{MTU_RANGE[1]}")
+    if not 0.0 <= trace_ratio <= 1.0:
+        raise Invalid("trace_ratio", f"{trace_ratio} is outside 0..1")
     if not 1 <= nodes <= MAX_NODES:
         raise Invalid("nodes", f"{nodes} is outside 1..{MAX_NODES}")
     return Topology(
@@ -206,6 +217,7 @@ def plan(lab: str, nodes: int, *, routing: str = "native", mtu: int = DEFAULT_MT
         ),
         routing=routing,
         mtu=mtu,
+        trace_ratio=trace_ratio,
     )
 
 

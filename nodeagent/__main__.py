@@ -23,6 +23,7 @@ from nodeagent.nftables.kernel import KernelMasquerade
 from nodeagent.nftables.library import LIBRARY, PACKAGE, is_installed
 from nodeagent.nftables.ruleset import Rules
 from nodeagent.pods import KernelPodLinks
+from nodeagent.spanning import SpanWait
 
 PREFLIGHT_EXIT_CODE = 2
 
@@ -64,6 +65,7 @@ async def _run(config: AgentConfig) -> None:
         ),
     )
     control = GrpcControlPlane(config.registry, config.ipam)
+    span_wait = SpanWait(config.slicers) if config.add_waits_for == "span" else None
     try:
         parts = Parts(
             config=config,
@@ -78,10 +80,13 @@ async def _run(config: AgentConfig) -> None:
             tunnel=tunnel,
             masquerade=_masquerade(config),
             table=AddressTable(),
+            span_wait=span_wait,
         )
         await Agent(parts).run()
     finally:
         await control.close()
+        if span_wait is not None:
+            await span_wait.close()
         dataplane.close()
         journal.close()
 

@@ -37,10 +37,15 @@ from nodeagent.netlink.tunnel import Tunnel
 from nodeagent.plugin import Plugin
 from nodeagent.pods import PodLinks
 from nodeagent.rebuilding import Rebuilding
+from nodeagent.releases import Releases
 from nodeagent.reporting import AddressSources, NodeAddressesServicer
+from nodeagent.resuming import Resuming
 from nodeagent.servicer import AgentServicer, Sources
+from nodeagent.spanning import SpanWait
 from nodeagent.stream import ApplyResult, BarrierReached, Floor, HelloState, SlicerStream
+from nodeagent.tracing import Following
 from nodeagent.worker import Worker
+from nodeagent.workplace import Workplace
 
 REGISTER_RETRY_SECONDS = (0.2, 5.0)
 """First and longest pause between attempts to register the node."""
@@ -80,6 +85,7 @@ class Parts:
     tunnel: Tunnel | None = None
     masquerade: Masquerade | None = None
     table: AddressTable | None = None
+    span_wait: SpanWait | None = None
     clock: Clock = field(default_factory=SystemClock)
 
 
@@ -98,7 +104,8 @@ class Agent:
             tunnel=parts.tunnel.own if parts.tunnel else None,
             masquerade=parts.masquerade,
         )
-        self._stream = SlicerStream(clock=parts.clock)
+        self._following = Following(parts.clock.wall_ns)
+        self._stream = SlicerStream(clock=parts.clock, following=self._following)
         self._blocks = Blocks(
             parts.journal,
             writer,
@@ -108,7 +115,7 @@ class Agent:
             lineage=self._lineage,
             clock=parts.clock,
         )
-        self._interfaces = Interfaces(
+        place = Workplace(
             journal=parts.journal,
             writer=writer,
             links=parts.links,
@@ -120,6 +127,8 @@ class Agent:
             lineage=self._lineage,
             clock=parts.clock,
         )
+        self._releases = Releases(place)
+        self._resuming = Resuming(place, self._releases)
         self._knowledge = Knowledge(
             parts.journal,
             writer,
@@ -135,9 +144,10 @@ class Agent:
             node=parts.node,
             clock=parts.clock,
         )
-        self._spool = Spool(parts.config.spool, self._interfaces.retire)
+        self._spool = Spool(parts.config.spool, self._releases.retire)
         self._plugin = Plugin(
-            interfaces=self._interfaces,
+            interfaces=Interfaces(place, self._releases, parts.span_wait),
+            releases=self._releases,
             journal=parts.journal,
             blocks=self._blocks,
             applier=self._applier,
@@ -163,7 +173,7 @@ class Agent:
             serving_cni = group.create_task(cni.run(listening))
             await listening.wait()
             background.append(group.create_task(self._connect(applied)))
-            background.append(group.create_task(self._interfaces.run_releases()))
+            background.append(group.create_task(self._releases.run()))
             background.append(group.create_task(self._replay()))
             await service.serve(
                 self._parts.config, name="agent", register=self._register, ready=self._is_ready
@@ -176,7 +186,7 @@ class Agent:
     async def _resume(self) -> None:
         """Takes over what was there before this process."""
         await self._spool.replay()
-        await self._interfaces.resume()
+        await self._resuming.resume()
         self._resumed.set()
 
     async def _replay(self) -> None:
@@ -193,17 +203,17 @@ class Agent:
             await self._resume()
         self._applier.tracker.node_index = found.index
         await self._worker.call(self._parts.dataplane.set_node_index, found.index)
-        await self._interfaces.remove_strangers()
+        await self._resuming.remove_strangers()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._agree(found.index))
-            group.create_task(self._interfaces.register_again())
+            group.create_task(self._resuming.register_again())
             group.create_task(self._follow(applied, found.revision))
 
     async def _agree(self, index: int) -> None:
         """Makes the journal agree with what ipam says, then follows the demand for blocks."""
         for step in (self._blocks.learn_pools, partial(self._blocks.reconcile, index)):
             await _until_answered(step)
-        await self._interfaces.close_strays()
+        await self._resuming.close_strays()
         await self._blocks.run()
 
     def _lineage(self) -> bytes:
@@ -241,8 +251,9 @@ class Agent:
         await self._stream.run(self._parts.config.slicers, hello, self._apply)
 
     async def _apply(self, reached: BarrierReached) -> ApplyResult:
-        started = self._clock.now()
+        started, started_ns = self._clock.now(), self._clock.wall_ns()
         outcome = await self._applier.barrier(reached)
+        self._following.applied(reached.revision, barrier_ns=started_ns)
         # Before the barrier is acknowledged: whoever drains a pool waits for that.
         if await self._knowledge.take(reached, own_index=self._applier.tracker.node_index):
             self._blocks.changed()
@@ -282,7 +293,7 @@ class Agent:
         mender = Mender(
             node=self._parts.node,
             journal=self._parts.journal,
-            interfaces=self._interfaces,
+            resuming=self._resuming,
             blocks=self._blocks,
             applier=self._applier,
             links=self._parts.links,

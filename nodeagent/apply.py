@@ -282,10 +282,10 @@ class Applier:
         objects = {(Kind.NODE, index.to_bytes(4)) for index in keys.next_hops}
         objects |= {(Kind.SUBJECT_POLICY, identity.to_bytes(4)) for identity in keys.subjects}
         found = [
-            *(self.tracker.object_of(address) for address in keys.mappings),
-            *(self.tracker.block_key(prefix) for prefix in keys.routes),
-            *(self.tracker.range_key(key) for key in keys.ranges),
-            *(self.tracker.member_key(member) for member in keys.members),
+            *(self.tracker.origins.object_of(address) for address in keys.mappings),
+            *(self.tracker.origins.block_key(prefix) for prefix in keys.routes),
+            *(self.tracker.origins.range_key(key) for key in keys.ranges),
+            *(self.tracker.origins.member_key(member) for member in keys.members),
         ]
         objects |= {key for key in found if key is not None}
         return {

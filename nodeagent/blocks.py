@@ -7,7 +7,8 @@ forgotten after, so that a restart goes on with it.
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 
 from deltaplane.errors import Conflict, DeltaplaneError, Exhausted, Invalid, Refused
 from deltaplane.model.addresses import Prefix, format_address
@@ -16,7 +17,13 @@ from deltaplane.runtime.clock import Clock
 from nodeagent.addressing import Block
 from nodeagent.choosing import is_available, is_coming, shortage
 from nodeagent.cni.netconf import Attachment
-from nodeagent.control import ClaimedBlock, ControlPlane, NodeFacts
+from nodeagent.control import (
+    CLAIMS_AT_ONCE,
+    BlockWish,
+    ClaimedBlock,
+    ControlPlane,
+    NodeFacts,
+)
 from nodeagent.demand import demand
 from nodeagent.entries import Ledger
 from nodeagent.journal import Journal
@@ -36,6 +43,25 @@ def request_id(pool: str, ordinal: int) -> str:
     return f"{hashlib.blake2b(pool.encode(), digest_size=8).hexdigest()}-{ordinal}"
 
 
+def claim_numbers(first: int, pools: Iterable[str]) -> list[int]:
+    """What to call the claims of one request: of each pool the next ones.
+
+    Counted for each pool, so that what the others want does not change it: a request whose answer
+    got lost finds its blocks even if the next one asks for less. An ordinal of the journal is never
+    below the number of the claim, so no number comes again.
+
+    Args:
+        first: the ordinal that the journal gives next.
+        pools: once for each claim.
+    """
+    seen: Counter[str] = Counter()
+    numbers = []
+    for pool in pools:
+        numbers.append(first + seen[pool])
+        seen[pool] += 1
+    return numbers
+
+
 def ordinal_of(request: str) -> int:
     """The ordinal in a request id of ours; 0: it is not one."""
     _, dash, text = request.rpartition("-")
@@ -46,6 +72,38 @@ def fixed_request_id(attachment: Attachment, address: bytes) -> str:
     """Names the claim of an address for an interface, the same for every attempt."""
     seed = f"{attachment}/{format_address(address)}".encode()
     return f"fixed-{hashlib.blake2b(seed, digest_size=16).hexdigest()}"
+
+
+class _Search:
+    """The pools that may still have a block for a request that finds no address."""
+
+    def __init__(self, ledger: Ledger, request: Request) -> None:
+        self.pools: list[str] = []
+        self._reasons = [shortage(ledger, request)]
+        self._found = False
+        if is_coming(ledger, request):
+            return
+        for name in request.pools:
+            pool = ledger.pools.get(name)
+            if pool is None or pool.value.draining:
+                continue
+            if pool.value.is_static and ledger.of_pool(name):
+                continue
+            self.pools.append(name)
+
+    def take(self, refusal: DeltaplaneError | None) -> None:
+        """Notes what came of the claim of the first pool that is left."""
+        if refusal is None:
+            self._found = True
+            self.pools.clear()
+        else:
+            self._reasons.append(str(refusal))
+            del self.pools[0]
+
+    def check(self) -> None:
+        """Raises Exhausted if no pool had one."""
+        if not self._found:
+            raise Exhausted("; ".join(self._reasons))
 
 
 class Blocks:
@@ -173,13 +231,8 @@ class Blocks:
                 await self.learn_pools()
             for block in self._releasing():
                 await self._give_back(block)
-            refusals: list[DeltaplaneError] = []
             wanted = demand(self.ledger, self._chosen, self._clock.wall_ns() / 1e9)
-            for pool in wanted.claims:
-                try:
-                    await self._claim(pool)
-                except (Exhausted, Refused) as error:
-                    refusals.append(error)
+            refusals = [error for error in await self._claim(wanted.claims) if error is not None]
             for ordinal in wanted.releases:
                 # Meanwhile an ADD may have taken an address of it.
                 with contextlib.suppress(Conflict, KeyError):
@@ -192,16 +245,24 @@ class Blocks:
     # --- for an ADD ------------------------------------------------------------------------------
 
     async def claim_for(self, wanted: Iterable[Request]) -> None:
-        """Claims a block for every request that finds no address.
+        """Claims a block for every request that finds no address, all of them at once.
 
         Raises:
-            Exhausted: there is none to claim.
+            Exhausted: there is none to claim for one of them; the others have theirs.
             Unavailable: the ipam service does not answer.
         """
         async with self._claiming:
-            for request in wanted:
-                if request.address is None and not is_available(self.ledger, request):
-                    await self._claim_first(request)
+            searches = [
+                _Search(self.ledger, request)
+                for request in wanted
+                if request.address is None and not is_available(self.ledger, request)
+            ]
+            while open_ := [search for search in searches if search.pools]:
+                outcomes = await self._claim([search.pools[0] for search in open_])
+                for search, refusal in zip(open_, outcomes, strict=True):
+                    search.take(refusal)
+            for search in searches:
+                search.check()
 
     async def claim_address(self, address: bytes, attachment: Attachment) -> None:
         """Claims an address that lies in no block of this node, for one interface.
@@ -264,28 +325,38 @@ class Blocks:
     def _releasing(self) -> list[Block]:
         return [block for block in self.ledger.blocks.values() if block.releasing]
 
-    async def _claim_first(self, request: Request) -> None:
-        """Claims a block of the first pool that has one."""
-        reasons = [shortage(self.ledger, request)]
-        if not is_coming(self.ledger, request):
-            for name in request.pools:
-                pool = self.ledger.pools.get(name)
-                if pool is None or pool.value.draining:
-                    continue
-                if pool.value.is_static and self.ledger.of_pool(name):
-                    continue
-                try:
-                    await self._claim(name)
-                except (Exhausted, Refused) as error:
-                    reasons.append(str(error))
-                else:
-                    return
-        raise Exhausted("; ".join(reasons))
+    async def _claim(self, pools: Sequence[str]) -> list[Exhausted | Refused | None]:
+        """Claims a block for each of the pools, in order; None: the journal has it.
 
-    async def _claim(self, pool: str) -> None:
-        ordinal = self._journal.next_ordinal()
-        found = await self._control.claim_block(pool, self._node, request_id(pool, ordinal))
-        await self._add(ordinal, found)
+        Raises:
+            DeltaplaneError: another refusal; what was granted is in the journal.
+        """
+        refusals: list[Exhausted | Refused | None] = []
+        others: list[DeltaplaneError] = []
+        for start in range(0, len(pools), CLAIMS_AT_ONCE):
+            part = pools[start : start + CLAIMS_AT_ONCE]
+            numbers = claim_numbers(self._journal.next_ordinal(), part)
+            wishes = [
+                BlockWish(pool, request_id(pool, number))
+                for pool, number in zip(part, numbers, strict=True)
+            ]
+            outcomes: Sequence[ClaimedBlock | DeltaplaneError]
+            try:
+                outcomes = await self._control.claim_blocks(wishes, self._node)
+            except Refused as error:  # this node is not registered
+                outcomes = [error] * len(wishes)
+            for number, outcome in zip(numbers, outcomes, strict=True):
+                match outcome:
+                    case ClaimedBlock():
+                        await self._add(max(number, self._journal.next_ordinal()), outcome)
+                        refusals.append(None)
+                    case Exhausted() | Refused():
+                        refusals.append(outcome)
+                    case _:
+                        others.append(outcome)
+        if others:
+            raise others[0]
+        return refusals
 
     async def _add(self, ordinal: int, found: ClaimedBlock) -> None:
         await self._writer.call(

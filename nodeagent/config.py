@@ -114,6 +114,12 @@ class AgentConfig(ProcessConfig):
         default=8472, ge=1, le=65535, description="UDP port of VXLAN, the same on all nodes"
     )
 
+    add_waits_for: Literal["policy", "span"] = Field(
+        default="policy",
+        description="what ADD waits for; policy: the pod's own policies are in force, span: other "
+        "nodes that need to know the pod do so, too (250 ms at most)",
+    )
+
     masquerade: bool = Field(
         default=True,
         description="true: what pods send to the world leaves with this node's address",
@@ -130,6 +136,11 @@ class AgentConfig(ProcessConfig):
         if 0 < self.mtu < 1280 and self.node_ipv6:
             raise ValueError("--mtu: IPv6 needs at least 1280 bytes")
         return self
+
+    @property
+    def instance(self) -> str:
+        """This node, in traces."""
+        return self.node_name
 
     @property
     def addresses(self) -> AddressPair:

@@ -7,9 +7,10 @@ from typing import Protocol, TypeVar
 import grpc.aio
 
 from deltaplane import wire
+from deltaplane.errors import DeltaplaneError, Internal
 from deltaplane.model.addresses import AddressPair, Prefix
 from deltaplane.model.objects import PoolObject
-from deltaplane.runtime import rpc
+from deltaplane.runtime import rpc, tracing
 from deltaplane.v1 import common_pb2, ipam_pb2, ipam_pb2_grpc, registry_pb2, registry_pb2_grpc
 from nodeagent.cni.netconf import Attachment, PodName
 from nodeagent.entries import InterfaceRecord, State
@@ -61,6 +62,18 @@ class ClaimedBlock:
     request_id: str = ""
     usable_after: int = 0
     fixed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BlockWish:
+    """A claim of a block of a pool; the id names it for good."""
+
+    pool: str
+    request_id: str
+
+
+CLAIMS_AT_ONCE = 64
+"""Claims of a request; the service takes no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,12 +133,19 @@ class ControlPlane(Protocol):
         """All pools."""
         ...
 
-    async def claim_block(self, pool: str, node: NodeFacts, request_id: str) -> ClaimedBlock:
-        """A block of a pool; the same one for the same id.
+    async def claim_blocks(
+        self, wishes: Sequence[BlockWish], node: NodeFacts
+    ) -> tuple[ClaimedBlock | DeltaplaneError, ...]:
+        """A block for each wish, in one request; the same one for the same id.
+
+        Instead of a block: Exhausted, the pool has none left; Refused, it is draining; NotFound.
+
+        Args:
+            wishes: 1..CLAIMS_AT_ONCE.
+            node: this one.
 
         Raises:
-            Exhausted: the pool has none left.
-            Refused: it is draining.
+            Refused: the node is not registered.
         """
         ...
 
@@ -196,13 +216,26 @@ class GrpcControlPlane:
             answer.revision,
         )
 
-    async def claim_block(self, pool: str, node: NodeFacts, request_id: str) -> ClaimedBlock:
+    async def claim_blocks(
+        self, wishes: Sequence[BlockWish], node: NodeFacts
+    ) -> tuple[ClaimedBlock | DeltaplaneError, ...]:
         """See ControlPlane."""
-        request = ipam_pb2.ClaimBlockRequest(
-            pool=pool, node=node.name, node_uid=node.uid, request_id=request_id
+        request = ipam_pb2.ClaimBlocksRequest(
+            node=node.name,
+            node_uid=node.uid,
+            claims=(
+                ipam_pb2.BlockClaim(pool=wish.pool, request_id=wish.request_id) for wish in wishes
+            ),
         )
-        answer = await _call(self._ipam.ClaimBlock(request, timeout=rpc.DEADLINE_SECONDS))
-        return _block(answer.block)
+        answer = await _call(self._ipam.ClaimBlocks(request, timeout=rpc.DEADLINE_SECONDS))
+        if len(answer.results) != len(wishes):
+            raise Internal(f"{len(answer.results)} answers to {len(wishes)} claims")
+        return tuple(
+            rpc.error_of(result.error.code, result.error.message)
+            if result.HasField("error")
+            else _block(result.block)
+            for result in answer.results
+        )
 
     async def claim_address(self, address: bytes, node: NodeFacts, request_id: str) -> ClaimedBlock:
         """See ControlPlane."""
@@ -267,7 +300,11 @@ class GrpcControlPlane:
             ),
             node_uid=node.uid,
         )
-        answer = await _call(self._registry.RegisterEndpoint(request, timeout=rpc.DEADLINE_SECONDS))
+        answer = await _call(
+            self._registry.RegisterEndpoint(
+                request, timeout=rpc.DEADLINE_SECONDS, metadata=tracing.metadata()
+            )
+        )
         if answer.HasField("wanted"):
             return Wanted(
                 Wish(

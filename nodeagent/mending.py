@@ -10,11 +10,11 @@ from deltaplane.runtime import log
 from nodeagent.apply import Applier
 from nodeagent.blocks import Blocks
 from nodeagent.control import NodeFacts
-from nodeagent.interfaces import Interfaces
 from nodeagent.journal import Journal
 from nodeagent.netlink.addresses import AddressTable, MarkedLink
 from nodeagent.netlink.links import PodLink
 from nodeagent.pods import PodLinks
+from nodeagent.resuming import Resuming
 from nodeagent.worker import Worker
 
 
@@ -26,7 +26,7 @@ class Mender:
         *,
         node: NodeFacts,
         journal: Journal,
-        interfaces: Interfaces,
+        resuming: Resuming,
         blocks: Blocks,
         applier: Applier,
         links: PodLinks,
@@ -35,7 +35,7 @@ class Mender:
     ) -> None:
         self._node = node
         self._journal = journal
-        self._interfaces = interfaces
+        self._resuming = resuming
         self._blocks = blocks
         self._applier = applier
         self._links = links
@@ -49,7 +49,7 @@ class Mender:
             DeltaplaneError: the registry refuses it, or is away.
             OSError: the kernel refuses the routes.
         """
-        await self._interfaces.mend(number, self._restore)
+        await self._resuming.mend(number, self._restore)
 
     async def _restore(self, link: PodLink) -> None:
         await self._worker.call(self._table.restore, link)
@@ -104,7 +104,7 @@ class Mender:
         if not index:
             raise Unavailable("the node is not registered yet")
         await self._blocks.reconcile(index)
-        await self._interfaces.close_strays()
+        await self._resuming.close_strays()
 
     async def _marked(self) -> tuple[MarkedLink, ...]:
         return await self._worker.call(self._table.links, self._node.uid)

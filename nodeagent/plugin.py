@@ -4,6 +4,7 @@ import os
 import sqlite3
 
 from deltaplane.errors import DeltaplaneError, Exhausted
+from deltaplane.runtime import tracing
 from deltaplane.runtime.clock import Clock
 from nodeagent.apply import Applier
 from nodeagent.blocks import Blocks
@@ -17,6 +18,7 @@ from nodeagent.entries import Kind
 from nodeagent.interfaces import Interfaces
 from nodeagent.journal import Journal, State
 from nodeagent.netlink import namespace
+from nodeagent.releases import Releases
 from nodeagent.stream import SlicerStream
 
 STREAM_GRACE_SECONDS = 5.0
@@ -30,6 +32,7 @@ class Plugin:
         self,
         *,
         interfaces: Interfaces,
+        releases: Releases,
         journal: Journal,
         blocks: Blocks,
         applier: Applier,
@@ -38,6 +41,7 @@ class Plugin:
         clock: Clock,
     ) -> None:
         self._interfaces = interfaces
+        self._releases = releases
         self._journal = journal
         self._blocks = blocks
         self._clock = clock
@@ -52,10 +56,9 @@ class Plugin:
             CniError: the command failed; nothing is left of it.
         """
         match call.command:
-            case "ADD" if call.delegated:
-                return await self._hold(call)
             case "ADD":
-                return await self._add(call, netns)
+                with tracing.root("cni ADD", _facts(call)):
+                    return await (self._hold(call) if call.delegated else self._add(call, netns))
             case "DEL":
                 await self._delete(call.attachment)
             case "GC":
@@ -139,7 +142,7 @@ class Plugin:
     async def _delete(self, attachment: Attachment) -> None:
         self._check_known()
         try:
-            await self._interfaces.delete(attachment)
+            await self._releases.delete(attachment)
         except (DeltaplaneError, OSError, sqlite3.Error) as error:
             raise CniError(Code.TRY_AGAIN, "the interface is not gone yet", str(error)) from error
 
@@ -204,3 +207,8 @@ class Plugin:
         ]
         if empty:
             raise CniError(Code.NOT_AVAILABLE, "no address is free", "; ".join(empty))
+
+
+def _facts(call: Call) -> tracing.Attributes:
+    pod = "" if call.pod is None else f"{call.pod.namespace}/{call.pod.name}"
+    return {"pod": pod, "container": call.attachment.container_id}

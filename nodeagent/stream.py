@@ -35,6 +35,7 @@ from deltaplane.delta.wire import decode_response, encode_request
 from deltaplane.errors import DeltaplaneError, Unavailable
 from deltaplane.runtime import log, rpc
 from deltaplane.runtime.clock import Clock, SystemClock
+from nodeagent.tracing import Following
 
 __all__ = [
     "Apply",
@@ -52,6 +53,9 @@ METHOD = "/deltaplane.v1.Slicer/Stream"
 
 IDLE_BOOKMARKS = 4
 """A stream without a message for so many bookmark periods is dead; a busy server may miss some."""
+
+AUDIT_SECONDS = 1.0
+"""How often a part of the view is hashed anew; ten of them cover it."""
 
 REMIND_SECONDS = 10.0
 """A stream that keeps ending for the same reason says so this often."""
@@ -114,8 +118,10 @@ class SlicerStream:
         clock: Clock | None = None,
         timing: Timing | None = None,
         credit_bytes: int = DEFAULT_CREDIT_BYTES,
+        following: Following | None = None,
     ) -> None:
         self.connected = False
+        self._following = following or Following()
         self.lost_at: float | None = None
         self.last_error = ""
         self._clock = clock or SystemClock()
@@ -155,7 +161,12 @@ class SlicerStream:
         first = random.randrange(len(targets))  # noqa: S311 - spreads agents, keeps no secret
         for target in cycle([*targets[first:], *targets[:first]]):
             session = _Session(
-                receiver, apply, self._clock, self._timing, partial(self._welcomed, target)
+                receiver,
+                apply,
+                self._clock,
+                self._timing,
+                partial(self._welcomed, target),
+                self._following,
             )
             try:
                 await session.run(target)
@@ -168,6 +179,7 @@ class SlicerStream:
                     self.lost_at = self._clock.now()
                 self.connected = False
             await session.apply_last()
+            self._following.lost()
             delay = session.retry_after
             if delay is None:
                 delay = self._back_off()
@@ -213,11 +225,13 @@ class _Session:
     clock: Clock
     timing: Timing
     welcomed: Callable[[Welcome], None]
+    following: Following
     retry_after: float | None = None
     apply_error: Exception | None = None
     _inbox: deque[bytes] = field(default_factory=deque)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _heard_at: float = 0.0
+    _audit_at: float = 0.0
     _end: DeltaplaneError | None = None
 
     async def run(self, target: str) -> None:
@@ -227,6 +241,7 @@ class _Session:
             DeltaplaneError: why it ended.
         """
         self._heard_at = self.clock.now()
+        self._audit_at = self._heard_at + AUDIT_SECONDS
         ended: Exception | None = None
         async with rpc.channel(target) as channel, asyncio.TaskGroup() as tasks:
             call: _Call = channel.stream_stream(METHOD)()
@@ -253,12 +268,18 @@ class _Session:
         was_welcomed = self.receiver.welcome is not None
         for _ in range(min(len(self._inbox), BATCH_MESSAGES)):
             data = self._inbox.popleft()
-            self.receiver.receive(decode_response(data), len(data))
+            message = decode_response(data)
+            self.receiver.receive(message, len(data))
+            self.following.received(message)
         if self.receiver.welcome is not None and not was_welcomed:
             self.welcomed(self.receiver.welcome)
         await self.apply_last()
-        for message in self.receiver.poll(self.clock.now()):
-            await self._send(call, encode_request(message))
+        if (now := self.clock.now()) >= self._audit_at:
+            self._audit_at = now + AUDIT_SECONDS
+            self.receiver.audit()
+        for answer in self.receiver.poll(now):
+            await self._send(call, encode_request(answer))
+            self.following.sent(answer)
         if self.receiver.drain is not None:
             self.retry_after = self.receiver.drain.retry_after_ms / 1000
         elif self._inbox:
@@ -284,7 +305,9 @@ class _Session:
         if (silent := now - self._heard_at) > patience:
             raise Unavailable(f"nothing heard from the slicer for {silent:.1f} s")
         due = self.receiver.ack_due_at()
-        wait_until = min(self._heard_at + patience, due if due is not None else float("inf"))
+        wait_until = min(self._heard_at + patience, self._audit_at)
+        if due is not None:
+            wait_until = min(wait_until, due)
         # Not wait_for: in Python 3.11 it loses a cancellation that comes together with the event.
         # A little later than due, so that the clock agrees.
         with contextlib.suppress(TimeoutError):

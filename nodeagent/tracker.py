@@ -11,10 +11,9 @@ from typing import NamedTuple, TypeVar
 
 from deltaplane.delta.changes import ObjectKey
 from deltaplane.delta.view import View
-from deltaplane.model.addresses import AddressPair, Prefix, from_mapped, to_mapped
+from deltaplane.model.addresses import AddressPair, Prefix, to_mapped
 from deltaplane.model.identity import Reserved
 from deltaplane.model.objects import (
-    BlockObject,
     EndpointObject,
     Kind,
     NodeObject,
@@ -22,7 +21,8 @@ from deltaplane.model.objects import (
 )
 from nodeagent import policy, routes
 from nodeagent.dataplane.port import LocalEndpoint, Mapping, NextHop, Range
-from nodeagent.masquerade import Member, Role
+from nodeagent.masquerade import Member
+from nodeagent.origins import Origins, prefix_of
 from nodeagent.state import Kernel, LocalInterface, Policies, RangeKey, Touched, Wanted
 
 K = TypeVar("K")
@@ -49,12 +49,14 @@ class Tracker:
 
     Attributes:
         node_index: our own number; 0 before the node is registered.
+        origins: the objects that all this stems from, for a refusal.
     """
 
     def __init__(self, tunnel: AddressPair | None = None, *, masquerades: bool = False) -> None:
         self.node_index = 0
         self._tunnel = tunnel
         self._masquerades = masquerades
+        self.origins = Origins()
         self._view = View()
         self._revision = 0
         self._locals: dict[int, LocalInterface] = {}
@@ -63,13 +65,6 @@ class Tracker:
         self._by_link: dict[int, LocalInterface] = {}
         self._locals_at: dict[bytes, set[int]] = {}
         self._ahead: set[int] = set()
-        # Indexes over the view as of the last `advance`.
-        self._holders: dict[bytes, set[ObjectKey]] = {}
-        self._addresses: dict[ObjectKey, tuple[bytes, ...]] = {}
-        self._blocks_of: dict[int, set[Prefix]] = {}
-        self._block_of: dict[ObjectKey, BlockObject] = {}
-        self._block_keys: dict[Prefix, ObjectKey] = {}
-        self._pools: dict[ObjectKey, Prefix] = {}
 
     # --- inputs ----------------------------------------------------------------------------------
 
@@ -82,6 +77,7 @@ class Tracker:
             # Another lineage: what was covered may be ahead again.
             self._ahead = {n for n, local in self._locals.items() if local.revision > revision}
         self._view, self._revision = view, revision
+        self.origins.advance(view)
         touched = Touched()
         for key in changed:
             self._touch(key, touched)
@@ -144,27 +140,6 @@ class Tracker:
         view = self._view
         return Counts(len(view.endpoints), len(view.identities), len(view.subject_policies))
 
-    def object_of(self, address: bytes) -> ObjectKey | None:
-        """The object that a mapping stems from, for a refusal. address: 16 bytes."""
-        return max(self._holders.get(address, ()), key=self._rank, default=None)
-
-    def block_key(self, prefix: Prefix) -> ObjectKey | None:
-        """The object that a route stems from, for a refusal."""
-        return self._block_keys.get(prefix)
-
-    def member_key(self, member: Member) -> ObjectKey | None:
-        """The object that a member of the masquerading stems from."""
-        if member.role is Role.NODE:
-            holders = self._holders.get(to_mapped(member.prefix.address), ())
-            return max((key for key in holders if key[0] is Kind.NODE), default=None)
-        return min(
-            (key for key, held in self._pools.items() if held == member.prefix), default=None
-        )
-
-    def range_key(self, key: RangeKey) -> ObjectKey | None:
-        """The object that a range stems from, for a refusal."""
-        return self._block_keys.get(_prefix(key))
-
     # --- what should be --------------------------------------------------------------------------
 
     def wanted(self, touched: Touched, kernel: Kernel) -> Wanted:
@@ -223,17 +198,10 @@ class Tracker:
     # --- inside ----------------------------------------------------------------------------------
 
     def _touch(self, key: ObjectKey, touched: Touched) -> None:
+        self.origins.touch(key, touched)
         kind, name = key
         match kind:
-            case Kind.NODE:
-                self._touch_node(key, touched)
-            case Kind.BLOCK:
-                self._touch_block(key, touched)
-            case Kind.POOL:
-                self._touch_pool(key, touched)
             case Kind.ENDPOINT:
-                held = self._view.endpoints.get(name)
-                self._touch_addresses(key, held.value.addresses if held else None, touched)
                 local = self._locals.get(int.from_bytes(name[4:]))
                 if local is not None and self._key(local) == name:
                     self._touch_local(local, touched)
@@ -245,60 +213,9 @@ class Tracker:
                     if held_policy and name in _peer_set_keys(held_policy.value):
                         touched.subjects.add(identity)
             case _:
-                # Identities are for people; services have no kernel state yet.
+                # Identities are for people; services have no kernel state yet; for the rest the
+                # origins have answered.
                 pass
-
-    def _touch_node(self, key: ObjectKey, touched: Touched) -> None:
-        index = int.from_bytes(key[1])
-        held = self._view.nodes.get(key[1])
-        before = self._addresses.get(key, ())
-        self._touch_addresses(key, held.value.addresses if held else None, touched)
-        for address in (*before, *self._addresses.get(key, ())):
-            plain = from_mapped(address)
-            touched.members.add(Member(Role.NODE, Prefix(plain, len(plain) * 8)))
-        touched.next_hops.add(index)
-        for prefix in self._blocks_of.get(index, ()):
-            touched.routes.add(prefix)
-
-    def _touch_block(self, key: ObjectKey, touched: Touched) -> None:
-        before = self._block_of.pop(key, None)
-        if before is not None:
-            self._blocks_of[before.node_index].discard(before.prefix)
-            self._block_keys.pop(before.prefix, None)
-        held = self._view.blocks.get(key[1])
-        if held is not None:
-            self._block_of[key] = held.value
-            self._block_keys[held.value.prefix] = key
-            self._blocks_of.setdefault(held.value.node_index, set()).add(held.value.prefix)
-        for block in (before, held.value if held else None):
-            if block is not None:
-                touched.routes.add(block.prefix)
-                touched.ranges.add(block.prefix.mapped)
-
-    def _touch_pool(self, key: ObjectKey, touched: Touched) -> None:
-        before = self._pools.pop(key, None)
-        held = self._view.pools.get(key[1])
-        if held is not None:
-            self._pools[key] = held.value.prefix
-        for prefix in (before, self._pools.get(key)):
-            if prefix is not None:
-                touched.members.add(Member(Role.POOL, prefix))
-
-    def _touch_addresses(
-        self, key: ObjectKey, addresses: AddressPair | None, touched: Touched
-    ) -> None:
-        before = self._addresses.pop(key, ())
-        for address in before:
-            holders = self._holders[address]
-            holders.discard(key)
-            if not holders:
-                del self._holders[address]
-        now = tuple(to_mapped(address) for address in addresses) if addresses else ()
-        if now:
-            self._addresses[key] = now
-        for address in now:
-            self._holders.setdefault(address, set()).add(key)
-        touched.mappings.update(before, now)
 
     def _touch_subject(self, identity: int, touched: Touched) -> None:
         touched.subjects.add(identity)
@@ -339,18 +256,8 @@ class Tracker:
             return in_force.identity
         return 0
 
-    def _rank(self, key: ObjectKey) -> tuple[int, int, bytes]:
-        """For one address a node wins over an endpoint, then the highest incarnation.
-
-        The key decides what is left, two nodes with one address: any order would do, but it must
-        not depend on which was learnt first.
-        """
-        if key[0] is Kind.NODE:
-            return 1, 0, key[1]
-        return 0, self._view.endpoints[key[1]].value.incarnation, key[1]
-
     def _mapping(self, address: bytes) -> Mapping | None:
-        key = self.object_of(address)
+        key = self.origins.object_of(address)
         if key is None:
             return self._own_mapping(address)
         if key[0] is Kind.NODE:
@@ -379,13 +286,9 @@ class Tracker:
         addresses = held.value.addresses
         return NextHop(node_index=index, ipv4=addresses.ipv4, ipv6=addresses.ipv6)
 
-    def _block(self, prefix: Prefix) -> BlockObject | None:
-        key = self._block_keys.get(prefix)
-        return None if key is None else self._block_of[key]
-
     def _range(self, key: RangeKey) -> Range | None:
         address, length = key
-        block = self._block(_prefix(key))
+        block = self.origins.block(prefix_of(key))
         if block is None:
             return None
         return Range(
@@ -396,7 +299,7 @@ class Tracker:
         )
 
     def _route(self, prefix: Prefix) -> routes.Route | None:
-        block = self._block(prefix)
+        block = self.origins.block(prefix)
         if block is None:
             return None
         held = self._view.nodes.get(block.node_index.to_bytes(4))
@@ -405,7 +308,7 @@ class Tracker:
         return routes.route(prefix, owner, own=own, tunnel=self._tunnel)
 
     def _member(self, member: Member) -> Member | None:
-        return member if self._masquerades and self.member_key(member) is not None else None
+        return member if self._masquerades and self.origins.member_key(member) is not None else None
 
     def _policies(self, identity: int) -> Policies | None:
         held = self._view.subject_policies.get(identity.to_bytes(4))
@@ -438,12 +341,6 @@ def _endpoint(local: LocalInterface, identity: int) -> LocalEndpoint:
         pod_mac=local.pod_mac,
         host_mac=local.host_mac,
     )
-
-
-def _prefix(key: RangeKey) -> Prefix:
-    """Undoes Prefix.mapped."""
-    plain = from_mapped(key[0])
-    return Prefix(plain, key[1] - 96 if len(plain) == 4 else key[1])
 
 
 def _peer_set_keys(subject: SubjectPolicy) -> set[bytes]:

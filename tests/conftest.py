@@ -8,17 +8,17 @@ from pathlib import Path
 import pytest
 import structlog
 
+from tests import machine, together
+
 TESTS = Path(__file__).parent
 
 MARKERS = (
     "root: needs CAP_SYS_ADMIN and CAP_NET_ADMIN (network namespaces, BPF); else skipped",
-    "serial: runs alone, after the tests that share the machine (`make test` runs -n 2)",
+    "serial: runs alone, after the tests that run two at a time (`make test` runs -n 2)",
 )
 
 # Every test in these folders of tests/ makes namespaces or loads BPF programs.
 ROOT_FOLDERS = frozenset({"bpf", "netns", "e2e", "chaos"})
-# Namespaces under load on two busy CPUs: two such tests at a time only measure each other.
-SERIAL_FOLDERS = frozenset({"netns", "e2e", "chaos"})
 
 # Bits of the capability mask, from linux/capability.h.
 CAP_NET_ADMIN = 12
@@ -42,6 +42,8 @@ def pytest_configure(config: pytest.Config) -> None:
     # One seed for the run, drawn here so that it can be printed; xdist hands it to its workers.
     if config.option.hypothesis_seed is None:
         config.option.hypothesis_seed = str(random.SystemRandom().randrange(2**32))
+    if hasattr(config, "workerinput") and has_capabilities():
+        machine.leave()
 
 
 @pytest.fixture(autouse=True)
@@ -49,6 +51,10 @@ def _logs_as_they_were() -> Iterator[None]:
     """A process under test sets the level that it logs from; the next test may count its lines."""
     yield
     structlog.reset_defaults()
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    return together.Scheduling(config, log) if config.getvalue("dist") == "loadscope" else None
 
 
 def pytest_report_header(config: pytest.Config) -> str:
@@ -63,8 +69,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         folder = item.path.relative_to(TESTS).parts[0]
         if folder in ROOT_FOLDERS:
             item.add_marker("root")
-        if folder in SERIAL_FOLDERS:
-            item.add_marker("serial")
         if not allowed and item.get_closest_marker("root"):
             item.add_marker(pytest.mark.skip(reason=LEFT_OUT))
 

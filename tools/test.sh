@@ -1,10 +1,14 @@
 #!/usr/bin/env bash
-# The tests: first those that can share the machine, two at a time, then the serial ones.
+# The tests: two at a time, then the serial ones. tests/together.py says which ones go to the same worker.
 # SEED=… repeats what Hypothesis drew. Arguments go to both pytest runs: tools/test.sh tests/unit -k slicing
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
 NO_TESTS=5 # pytest's exit code
+# Tests start hundreds of processes of our own. Where nothing keeps what Python compiles, each of them spends more than
+# a second of CPU on compiling what it imports; and some environments forbid to keep it beside the sources.
+unset PYTHONDONTWRITEBYTECODE
+export PYTHONPYCACHEPREFIX=$PWD/build/pycache
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 failed=0
@@ -22,7 +26,7 @@ count() { grep -E '^(=+ )?[0-9]+ [a-z]+.* in [0-9.]+s' "$log" | grep -oE "[0-9]+
 
 tools/preflight.sh
 
-run_pytest -n 2 --dist worksteal -m "not serial" "$@"
+run_pytest -n 2 --dist loadscope -m "not serial" --durations 10 "$@"
 run_pytest -m serial --durations 5 "$@"
 
 echo "pytest: $(count passed) passed, $(($(count failed) + $(count 'errors?'))) failed, $(count skipped) skipped"

@@ -106,6 +106,26 @@ def agents(options: Options) -> Mapping[str, str]:
     }
 
 
+def admins(options: Options) -> Mapping[str, str]:
+    """The admin addresses of a lab's processes by name; none where services are named instead.
+
+    Raises:
+        Invalid: as `resolve`.
+        NotFound: as `targets`.
+    """
+    from lab import lifecycle, programs
+    from lab.layout import Layout
+
+    choice = resolve(options, os.environ, running_labs())
+    if isinstance(choice, Targets):
+        return {}
+    layout = Layout(lab=choice)
+    found = {name: layout.admin_socket(name) for name in programs.SERVICES}
+    for node in lifecycle.topology_of(layout).nodes:
+        found[programs.agent_name(node.name)] = layout.node(node.name).agent_admin
+    return {name: f"unix:{path}" for name, path in found.items()}
+
+
 def running_labs() -> tuple[str, ...]:
     """Names of the labs whose supervisor is alive."""
     from lab import lifecycle

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from deltaplane import wire
 from deltaplane.cli.client import Client, translated
-from deltaplane.errors import Unavailable
+from deltaplane.errors import Invalid, Unavailable
 from deltaplane.model.policy import NetworkPolicy
 from deltaplane.v1 import receipts_pb2, registry_pb2
 
@@ -15,8 +15,56 @@ POLICIES_PER_CALL = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """What a receipt is about; exactly one is given.
+
+    Attributes:
+        policy: "namespace/name", at its stored generation.
+        endpoint: "namespace/pod", at its stored generation.
+        revision: of the store, everything in it.
+    """
+
+    policy: str = ""
+    endpoint: str = ""
+    revision: int = 0
+
+    @classmethod
+    def read(cls, kind: str, name: str) -> "Subject":
+        """From the words of a command line.
+
+        Raises:
+            Invalid: they name nothing that has receipts.
+        """
+        match kind:
+            case "policy" | "endpoint":
+                namespace, slash, rest = name.partition("/")
+                if not (namespace and slash and rest):
+                    raise Invalid("", f"{name!r}: write the {kind} as NAMESPACE/NAME")
+                return cls(policy=name) if kind == "policy" else cls(endpoint=name)
+            case "revision":
+                if not name.isdecimal() or not 0 < int(name) < 2**63:
+                    raise Invalid("", f"{name!r} is no revision of the store: a number from 1 on")
+                return cls(revision=int(name))
+            case _:
+                raise Invalid("", f"{kind!r} is none of policy, endpoint, revision")
+
+    def __str__(self) -> str:
+        if self.policy:
+            return f"policy {self.policy}"
+        return f"endpoint {self.endpoint}" if self.endpoint else f"revision {self.revision}"
+
+    def request(self, *, wait: bool) -> receipts_pb2.WatchRequest:
+        """Asks for it."""
+        if self.policy:
+            return receipts_pb2.WatchRequest(policy=self.policy, wait=wait)
+        if self.endpoint:
+            return receipts_pb2.WatchRequest(endpoint=self.endpoint, wait=wait)
+        return receipts_pb2.WatchRequest(revision=self.revision, wait=wait)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
-    """On how many nodes a revision is in force.
+    """On how many nodes something is in force.
 
     Attributes:
         revision: what had to be applied.
@@ -24,7 +72,7 @@ class Receipt:
         total: nodes that must.
         missing: "node: reason" of the others.
         complete: all have.
-        milliseconds: since the request to write was sent.
+        milliseconds: since the request to write, or to wait, was sent.
     """
 
     revision: int
@@ -42,21 +90,22 @@ class Receipt:
 
 
 def follow(
-    client: Client, revision: int, *, started: float, wait: bool, seconds: float = WAIT_SECONDS
+    client: Client, subject: Subject, *, started: float, wait: bool, seconds: float = WAIT_SECONDS
 ) -> Iterator[Receipt]:
-    """Receipts of a revision, until it is in force everywhere (wait) or exactly one.
+    """Receipts of something, until it is in force everywhere (wait) or exactly one.
 
     Args:
         client: where the slicer is.
-        revision: store revision.
+        subject: what must be in force.
         started: time.monotonic() from which milliseconds count.
         wait: go on until complete.
         seconds: give up after this long.
 
     Raises:
+        NotFound: there is no such policy or endpoint.
         Unavailable: not complete in time, or the slicer does not answer.
     """
-    request = receipts_pb2.WatchRequest(revision=revision, wait=wait)
+    request = subject.request(wait=wait)
     last: Receipt | None = None
     try:
         with translated("the slicer", client.targets.slicer, client.targets.hint):
@@ -66,7 +115,7 @@ def follow(
     except Unavailable as error:
         if last is None:
             raise
-        raise Unavailable(f"after {seconds:.0f} s: {last}") from error
+        raise Unavailable(f"after {seconds:g} s: {last}") from error
 
 
 def _receipt(answer: receipts_pb2.WatchResponse, started: float) -> Receipt:
@@ -111,19 +160,19 @@ def delete_policies(client: Client, policies: Sequence[NetworkPolicy]) -> int:
 
 def await_enforced(
     client: Client,
-    revision: int,
+    subject: Subject,
     *,
     started: float,
     tell: Callable[[Receipt], None] = lambda _: None,
     seconds: float = WAIT_SECONDS,
 ) -> Receipt:
-    """Waits until a revision is in force on every node; returns the last receipt.
+    """Waits until something is in force on every node; returns the last receipt.
 
     Raises:
         Unavailable: not in time.
     """
     last: Receipt | None = None
-    for receipt in follow(client, revision, started=started, wait=True, seconds=seconds):
+    for receipt in follow(client, subject, started=started, wait=True, seconds=seconds):
         tell(receipt)
         last = receipt
     if last is None or not last.complete:

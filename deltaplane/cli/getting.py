@@ -205,8 +205,34 @@ def policy(
 
 
 @app.command()
-def receipts(context: typer.Context, namespace: Namespace = "", output: Output = "table") -> None:
-    """List on how many nodes each policy is enforced."""
+def receipts(
+    context: typer.Context,
+    kind: Annotated[
+        str, typer.Argument(metavar="[policy|endpoint|revision]", help="Default: all policies.")
+    ] = "",
+    name: Annotated[str, typer.Argument(metavar="[NAMESPACE/NAME|NUMBER]", help="Of what.")] = "",
+    *,
+    namespace: Namespace = "",
+    wait: Annotated[bool, typer.Option("--wait", help="Until every node enforces it.")] = False,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait.", min=0.1)] = 30.0,
+    output: Output = "table",
+) -> None:
+    """List on how many nodes each policy is enforced, or one policy, endpoint or revision.
+
+    Waiting shows progress: a bar on a terminal, a line for each receipt elsewhere, with -o json a
+    line of JSON for each. Exit code 3 when it is not enforced in time.
+
+    Example: deltaplane get receipts policy shop/default-deny --wait
+    """
+    from deltaplane.cli import receipting
+
+    if kind or wait:
+        receipting.one(context, kind, name, output, wait=wait, timeout=timeout)
+    else:
+        _all_receipts(context, namespace, output)
+
+
+def _all_receipts(context: typer.Context, namespace: str, output: str) -> None:
     from deltaplane.cli import output as out
     from deltaplane.cli import rows
     from deltaplane.cli.client import translated

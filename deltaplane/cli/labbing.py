@@ -48,27 +48,79 @@ def up(
     name: Annotated[str, typer.Option(help="Name of the lab.", show_default="lab")] = "",
     routing: Routing = "native",
     mtu: Mtu = 1500,
+    *,
+    trace: Annotated[
+        float, typer.Option(help="Part of the ADDs that is traced.", min=0.0, max=1.0)
+    ] = 1.0,
 ) -> None:
     """Start a lab: etcd, the services, and one agent per node, each node a network namespace.
+
+    Labs of other names may run at the same time; they share nothing but the machine.
 
     Example: deltaplane lab up --nodes 3 --routing vxlan --mtu 9000
     """
     from lab.cluster import Lab, LabConfig
 
     chosen = name or _lab_option(context) or "lab"
-    config = LabConfig(name=chosen, nodes=nodes, routing=routing, mtu=mtu)
+    config = LabConfig(name=chosen, nodes=nodes, routing=routing, mtu=mtu, trace_ratio=trace)
     lab = Lab.up(config, _tell)
-    typer.echo(f"lab {lab.layout.lab} is up: {nodes} nodes; end it with `deltaplane lab down`")
+    typer.echo(
+        f"lab {lab.layout.lab} is up: {nodes} nodes; end it with "
+        f"`deltaplane lab down --name {lab.layout.lab}`"
+    )
 
 
 @app.command()
-def down(context: typer.Context, name: LabName = "") -> None:
-    """End a lab and remove everything that it made."""
+def down(
+    context: typer.Context,
+    name: LabName = "",
+    everything: Annotated[
+        bool, typer.Option("--all", help="All labs of this machine, whoever started them.")
+    ] = False,
+) -> None:
+    """End a lab and remove everything that it made; other labs go on.
+
+    Example: deltaplane lab down --all
+    """
+    from deltaplane.errors import Invalid, NotFound
     from lab import lifecycle
 
-    chosen = _chosen(context, name)
-    lifecycle.down(chosen, _tell)
-    typer.echo(f"lab {chosen} is gone")
+    if everything and (name or _lab_option(context)):
+        raise Invalid("--all", "ends every lab; name one, or say --all")
+    chosen = lifecycle.labs() if everything else (_chosen(context, name),)
+    for lab in chosen:
+        try:
+            lifecycle.down(lab, _tell)
+        except NotFound:
+            if not everything:
+                raise
+            continue  # somebody else has ended it meanwhile
+        typer.echo(f"lab {lab} is gone")
+    if not chosen:
+        typer.echo("there is no lab")
+
+
+@app.command("list")
+def list_(output: Output = "table") -> None:
+    """List the labs of this machine.
+
+    Example: deltaplane lab list -o json
+    """
+    from deltaplane.cli import output as out
+    from lab import lifecycle
+
+    form = out.choose(output)
+    records: list[out.Record] = [
+        {
+            "name": found.lab,
+            "nodes": found.nodes,
+            "pods": found.pods,
+            "routing": found.routing,
+            "state": found.state,
+        }
+        for found in lifecycle.overview()
+    ]
+    out.show(records, form, empty="there is no lab; start one with `deltaplane lab up`")
 
 
 @app.command("apply")

@@ -15,6 +15,7 @@ from deltaplane.cli import (
     policing,
     pooling,
     reporting,
+    tracing,
 )
 from deltaplane.errors import DeltaplaneError, Unavailable
 
@@ -58,6 +59,7 @@ app.add_typer(noding.app, name="node")
 app.add_typer(policing.app, name="policy")
 app.add_typer(checking.app, name="ipam")
 app.add_typer(pooling.app, name="pool")
+app.add_typer(tracing.app, name="trace")
 app.command("status")(reporting.status)
 app.command("demo")(labbing.demo)
 

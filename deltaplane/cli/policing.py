@@ -1,5 +1,6 @@
 """`deltaplane policy`: write policies and see when they are in force."""
 
+import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +12,7 @@ from deltaplane.cli.options import Files
 
 if TYPE_CHECKING:
     from deltaplane.cli.client import Client
+    from deltaplane.cli.output import Format
     from deltaplane.model.policy import NetworkPolicy
 
 app = typer.Typer(
@@ -19,30 +21,44 @@ app = typer.Typer(
 
 Wait = Annotated[bool, typer.Option("--wait", help="Until every node enforces it.")]
 Timeout = Annotated[float, typer.Option(help="Seconds to wait.", min=0.1)]
+Lines = Annotated[
+    str, typer.Option("--output", "-o", help="table, or json: lines of it.", metavar="FORMAT")
+]
 
 
 @app.command("apply")
 def apply_(
-    context: typer.Context, files: Files, wait: Wait = False, timeout: Timeout = 30.0
+    context: typer.Context,
+    files: Files,
+    wait: Wait = False,
+    timeout: Timeout = 30.0,
+    output: Lines = "table",
 ) -> None:
     """Create or replace policies.
+
+    Waiting shows progress: a bar on a terminal, a line for each receipt elsewhere, with -o json a
+    line of JSON for each.
 
     Example: deltaplane policy apply -f policy.yaml --wait
     """
     from deltaplane.cli import enforcement
 
+    form = _lines(output)
     policies = _read(files)
     with connected(context) as client:
         started = time.monotonic()
         revision = enforcement.apply_policies(client, policies)
-        for policy in policies:
-            typer.echo(f"networkpolicy {policy.reference} applied")
-        _finish(client, revision, started, wait=wait, timeout=timeout)
+        _tell(policies, "applied", revision, form)
+        _finish(client, revision, started, form, wait=wait, timeout=timeout)
 
 
 @app.command()
 def delete(
-    context: typer.Context, files: Files, wait: Wait = False, timeout: Timeout = 30.0
+    context: typer.Context,
+    files: Files,
+    wait: Wait = False,
+    timeout: Timeout = 30.0,
+    output: Lines = "table",
 ) -> None:
     """Delete the policies that files name; absent ones are fine.
 
@@ -50,13 +66,13 @@ def delete(
     """
     from deltaplane.cli import enforcement
 
+    form = _lines(output)
     policies = _read(files)
     with connected(context) as client:
         started = time.monotonic()
         revision = enforcement.delete_policies(client, policies)
-        for policy in policies:
-            typer.echo(f"networkpolicy {policy.reference} deleted")
-        _finish(client, revision, started, wait=wait, timeout=timeout)
+        _tell(policies, "deleted", revision, form)
+        _finish(client, revision, started, form, wait=wait, timeout=timeout)
 
 
 def _read(files: list[str]) -> "tuple[NetworkPolicy, ...]":
@@ -73,10 +89,50 @@ def _read(files: list[str]) -> "tuple[NetworkPolicy, ...]":
     return known.policies
 
 
-def _finish(client: "Client", revision: int, started: float, *, wait: bool, timeout: float) -> None:
-    from deltaplane.cli.progress import show_enforcement
+def _lines(output: str) -> "Format":
+    """The form of what is told line by line.
 
-    if wait:
-        typer.echo(str(show_enforcement(client, revision, started=started, seconds=timeout)))
+    Raises:
+        Invalid: it cannot be told so.
+    """
+    from deltaplane.cli import output as out
+    from deltaplane.errors import Invalid
+
+    form = out.choose(output)
+    if form is out.Format.YAML:
+        raise Invalid("-o", "what comes bit by bit is a table or json")
+    return form
+
+
+def _tell(policies: "tuple[NetworkPolicy, ...]", verb: str, revision: int, form: "Format") -> None:
+    from deltaplane.cli import output as out
+
+    if form is out.Format.JSON:
+        names = [policy.reference for policy in policies]
+        typer.echo(json.dumps({verb: names, "revision": revision}))
+        return
+    for policy in policies:
+        typer.echo(f"networkpolicy {policy.reference} {verb}")
+
+
+def _finish(
+    client: "Client",
+    revision: int,
+    started: float,
+    form: "Format",
+    *,
+    wait: bool,
+    timeout: float,
+) -> None:
+    from deltaplane.cli import output as out
+    from deltaplane.cli.enforcement import Subject
+    from deltaplane.cli.progress import show_enforcement, stream_enforcement
+
+    subject = Subject(revision=revision)
+    if form is out.Format.JSON:
+        if wait:
+            stream_enforcement(client, subject, started=started, seconds=timeout)
+    elif wait:
+        typer.echo(str(show_enforcement(client, subject, started=started, seconds=timeout)))
     else:
         typer.echo(f"stored at revision {revision}; --wait tells when it is enforced")

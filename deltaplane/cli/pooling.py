@@ -260,9 +260,10 @@ def _show(pool: "ipam_pb2.Pool", form: "Format") -> None:
 
 
 def _await(client: "Client", revision: int, started: float, seconds: float) -> None:
+    from deltaplane.cli.enforcement import Subject
     from deltaplane.cli.progress import show_enforcement
 
-    receipt = show_enforcement(client, revision, started=started, seconds=seconds)
+    receipt = show_enforcement(client, Subject(revision=revision), started=started, seconds=seconds)
     # Not standard output, which may have JSON.
     typer.echo(str(receipt), err=True)
 

@@ -68,13 +68,13 @@ class Recorded:
 
     Attributes:
         change: what happened.
-        before: incarnation of the object before, 0 for kinds without; None: it was not there.
+        before: the object before; None: it was not there.
         fragment: the change encoded, to be used in a piece with the base revision of its frame;
             empty as long as it is not.
     """
 
     change: Change
-    before: int | None
+    before: StreamObject | None
     fragment: bytes = b""
 
 
@@ -84,7 +84,7 @@ def merge(history: Iterable[Recorded]) -> list[Recorded]:
     What was created and removed inside vanishes. A removal names the incarnation that was there
     before the history, because that is what its readers hold. Merges of merges are merges.
     """
-    before: dict[ObjectKey, int | None] = {}
+    before: dict[ObjectKey, StreamObject | None] = {}
     last: dict[ObjectKey, Recorded] = {}
     for recorded in history:
         key = recorded.change.object_key
@@ -98,12 +98,13 @@ def merge(history: Iterable[Recorded]) -> list[Recorded]:
     ]
 
 
-def _since(before: int | None, last: Recorded) -> Recorded | None:
+def _since(before: StreamObject | None, last: Recorded) -> Recorded | None:
     """The last change of an object as a reader from before the history must see it."""
     if isinstance(last.change, Upsert):
         return Recorded(last.change, before, last.fragment)
     if before is None:
         return None
-    if before == last.change.incarnation:
+    incarnation = incarnation_of(before)
+    if incarnation == last.change.incarnation:
         return Recorded(last.change, before, last.fragment)
-    return Recorded(replace(last.change, incarnation=before), before)
+    return Recorded(replace(last.change, incarnation=incarnation), before)

@@ -27,6 +27,11 @@ def hash_object(value: StreamObject, generation: int) -> int:
     return int.from_bytes(hashlib.blake2b(data, digest_size=16).digest(), "little")
 
 
+def as_bytes(total: int) -> bytes:
+    """A sum of hashes as it travels: 16 bytes little endian."""
+    return (total % _MODULUS).to_bytes(16, "little")
+
+
 class Digest:
     """The sums of one view."""
 
@@ -41,6 +46,14 @@ class Digest:
         """Takes an object out that was counted in with the same value and generation."""
         self._shift(value, -hash_object(value, generation))
 
+    def set_bucket(self, bucket: int, total: int) -> None:
+        """Replaces the sum of a bucket by one that was computed from its objects."""
+        self._buckets[bucket] = total % _MODULUS
+
+    def bucket(self, bucket: int) -> int:
+        """Sum of a bucket."""
+        return self._buckets[bucket]
+
     def _shift(self, value: StreamObject, amount: int) -> None:
         bucket = bucket_of(value.kind, value.key)
         self._buckets[bucket] = (self._buckets[bucket] + amount) % _MODULUS
@@ -48,7 +61,7 @@ class Digest:
     @property
     def root(self) -> bytes:
         """Sum of all buckets: 16 bytes little endian."""
-        return (sum(self._buckets) % _MODULUS).to_bytes(16, "little")
+        return as_bytes(sum(self._buckets))
 
     @property
     def buckets(self) -> tuple[bytes, ...]:

@@ -24,12 +24,18 @@ class Encoder(Protocol):
         revision: int,
         oldest_change_unix_ns: int,
         pieces: Sequence[bytes],
+        *,
+        continues: bool = False,
     ) -> bytes:
-        """A whole frame message."""
+        """A whole frame message; continues: another frame of the same revision belongs to it."""
         ...
 
     def chunk(self, snapshot_id: int, sequence: int, pieces: Sequence[bytes]) -> bytes:
         """A whole snapshot chunk message."""
+        ...
+
+    def bucket(self, bucket: int, revision: int, pieces: Sequence[bytes], *, last: bool) -> bytes:
+        """A whole message that replaces a bucket's content."""
         ...
 
     def control(self, message: Control) -> bytes:

@@ -11,8 +11,9 @@ which nothing had happened yet, or nothing happened any more.
 """
 
 import bisect
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from deltaplane.delta.changes import ObjectKey, Recorded, merge
 from deltaplane.delta.encoder import Encoder
@@ -22,6 +23,13 @@ CHUNK_BYTES = 256 * 1024
 
 _CHANGE_BYTES = 400
 """About what a recorded change takes in memory besides its bytes (measured: 380)."""
+
+
+class Based(NamedTuple):
+    """A change with its fragment, to be used in a piece with this base revision."""
+
+    base: int
+    recorded: Recorded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +84,9 @@ class Log:
     head: int = 0
     _segments: list[Segment] = field(default_factory=list)
     _bytes: int = 0
-    _merges: dict[tuple[int, int], tuple[bytes, ...]] = field(default_factory=dict)
+    # By cursor, of the range from there to the last cut.
+    _ranges: dict[int, tuple[Based, ...]] = field(default_factory=dict)
+    _merges: dict[int, tuple[bytes, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.head = max(self.head, self.start)
@@ -92,6 +102,7 @@ class Log:
         self._segments.append(segment)
         self._bytes += segment.cost
         self.head = max(self.head, segment.revision)
+        self._ranges.clear()
         self._merges.clear()
         self._trim(segment.closed_at)
 
@@ -164,23 +175,43 @@ class Log:
         behind = [s for s in self._segments[self._first_after(cursor) :] if s.changes]
         if len(behind) <= 1:
             return tuple(segment.data for segment in behind)
-        key = (cursor, self.cut)
-        if key not in self._merges:
-            self._merges[key] = self._merge(cursor, behind)
-        return self._merges[key]
+        if cursor not in self._merges:
+            self._merges[cursor] = self._merge(cursor, behind)
+        return self._merges[cursor]
 
-    def _merge(self, cursor: int, segments: Sequence[Segment]) -> tuple[bytes, ...]:
-        segment_of: dict[ObjectKey, Segment] = {}
+    def changes_after(self, cursor: int) -> tuple[Based, ...] | None:
+        """What led from a cut to the last one, merged; None when the log starts later."""
+        if not self.start <= cursor <= self.cut:
+            return None
+        if cursor not in self._ranges:
+            behind = [s for s in self._segments[self._first_after(cursor) :] if s.changes]
+            self._ranges[cursor] = tuple(self._merged(behind))
+        return self._ranges[cursor]
+
+    def oldest_after(self, cursor: int) -> int:
+        """When the first change after a cut was seen, Unix nanoseconds; 0: there is none."""
+        return self.oldest_change_between(cursor, self.cut) or 0
+
+    def _merged(self, segments: Sequence[Segment]) -> Iterator[Based]:
+        if len(segments) == 1:
+            for recorded in segments[0].changes:
+                yield Based(segments[0].revision, recorded)
+            return
+        base_of: dict[ObjectKey, int] = {}
         history: list[Recorded] = []
         for segment in segments:
             for recorded in segment.changes:
-                segment_of[recorded.change.object_key] = segment
+                base_of[recorded.change.object_key] = segment.revision
                 history.append(recorded)
-        survivors: dict[int, list[bytes]] = {segment.revision: [] for segment in segments}
         for recorded in merge(history):
-            base = segment_of[recorded.change.object_key].revision
+            base = base_of[recorded.change.object_key]
             fragment = recorded.fragment or self.encoder.change(recorded.change, base)
-            survivors[base].append(fragment)
+            yield Based(base, replace(recorded, fragment=fragment))
+
+    def _merge(self, cursor: int, segments: Sequence[Segment]) -> tuple[bytes, ...]:
+        survivors: dict[int, list[bytes]] = {segment.revision: [] for segment in segments}
+        for based in self._merged(segments):
+            survivors[based.base].append(based.recorded.fragment)
 
         frames: list[bytes] = []
         pieces: list[bytes] = []

@@ -4,6 +4,7 @@ import enum
 from dataclasses import dataclass
 
 from deltaplane.delta.changes import Change
+from deltaplane.delta.span import EMPTY, Scope
 from deltaplane.errors import Refused
 from deltaplane.model.objects import Kind
 
@@ -41,6 +42,7 @@ class Hello:
         applied_revision: revision of the view held, which is applied; 0 when a snapshot is wanted.
         floor_revision: smallest revision that the kernel state may stem from.
         root_digest: 16 bytes, or empty without a view.
+        held: span of the view held.
     """
 
     node: str
@@ -53,6 +55,7 @@ class Hello:
     root_digest: bytes = b""
     credit_bytes: int = 0
     floor_revision: int = 0
+    held: Scope = EMPTY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +79,28 @@ class Nack:
     retryable: bool = False
 
 
-ClientMessage = Hello | Ack | Nack
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interest:
+    """All identities whose policies the agent wants in advance, instead of those before."""
+
+    number: int
+    identities: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Digests:
+    """Digests of what the agent holds.
+
+    Attributes:
+        revision: barrier at which they were taken.
+        buckets: 256 of 16 bytes, little endian.
+    """
+
+    revision: int
+    buckets: tuple[bytes, ...]
+
+
+ClientMessage = Hello | Interest | Ack | Nack | Digests
 
 
 # --- server → agent ------------------------------------------------------------------------------
@@ -98,12 +122,13 @@ class Welcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frame:
-    """Changes of (previous_revision, revision]."""
+    """Changes of (previous_revision, revision]; continues: the next frame belongs to it, too."""
 
     previous_revision: int
     revision: int
     oldest_change_unix_ns: int
     changes: tuple[Change, ...]
+    continues: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +173,23 @@ class SnapshotEnd:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DigestRequest:
+    """Asks for Digests of what the agent holds, which is what the barrier before this one shows."""
+
+    revision: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BucketReplace:
+    """All that a bucket holds at a revision. last: the view is that of the revision now."""
+
+    revision: int
+    bucket: int
+    changes: tuple[Change, ...]
+    last: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Drain:
     """The server is about to stop."""
 
@@ -163,7 +205,7 @@ class Reset:
     retry_after_ms: int = 0
 
 
-Control = Welcome | Barrier | SnapshotBegin | SnapshotEnd | Drain | Reset
+Control = Welcome | Barrier | SnapshotBegin | SnapshotEnd | DigestRequest | Drain | Reset
 """Messages without changes."""
 
-ServerMessage = Control | Frame | SnapshotChunk
+ServerMessage = Control | Frame | SnapshotChunk | BucketReplace

@@ -8,11 +8,15 @@ the last barrier is sent again.
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from deltaplane.delta.changes import Change, ObjectKey, Upsert
+from deltaplane.delta.changes import Change, ObjectKey, Removal, Upsert
+from deltaplane.delta.digest import BUCKETS
 from deltaplane.delta.messages import (
     Ack,
     Barrier,
+    BucketReplace,
     ClientMessage,
+    DigestRequest,
+    Digests,
     Drain,
     Drift,
     Frame,
@@ -27,14 +31,22 @@ from deltaplane.delta.messages import (
     StreamBroken,
     Welcome,
 )
+from deltaplane.delta.span import EMPTY, held_span
 from deltaplane.delta.view import Outcome, View
 from deltaplane.model.objects import Kind
 
 DEFAULT_CREDIT_BYTES = 4 << 20
 """What may be on its way to us: 4 MiB for each 100 ms between two Acks are 40 MiB/s."""
 
+AUDIT_SHARE = 10
+"""An audit looks at one part in so many of what is held; one a second covers all in 10 s."""
+
 CREDIT_RETURN = 4
 """An Ack goes out for credit alone once one part in so many has been used."""
+
+
+_COUNTED = (Frame, SnapshotBegin, SnapshotChunk, SnapshotEnd, BucketReplace)
+"""Messages that use up credit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +122,14 @@ class _Snapshot:
 
 
 class Receiver:
-    """State across streams: the view, its lineage and revision. A stream starts with `hello`."""
+    """State across streams: the view, its lineage and revision. A stream starts with `hello`.
+
+    Attributes:
+        view: what is held.
+        lineage: of the view; empty before the first.
+        revision: of the view; 0 before the first.
+        doubts: how often the view was found not to be what it should be.
+    """
 
     def __init__(
         self,
@@ -124,11 +143,18 @@ class Receiver:
         self.view = View()
         self.lineage = b""
         self.revision = 0
+        self.doubts = 0
         self._node, self._node_uid, self._boot_id = node, node_uid, boot_id
         self._floor = floor or Floor()
         self._credit_bytes = credit_bytes
         self._registered_in = b""
         self._trusted = False
+        # Whether a repair may make the view right again: not after one that did not.
+        self._repairable = False
+        # It is of no single revision, or is doubted: only a repair or a snapshot helps.
+        self._mixed = False
+        self._node_index = 0
+        self._audited = 0
         self._refused: dict[ObjectKey, Refusal] = {}
         self._changed: set[ObjectKey] = set()
         self._barrier: Barrier | None = None  # the last one that nobody has taken yet
@@ -141,6 +167,9 @@ class Receiver:
         self._position = self.revision  # everything through here has been received
         self._pending: list[Change] = []
         self._snapshot: _Snapshot | None = None
+        self._continues = False  # a frame has come in part
+        self._repairs = False  # until the last bucket of a repair, barriers complete nothing
+        self._digests: Digests | None = None  # to be sent
         self._applied = 0
         self._consumed = 0  # bytes to be given back as credit
         self._worst_apply = 0.0
@@ -156,17 +185,20 @@ class Receiver:
         The last barrier must have been taken and applied: the Hello says that it is.
         """
         assert self._barrier is None, "the last barrier has not been applied"
+        if self._mixed:
+            self._trusted = False
         self._reset_stream()
-        held = self._trusted
+        held, repairable = self._trusted, self._trusted or self._repairable
         return Hello(
             node=self._node,
             node_uid=self._node_uid,
             boot_id=self._boot_id,
             lineage=self.lineage or self._floor.lineage,
             applied_revision=self.revision if held else 0,
-            root_digest=self.view.digest.root if held else b"",
+            root_digest=self.view.digest.root if repairable else b"",
             credit_bytes=self._credit_bytes,
             floor_revision=self._floor_in(self.lineage or self._floor.lineage),
+            held=held_span(self.view, self._node_index) if held else EMPTY,
         )
 
     def _floor_in(self, lineage: bytes) -> int:
@@ -188,42 +220,57 @@ class Receiver:
         """
         if self.welcome is None and not isinstance(message, Welcome | Reset):
             raise StreamBroken(f"{type(message).__name__} before Welcome")
+        if isinstance(message, _COUNTED):
+            self._consumed += size
         match message:
             case Welcome():
                 self._welcomed(message)
             case Frame():
-                self._consumed += size
                 self._frame(message)
             case Barrier():
                 self._barrier_received(message)
+            case SnapshotBegin() | SnapshotChunk() | SnapshotEnd():
+                self._snapshot_part(message)
+            case BucketReplace():
+                self._bucket(message)
+            case DigestRequest():
+                self._digests = self._summed_up(message.revision)
+            case Drain() | Reset():
+                self._goodbye(message)
+
+    def _goodbye(self, message: Drain | Reset) -> None:
+        if isinstance(message, Reset):
+            raise StreamBroken(f"reset by the server: {message.reason}")
+        self.drain = message
+
+    def _snapshot_part(self, message: SnapshotBegin | SnapshotChunk | SnapshotEnd) -> None:
+        match message:
             case SnapshotBegin():
-                self._consumed += size
                 self._snapshot_begins(message)
             case SnapshotChunk():
-                self._consumed += size
                 self._chunk(message)
             case SnapshotEnd():
-                self._consumed += size
                 self._snapshot_ends(message)
-            case Drain():
-                self.drain = message
-            case Reset():
-                raise StreamBroken(f"reset by the server: {message.reason}")
 
     def _welcomed(self, message: Welcome) -> None:
         if self.welcome is not None:
             raise StreamBroken("a second Welcome")
-        if message.mode not in (Mode.RESUME, Mode.SNAPSHOT):
-            raise StreamBroken(f"mode {message.mode.name} was not offered")
-        if message.mode is Mode.RESUME:
-            if not self._trusted or message.lineage != self.lineage:
-                raise self._drift("resumed, though we hold no view of this lineage")
+        held = self._trusted or self._repairable
+        if message.mode is not Mode.SNAPSHOT and (not held or message.lineage != self.lineage):
+            raise self._drift("resumed, though we hold no view of this lineage")
+        if message.mode is Mode.REPAIR:
+            self._repairs = True
+        elif message.mode is not Mode.SNAPSHOT:
+            if not self._trusted:
+                raise self._drift("resumed, though our view is not to be trusted")
             self._applied = self.revision
+        self._node_index = message.node_index
         self._registered_in = self._registered_in or message.lineage
         self.welcome = message
 
     def _frame(self, message: Frame) -> None:
-        if message.revision <= self._position:
+        follows = message.previous_revision == self._position == message.revision
+        if message.revision <= self._position and not follows:
             return  # repeated
         if self._snapshot is not None and not self._snapshot.verified:
             raise StreamBroken("a frame inside a snapshot")
@@ -232,7 +279,9 @@ class Receiver:
         if message.previous_revision > self._position:
             raise self._drift(f"frames between {self._position} and {message.previous_revision}")
         self._pending.extend(message.changes)
-        self._position = message.revision
+        self._continues = message.continues
+        if not message.continues:
+            self._position = message.revision
 
     def _snapshot_begins(self, message: SnapshotBegin) -> None:
         assert self.welcome is not None
@@ -240,6 +289,7 @@ class Receiver:
         if message.revision < floor:
             raise StreamBroken(f"snapshot of {message.revision}, below {floor}, which we have seen")
         self._pending.clear()
+        self._continues = self._repairs = False
         self._snapshot = _Snapshot(message.id, message.revision)
 
     def _chunk(self, message: SnapshotChunk) -> None:
@@ -269,26 +319,88 @@ class Receiver:
         return snapshot
 
     def _barrier_received(self, message: Barrier) -> None:
-        unfinished = self._snapshot is not None and not self._snapshot.verified
+        unfinished = self._continues or (self._snapshot is not None and not self._snapshot.verified)
         absent = not self._trusted and self._snapshot is None
         if unfinished or absent or message.revision < self._position:
-            return  # a sign of life in the middle of a snapshot or merge
+            return  # a sign of life in the middle of a snapshot, merge or repair
         assert self.welcome is not None
         if self._snapshot is not None:
             self._changed |= self._snapshot.view.differences(self.view)
             self.view, self.lineage = self._snapshot.view, self.welcome.lineage
-            self._snapshot, self._trusted = None, True
-        for change in self._pending:
-            if self.view.apply(change) is Outcome.CHANGED:
-                self._changed.add(change.object_key)
-        self._pending.clear()
+            self._snapshot, self._mixed = None, False
+            self._trusted = self._repairable = True
+        self._take_pending()
         self.revision = self._position = message.revision
+        if self._repairs:
+            return
         if message.root_digest not in (b"", self.view.digest.root):
-            raise self._drift(f"another digest at revision {message.revision}")
+            self._doubt(f"another digest at revision {message.revision}")
+            return
+        if message.root_digest:
+            self._repairable = True
         self._barrier = message
 
+    def _take_pending(self) -> None:
+        for change in self._pending:
+            if isinstance(change, Removal) and change.left_span and change.kind is Kind.IDENTITY:
+                number = int.from_bytes(change.key)
+                self._changed.update(self.view.leave(number, self._node_index))
+            elif self.view.apply(change) is Outcome.CHANGED:
+                self._changed.add(change.object_key)
+        self._pending.clear()
+
+    # --- repairs ---------------------------------------------------------------------------------
+
+    def audit(self, share: int = AUDIT_SHARE) -> None:
+        """Hashes one part in `share` of the buckets anew; all of them in `share` calls.
+
+        What a change did not bring shows at the next barrier with a digest; what happened to the
+        entries in memory shows only here.
+
+        Raises:
+            Drift: there is a difference, and a repair has not helped.
+        """
+        if not self._trusted or self._repairs:
+            return
+        count = -(-BUCKETS // share)
+        buckets = range(self._audited, min(self._audited + count, BUCKETS))
+        self._audited = buckets.stop % BUCKETS
+        wrong = [bucket for bucket in buckets if not self.view.audit(bucket)]
+        if wrong:
+            self._doubt(f"what is held in bucket {wrong[0]} has changed by itself")
+
+    def _doubt(self, reason: str) -> None:
+        """Asks for a repair: until its end nothing counts as applied."""
+        self.doubts += 1
+        self._barrier = None
+        if not self._repairable:
+            raise self._drift(reason)
+        self._repairable, self._repairs, self._mixed = False, True, True
+        self._digests = self._summed_up(self.revision)
+
+    def _summed_up(self, revision: int) -> Digests:
+        for bucket in range(BUCKETS):
+            self.view.audit(bucket)
+        return Digests(revision=revision, buckets=self.view.digest.buckets)
+
+    def _bucket(self, message: BucketReplace) -> None:
+        if not self._repairs:
+            raise StreamBroken(f"bucket {message.bucket} outside of a repair")
+        if not all(isinstance(change, Upsert) for change in message.changes):
+            raise StreamBroken("a removal inside a bucket")
+        self._mixed = True
+        self._take_pending()
+        content = (change for change in message.changes if isinstance(change, Upsert))
+        try:
+            self._changed |= self.view.replace_bucket(message.bucket, content)
+        except ValueError as error:
+            raise StreamBroken(str(error)) from error
+        if message.last:
+            self._repairs, self._mixed, self._trusted = False, False, True
+            self._position = self.revision = max(self._position, message.revision)
+
     def _drift(self, reason: str) -> Drift:
-        self._trusted, self._barrier = False, None
+        self._trusted, self._repairable, self._barrier = False, False, None
         return Drift(reason)
 
     # --- barriers --------------------------------------------------------------------------------
@@ -337,19 +449,26 @@ class Receiver:
         """When `poll` will have something to say, seconds; None: not before something happens."""
         if self.welcome is None or not self._has_news():
             return None
+        if self._digests is not None:
+            return float("-inf")
         return self._acked_at + self.welcome.ack_interval_ms / 1000
 
     def _has_news(self) -> bool:
         # Credit alone waits for the next barrier, so that it does not use up the interval of its
         # Ack.
         starving = self._consumed >= self._credit_bytes / CREDIT_RETURN
-        return bool(self._nacks or starving or self._applied > self._acked.applied_revision)
+        return bool(
+            self._digests or self._nacks or starving or self._applied > self._acked.applied_revision
+        )
 
     def poll(self, now: float) -> tuple[ClientMessage, ...]:
         """Nacks and an Ack, if there is something new and the last one is an ack interval ago."""
         due = self.ack_due_at()
         if due is None or now < due:
             return ()
+        if self._digests is not None:
+            digests, self._digests = self._digests, None
+            return (digests,)
         self._acked_at = now
         nacks = tuple(
             Nack(

@@ -3,93 +3,48 @@
 There is no queue per agent. An agent that is slow keeps its cursor where it is and later reads the
 range merged; what it makes us hold is shared with everybody else, or at most one merge or snapshot
 of the view.
+
+    publish ──► view, spans ──► log ──► touched readers
+                                             │ poll
+             cursor, span held ──► Delivery ─┴─► frames, barrier
 """
 
-from collections import deque
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
-from deltaplane.delta.changes import Change, ObjectKey, Recorded, incarnation_of, merge
+from deltaplane.delta.changes import Change, Recorded, Upsert, merge
 from deltaplane.delta.encoder import Encoder
 from deltaplane.delta.log import Limits, Log, Segment
 from deltaplane.delta.messages import (
     PROTOCOL,
     Ack,
-    Barrier,
+    ClientMessage,
     Control,
+    Digests,
     Hello,
+    Interest,
     Mode,
     Nack,
     StreamBroken,
     Welcome,
 )
-from deltaplane.delta.snapshot import Snapshots
+from deltaplane.delta.pieces import Pieces
+from deltaplane.delta.reader import Reader
+from deltaplane.delta.span import EMPTY
+from deltaplane.delta.span_digest import SpanDigest
+from deltaplane.delta.span_index import SpanIndex
 from deltaplane.delta.view import Outcome, View
+from deltaplane.delta.writer import BOOKMARK_SECONDS, Writer
+from deltaplane.model.objects import (
+    EndpointObject,
+    IdentityObject,
+    PeerSet,
+    StreamObject,
+    SubjectPolicy,
+)
 
-BOOKMARK_SECONDS = 1.0
-"""An agent hears from us at least this often."""
-
-WATERMARK_SECONDS = 0.05
-"""A new watermark comes to an agent at most this often, and …"""
-
-WATERMARK_SECONDS_PER_READER = 0.0002
-"""… for all agents together not more than 5,000 times a second."""
-
-DIGEST_EVERY = 5
-"""Every so many barriers carry the root digest."""
-
-POLL_MESSAGES = 16
-"""Messages that one poll returns at most: with chunks of 256 KiB, 4 MiB wait to be written."""
-
-
-@dataclass(slots=True, kw_only=True)
-class Reader:
-    """One connected agent.
-
-    Attributes:
-        node: node name.
-        node_index: node number.
-        cursor: the cut through which everything has been put into the outbox.
-        through: the revision, cursor or later, that the outbox leads to.
-        credit: bytes that may still be sent; a message may take it below zero.
-        applied: last acknowledged revision; 0 before the first.
-        mode: how it was brought up to date.
-        heard_at: when its last message came, seconds.
-        worst_apply_us: from its last Ack, microseconds.
-        refused: objects that it holds closed, and why.
-        control: encoded messages that go first and need no credit.
-        outbox: encoded frames or chunks, shared with other readers; all are needed before the next
-            barrier.
-        snapshots: how many were started.
-        snapshot_revision: what the last one of them shows.
-        snapshot_after: the last barrier before that snapshot: a later one proves it.
-        renew: a snapshot is due instead of what comes next.
-        watermarks: of the last barrier, as `Sender.watermarks`.
-        barriers: how many were sent.
-        barrier_revision: of the last one.
-        barrier_at: when it was sent, seconds.
-    """
-
-    node: str
-    node_index: int
-    cursor: int
-    through: int
-    credit: int
-    applied: int
-    mode: Mode
-    heard_at: float
-    worst_apply_us: int = 0
-    refused: dict[ObjectKey, str] = field(default_factory=dict)
-    control: deque[bytes] = field(default_factory=deque)
-    outbox: deque[bytes] = field(default_factory=deque)
-    snapshots: int = 0
-    snapshot_revision: int = 0
-    snapshot_after: int = 0
-    renew: bool = False
-    watermarks: tuple[int, int] = (0, 0)
-    barriers: int = 0
-    barrier_revision: int = 0
-    barrier_at: float = float("-inf")
+INTEREST_AT_MOST = 4096
+"""Identities that one agent may ask for in advance."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,12 +57,21 @@ class Tick:
         events: revisions at which the store was written to, ascending; None: not known (a new
             listing).
         oldest_change_unix_ns: when the first of them was seen.
+        structural: the first revision at which something else was written than an endpoint or a new
+            identity; None: nothing was. What a policy, say, brought and another one took away
+            within the tick has left no trace in the changes, but another replica may have told it.
     """
 
     revision: int
     changes: Sequence[Change]
     events: tuple[int, ...] | None
     oldest_change_unix_ns: int
+    structural: int | None = None
+
+    @property
+    def first_event(self) -> int:
+        """The first revision at which something was written; 0: not known."""
+        return self.events[0] if self.events else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +86,11 @@ class Sender:
     """One lineage's view, published to any number of readers.
 
     Attributes:
-        watermarks: revisions that every live node, and every registered node, has passed.
+        view: at the last cut.
+        index: the spans in it.
+        pieces: of the view, encoded.
+        readers: connected agents by node name.
+        is_scoped: agents are told of their span; False: of everything.
     """
 
     def __init__(
@@ -135,22 +103,35 @@ class Sender:
         objects: Iterable[Change] = (),
         head_unix_ns: int = 0,
         limits: Limits | None = None,
+        is_scoped: bool = False,
     ) -> None:
-        """Starts from the objects of a listing at a revision."""
+        """Starts from the objects of a listing at a revision, which was made at head_unix_ns."""
+        digest = SpanDigest()
         self.lineage = lineage
-        self.view = View()
+        self.view = View(digest)
         for change in objects:
             self.view.apply(change)
+        self.index = SpanIndex(held.value for held in self.view)
+        self.pieces = Pieces(self.view, encoder)
         self.readers: dict[str, Reader] = {}
-        self.watermarks = (0, 0)
+        self.is_scoped = is_scoped
         self._server_id = server_id
         self._encoder = encoder
         self._log = Log(encoder, revision, limits or Limits())
-        self._snapshots = Snapshots(self.view, encoder)
-        # What a frame names as its predecessor: ticks without changes have no frame.
+        self._writer = Writer(
+            encoder=encoder,
+            log=self._log,
+            view=self.view,
+            digest=digest,
+            index=self.index,
+            pieces=self.pieces,
+            readers=self.readers,
+            is_scoped=is_scoped,
+        )
+        self._writer.head_unix_ns = head_unix_ns
+        self._by_index: dict[int, Reader] = {}
+        # What a frame for everybody names as its predecessor: ticks without changes have no frame.
         self._last_frame = revision
-        self._head_unix_ns = head_unix_ns
-        self._barriers: dict[tuple[int, bool], bytes] = {}
 
     @property
     def head(self) -> int:
@@ -158,9 +139,19 @@ class Sender:
         return self._log.head
 
     @property
+    def start(self) -> int:
+        """The oldest revision from which changes are known."""
+        return self._log.start
+
+    @property
     def cut(self) -> int:
         """The last revision at which the view is known exactly: nothing was written since."""
         return self._log.cut
+
+    @property
+    def watermarks(self) -> tuple[int, int]:
+        """Revisions that every live node, and every registered node, has passed."""
+        return self._writer.watermarks
 
     # --- the writer ------------------------------------------------------------------------------
 
@@ -169,23 +160,19 @@ class Sender:
         history = []
         for change in tick.changes:
             held = self.view.get(change.object_key)
-            before = None if held is None else incarnation_of(held.value)
+            before = None if held is None else held.value
             if self.view.apply(change) is not Outcome.STALE:
                 history.append(Recorded(change, before))
+                self.index.replace(before, change.value if isinstance(change, Upsert) else None)
         merged = tuple(
             Recorded(r.change, r.before, self._encoder.change(r.change, tick.revision))
             for r in merge(history)
         )
-        data = b""
-        if merged:
-            piece = self._encoder.piece(tick.revision, [r.fragment for r in merged])
-            data = self._encoder.frame(
-                self._last_frame, tick.revision, tick.oldest_change_unix_ns, [piece]
-            )
-            self._last_frame = tick.revision
+        data = b"" if self.is_scoped else self._frame(tick, merged)
+        previous = self._log.cut
         self._log.append(
             Segment(
-                previous=self._log.cut,
+                previous=previous,
                 revision=tick.revision,
                 events=tick.events,
                 oldest_change_unix_ns=tick.oldest_change_unix_ns,
@@ -194,31 +181,98 @@ class Sender:
                 data=data,
             )
         )
-        self._snapshots.touch(r.change for r in history)
-        self._scanned(wall_ns)
-        return Published(len(merged), len(data))
+        self.pieces.touch(history)
+        self._writer.head_unix_ns = wall_ns
+        self._writer.changed()
+        self._touch(tick, previous, history)
+        size = len(data) or sum(len(recorded.fragment) for recorded in merged)
+        return Published(len(merged), size)
+
+    def _frame(self, tick: Tick, merged: Sequence[Recorded]) -> bytes:
+        """The frame of everything; empty without changes."""
+        if not merged:
+            return b""
+        piece = self._encoder.piece(tick.revision, [r.fragment for r in merged])
+        data = self._encoder.frame(
+            self._last_frame, tick.revision, tick.oldest_change_unix_ns, [piece]
+        )
+        self._last_frame = tick.revision
+        return data
+
+    def _touch(self, tick: Tick, previous: int, history: Sequence[Recorded]) -> None:
+        """Notes which readers a tick concerns, and since when."""
+        structural = tick.structural
+        if tick.events is None or not self.is_scoped:
+            structural = tick.first_event or previous + 1
+        touches = self._touches(tick, previous, history) if self.is_scoped else {}
+        self.index.unsettled.clear()
+        if structural is not None:
+            for reader in self.readers.values():
+                first = min(structural, touches.get(reader.node_index, structural))
+                reader.touch(first, tick.revision)
+            return
+        for node_index, first in touches.items():
+            if (concerned := self._by_index.get(node_index)) is not None:
+                concerned.touch(first, tick.revision)
+
+    def _touches(self, tick: Tick, previous: int, history: Sequence[Recorded]) -> dict[int, int]:
+        """Nodes in whose span something happened, however shortly, and the first time it did.
+
+        Between structural writes a span changes with the node's own endpoints and with new
+        identities alone. So what touched it on the way touches the span at the end, or the node is
+        one of the unsettled, which all of the tick touches.
+        """
+        index = self.index
+        touches = dict.fromkeys(index.unsettled, tick.first_event or previous + 1)
+        for recorded in history:
+            change, before = recorded.change, recorded.before
+            for node in self._concerned(before, change):
+                touches[node] = min(touches.get(node, change.generation), change.generation)
+        return touches
+
+    def _concerned(self, before: StreamObject | None, change: Change) -> Iterator[int]:
+        index = self.index
+        after = change.value if isinstance(change, Upsert) else None
+        for value in (before, after):
+            match value:
+                case EndpointObject(node_index=node, identity=identity):
+                    yield node
+                    yield from index.told(identity)
+                case SubjectPolicy(identity=identity):
+                    yield from index.enforcing(identity)
+                case PeerSet(set_key=key):
+                    yield from index.naming(key)
+                case IdentityObject(id=identity):
+                    yield from index.enforcing(identity)
+                    yield from index.told(identity)
+                case _:
+                    pass  # nodes, blocks and pools are structural
 
     def advance(self, revision: int, *, wall_ns: int) -> None:
         """Notes that nothing happened up to a revision."""
         self._log.head = max(self._log.head, revision)
-        self._scanned(wall_ns)
+        self._writer.head_unix_ns = wall_ns
+        self._writer.scanned()
 
-    def set_watermarks(self, live: int, strict: int) -> bool:
-        """Takes new watermarks, which every agent hears of soon; False: they are known."""
+    def set_watermarks(self, live: int, strict: int, waiting: frozenset[int] | None = None) -> bool:
+        """Takes new watermarks; False: they are known.
+
+        Args:
+            live: that every live node has passed.
+            strict: that every registered node has passed.
+            waiting: numbers of the nodes that should hear of them soon, the others with their next
+                bookmark; None: all.
+        """
         if self.watermarks == (live, strict):
             return False
-        self.watermarks = live, strict
-        self._barriers.clear()
+        self._writer.watermarks = live, strict
+        self._writer.waiting = frozenset(self._by_index) if waiting is None else waiting
+        self._writer.scanned()
         return True
 
     def passed(self) -> tuple[int, int]:
         """The watermarks, moved on to where something was written next: that much they prove."""
-        live, strict = (self._log.effective(w) if w else 0 for w in self.watermarks)
-        return live, strict
-
-    def _scanned(self, wall_ns: int) -> None:
-        self._head_unix_ns = wall_ns
-        self._barriers.clear()
+        return self._writer.passed()
 
     # --- the readers -----------------------------------------------------------------------------
 
@@ -247,19 +301,24 @@ class Sender:
             )
         if self.is_behind(hello):
             raise StreamBroken(f"the agent has seen more than revision {self.head}")
-        cut = None if fenced else self._resumable_from(hello)
+        if (older := self.readers.get(hello.node)) is not None:
+            self.disconnect(older)
+        self.index.prefetch(node_index, frozenset())
+        mode, cut = (Mode.SNAPSHOT, 0) if fenced else self._rung(hello, node_index)
+        resumes = mode in (Mode.RESUME, Mode.PATCH)
         reader = Reader(
             node=hello.node,
             node_index=node_index,
-            cursor=self._log.cut if cut is None else cut,
-            through=self.head if cut is None else max(cut, hello.applied_revision),
+            cursor=cut if resumes else self._log.cut,
+            through=max(cut, hello.applied_revision) if resumes else self.head,
             credit=hello.credit_bytes,
-            applied=0 if cut is None else hello.applied_revision,
-            mode=Mode.SNAPSHOT if cut is None else Mode.RESUME,
+            applied=hello.applied_revision if resumes else 0,
+            mode=mode,
             heard_at=now,
+            scope=hello.held if resumes and self.is_scoped else EMPTY,
         )
-        self.readers[hello.node] = reader
-        self._say(
+        self.readers[hello.node] = self._by_index[node_index] = reader
+        self._writer.say(
             reader,
             Welcome(
                 lineage=self.lineage,
@@ -271,25 +330,38 @@ class Sender:
                 node_index=node_index,
             ),
         )
-        if cut is None:
-            self._start_snapshot(reader)
+        if mode is Mode.SNAPSHOT:
+            self._writer.start_snapshot(reader)
+        elif mode is Mode.REPAIR:
+            self._writer.start_repair(reader)
         else:
+            if mode is Mode.PATCH or cut != self._log.cut:
+                reader.touch(reader.applied + 1, self._log.cut)
             # The next frame starts at the cut: tell the agent that it is there already.
-            reader.control.append(self._next_barrier(reader, reader.through, now))
+            reader.control.append(self._writer.next_barrier(reader, reader.through, now))
         return reader
 
-    def _resumable_from(self, hello: Hello) -> int | None:
-        if hello.lineage != self.lineage or not hello.applied_revision:
-            return None
-        cut = self._log.cut_for(hello.applied_revision)
-        if cut == self._log.cut and hello.root_digest not in (b"", self.view.digest.root):
-            return None  # it does not hold what it thinks it holds
-        return cut
+    def _rung(self, hello: Hello, node_index: int) -> tuple[Mode, int]:
+        """The cheapest step of the ladder that is provably right, and the cut it starts from."""
+        if hello.lineage != self.lineage:
+            return Mode.SNAPSHOT, 0
+        cut = self._log.cut_for(hello.applied_revision) if hello.applied_revision else None
+        if cut is None:
+            return (Mode.REPAIR if hello.root_digest else Mode.SNAPSHOT), 0
+        held = hello.held if self.is_scoped else EMPTY
+        digests = b"", self._writer.root(held, node_index)
+        if cut == self._log.cut and hello.root_digest not in digests:
+            return Mode.REPAIR, 0  # it does not hold what it thinks it holds
+        same = held == self._writer.scope(node_index)
+        return (Mode.RESUME if same else Mode.PATCH), cut
 
     def disconnect(self, reader: Reader) -> None:
         """Forgets an agent, unless a newer stream has taken its place."""
         if self.readers.get(reader.node) is reader:
             del self.readers[reader.node]
+        if self._by_index.get(reader.node_index) is reader:
+            del self._by_index[reader.node_index]
+            self.index.prefetch(reader.node_index, frozenset())
 
     def renew(self, reader: Reader) -> None:
         """Gives a connected agent a snapshot, once what is on its way has been sent."""
@@ -305,16 +377,14 @@ class Sender:
 
     def say(self, reader: Reader, message: Control) -> None:
         """Puts a message in front of everything else."""
-        self._say(reader, message)
+        self._writer.say(reader, message)
 
-    def _say(self, reader: Reader, message: Control) -> None:
-        reader.control.append(self._encoder.control(message))
-
-    def receive(self, reader: Reader, message: Hello | Ack | Nack, *, now: float) -> None:
+    def receive(self, reader: Reader, message: ClientMessage, *, now: float) -> None:
         """Takes a message of an admitted agent.
 
         Raises:
-            StreamBroken: a second Hello, or an acknowledgement of what was never sent.
+            StreamBroken: a second Hello, an acknowledgement of what was never sent, too large an
+                Interest.
         """
         reader.heard_at = now
         match message:
@@ -333,25 +403,67 @@ class Sender:
                 reader.refused.pop((message.kind, message.key), None)
             case Nack():
                 reader.refused[message.kind, message.key] = message.reason
+            case Digests():
+                self._writer.compare(reader, message)
+            case Interest():
+                self._interest(reader, message)
+
+    def _interest(self, reader: Reader, message: Interest) -> None:
+        if len(message.identities) > INTEREST_AT_MOST:
+            raise StreamBroken(
+                f"an interest in {len(message.identities)} identities; {INTEREST_AT_MOST} may be"
+            )
+        if message.number <= reader.interest:
+            return
+        known = self.view.identities
+        wanted = frozenset(n for n in message.identities if n.to_bytes(4) in known)
+        reader.interest, reader.is_due = message.number, True
+        self.index.prefetch(reader.node_index, wanted)
+
+    # --- what they have --------------------------------------------------------------------------
 
     def effective(self, reader: Reader) -> int:
         """The newest revision that the agent provably agrees with; 0 before its first Ack."""
+        if self.is_scoped:
+            return reader.effective(self.head)
         return self._log.effective(reader.applied) if reader.applied else 0
 
     def current_at(self, reader: Reader, now: float) -> float | None:
         """When the agent was last up to date, seconds; None: not since it is connected."""
         if not reader.applied:
             return None
-        changed_at = self._log.changed_at(reader.applied)
+        if self.is_scoped and reader.last_touch <= reader.applied:
+            return now
+        changed_at = self._log.changed_at(self._untouched_through(reader))
         return now if changed_at is None else changed_at
 
     def unacknowledged_since_ns(self, reader: Reader) -> int | None:
         """When its oldest unacknowledged change was seen, Unix ns; None: there is none."""
-        return self._log.oldest_change_between(reader.applied, self._log.cut)
+        if self.is_scoped and reader.last_touch <= reader.applied:
+            return None
+        return self._log.oldest_change_between(self._untouched_through(reader), self._log.cut)
 
-    def oldest_change_between(self, after: int, through: int) -> int | None:
-        """When the first change of (after, through] was seen, Unix ns; None: no change."""
-        return self._log.oldest_change_between(after, through)
+    def acknowledged_since_ns(self, reader: Reader, before: int) -> int | None:
+        """When the first change between two of its acknowledgements was seen, Unix ns.
+
+        Args:
+            reader: the agent's.
+            before: the revision that it had acknowledged before.
+
+        Returns:
+            None: there was none in its span.
+        """
+        first = before
+        if self.is_scoped:
+            if not before < reader.last_touch or reader.first_touch > reader.applied:
+                return None
+            first = max(before, reader.first_touch - 1)
+        return self._log.oldest_change_between(first, reader.applied)
+
+    def _untouched_through(self, reader: Reader) -> int:
+        if not self.is_scoped:
+            return reader.applied
+        return max(reader.applied, reader.first_touch - 1)
 
     # --- what to write ---------------------------------------------------------------------------
 
@@ -360,81 +472,8 @@ class Sender:
 
         Empty when there is nothing to say, or no credit; call again until then.
         """
-        out: list[bytes] = []
-        while reader.control:
-            out.append(reader.control.popleft())
-        outbox = reader.outbox
-        while reader.credit > 0 and len(out) < POLL_MESSAGES:
-            if not outbox and not self._refill(reader):
-                break
-            while outbox and reader.credit > 0 and len(out) < POLL_MESSAGES:
-                data = outbox.popleft()
-                reader.credit -= len(data)
-                out.append(data)
-        if (barrier := self._barrier(reader, now)) is not None:
-            out.append(barrier)
-        return out
+        return self._writer.poll(reader, now)
 
     def bookmark_at(self, reader: Reader) -> float:
         """When `poll` will have something to say even if nothing happens, seconds."""
-        if reader.watermarks == self.watermarks:
-            return reader.barrier_at + BOOKMARK_SECONDS
-        pause = max(WATERMARK_SECONDS, WATERMARK_SECONDS_PER_READER * len(self.readers))
-        return reader.barrier_at + min(pause, BOOKMARK_SECONDS)
-
-    def _refill(self, reader: Reader) -> bool:
-        """Puts what lies between cursor and last cut into the outbox; False: nothing does."""
-        frames = None if reader.renew else self._log.read(reader.cursor)
-        if frames is None:
-            self._start_snapshot(reader)
-            return True
-        if reader.cursor != self._log.cut:
-            reader.cursor, reader.through = self._log.cut, self.head
-        reader.outbox.extend(frames)
-        return bool(frames)
-
-    def _start_snapshot(self, reader: Reader) -> None:
-        reader.snapshots += 1
-        reader.snapshot_revision, reader.snapshot_after = self.head, reader.barrier_revision
-        reader.renew = False
-        reader.cursor, reader.through = self._log.cut, self.head
-        reader.outbox.extend(self._snapshots.messages(reader.snapshots, self.head))
-
-    def _barrier(self, reader: Reader, now: float) -> bytes | None:
-        """A barrier when the outbox has been sent and leads to something new, or as a sign of life.
-
-        In the middle of a snapshot or merge the sign of life repeats the last revision.
-        """
-        complete = not reader.outbox
-        due = now >= self.bookmark_at(reader)
-        if not due and not (complete and reader.through > reader.barrier_revision):
-            return None
-        if not complete:
-            return self._next_barrier(reader, reader.barrier_revision, now)
-        current = reader.cursor == self._log.cut
-        return self._next_barrier(reader, self.head if current else reader.through, now)
-
-    def _next_barrier(self, reader: Reader, revision: int, now: float) -> bytes:
-        reader.barrier_revision, reader.barrier_at = revision, now
-        reader.barriers += 1
-        reader.watermarks = self.watermarks
-        # The view, and with it the digest, is known at the last cut; nothing has changed up to
-        # head.
-        with_digest = revision >= self._log.cut and reader.barriers % DIGEST_EVERY == 0
-        return self._encoded_barrier(revision, with_digest=with_digest)
-
-    def _encoded_barrier(self, revision: int, *, with_digest: bool) -> bytes:
-        key = (revision, with_digest)
-        if key not in self._barriers:
-            live, strict = self.passed()
-            self._barriers[key] = self._encoder.control(
-                Barrier(
-                    revision=revision,
-                    head_revision=self.head,
-                    head_unix_ns=self._head_unix_ns,
-                    watermark_revision=live,
-                    strict_watermark_revision=strict,
-                    root_digest=self.view.digest.root if with_digest else b"",
-                )
-            )
-        return self._barriers[key]
+        return self._writer.bookmark_at(reader)

@@ -1,12 +1,12 @@
 """A view: the objects of the stream as they are at one revision, guarded against what is old."""
 
 import enum
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, KeysView
 from dataclasses import dataclass
 from typing import Generic, TypeVar, cast
 
 from deltaplane.delta.changes import Change, ObjectKey, Removal, Upsert, incarnation_of
-from deltaplane.delta.digest import Digest
+from deltaplane.delta.digest import BUCKETS, Digest, bucket_of, hash_object
 from deltaplane.model.objects import (
     BlockObject,
     EndpointObject,
@@ -45,7 +45,8 @@ class Outcome(enum.Enum):
 class View:
     """Objects by kind and canonical key. Readers take the dicts; only `apply` writes to them."""
 
-    def __init__(self) -> None:
+    def __init__(self, digest: Digest | None = None) -> None:
+        """Starts empty. digest: takes part in every change; None: a plain one."""
         self.nodes: dict[bytes, Held[NodeObject]] = {}
         self.blocks: dict[bytes, Held[BlockObject]] = {}
         self.identities: dict[bytes, Held[IdentityObject]] = {}
@@ -53,7 +54,9 @@ class View:
         self.peer_sets: dict[bytes, Held[PeerSet]] = {}
         self.subject_policies: dict[bytes, Held[SubjectPolicy]] = {}
         self.pools: dict[bytes, Held[PoolObject]] = {}
-        self.digest = Digest()
+        self.digest = digest or Digest()
+        # Keys by bucket, as soon as somebody asks for the first bucket.
+        self._members: list[dict[ObjectKey, None]] | None = None
         # A dict holds values of its own kind only: apply files each under value.kind.
         self._tables = cast(
             "dict[Kind, dict[bytes, Held[StreamObject]]]",
@@ -75,6 +78,11 @@ class View:
         for table in self._tables.values():
             yield from table.values()
 
+    def common(self) -> Iterator[Held[StreamObject]]:
+        """Nodes, blocks and pools: what everybody is told, whatever the span."""
+        for table in (self.nodes, self.blocks, self.pools):
+            yield from table.values()
+
     def get(self, key: ObjectKey) -> Held[StreamObject] | None:
         """What is held of an object; None when nothing is."""
         kind, name = key
@@ -93,21 +101,93 @@ class View:
             self.digest.subtract(held.value, held.generation)
         table[key] = Held(change.value, change.generation)
         self.digest.add(change.value, change.generation)
+        if held is None and self._members is not None:
+            self._members[bucket_of(change.value.kind, key)][change.object_key] = None
         same = held is not None and held.value == change.value
         return Outcome.RENEWED if same else Outcome.CHANGED
 
     def _remove(self, change: Removal) -> Outcome:
         table = self._tables[change.kind]
         held = table.get(change.key)
-        if (
-            held is None
-            or change.generation <= held.generation
-            or change.incarnation != incarnation_of(held.value)
+        if held is None:
+            return Outcome.STALE
+        # Of what leaves a span nothing is old: the stream alone says what its reader needs.
+        if not change.left_span and (
+            change.generation <= held.generation or change.incarnation != incarnation_of(held.value)
         ):
             return Outcome.STALE
-        del table[change.key]
-        self.digest.subtract(held.value, held.generation)
+        self._forget(held)
         return Outcome.CHANGED
+
+    def _forget(self, held: Held[StreamObject]) -> None:
+        kind, key = held.value.kind, held.value.key
+        del self._tables[kind][key]
+        self.digest.subtract(held.value, held.generation)
+        if self._members is not None:
+            del self._members[bucket_of(kind, key)][kind, key]
+
+    def leave(self, identity: int, node_index: int) -> list[ObjectKey]:
+        """Forgets an identity and its endpoints on other nodes than this; what has gone.
+
+        Guards are set aside: nothing of it is old, it is only no longer of use here.
+        """
+        gone: list[Held[StreamObject]] = [
+            held
+            for held in self.endpoints.values()
+            if held.value.identity == identity and held.value.node_index != node_index
+        ]
+        if (named := self.identities.get(identity.to_bytes(4))) is not None:
+            gone.append(named)
+        for held in gone:
+            self._forget(held)
+        return [(held.value.kind, held.value.key) for held in gone]
+
+    # --- buckets ---------------------------------------------------------------------------------
+
+    def members(self, bucket: int) -> KeysView[ObjectKey]:
+        """Keys of the objects in a bucket, 0..255."""
+        if self._members is None:
+            self._members = [{} for _ in range(BUCKETS)]
+            for held in self:
+                key = held.value.kind, held.value.key
+                self._members[bucket_of(*key)][key] = None
+        return self._members[bucket].keys()
+
+    def audit(self, bucket: int) -> bool:
+        """Hashes what a bucket holds anew; False: that is not what its changes summed up to.
+
+        The sum is corrected, so that the other side finds the difference, too.
+        """
+        total = 0
+        for key in self.members(bucket):
+            if (held := self.get(key)) is not None:
+                total += hash_object(held.value, held.generation)
+        kept = self.digest.bucket(bucket)
+        self.digest.set_bucket(bucket, total)
+        return self.digest.bucket(bucket) == kept
+
+    def replace_bucket(self, bucket: int, content: Iterable[Upsert]) -> set[ObjectKey]:
+        """Makes a bucket hold just this, guards set aside; keys whose value or existence changed.
+
+        Raises:
+            ValueError: the content is of another bucket.
+        """
+        wanted = {change.object_key: change for change in content}
+        if any(bucket_of(*key) != bucket for key in wanted):
+            raise ValueError(f"objects of other buckets in bucket {bucket}")
+        before = {key: self.get(key) for key in (*self.members(bucket), *wanted)}
+        for held in before.values():
+            if held is not None:
+                self._forget(held)
+        self.digest.set_bucket(bucket, 0)  # what is wrong in it may not be in its objects
+        for change in wanted.values():
+            self._upsert(change)
+        return {
+            key
+            for key, held in before.items()
+            if (held is None) != (key not in wanted)
+            or (held is not None and held.value != wanted[key].value)
+        }
 
     def differences(self, other: "View") -> set[ObjectKey]:
         """Objects whose value, or existence, is not the same in the other view."""

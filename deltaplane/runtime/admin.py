@@ -1,19 +1,22 @@
-"""The admin HTTP server: /healthz, /readyz and /metrics, in the event loop of the gRPC server."""
+"""The admin HTTP server: /healthz, /readyz, /metrics and /traces, in the gRPC server's loop."""
 
 import asyncio
 import contextlib
+import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from deltaplane.runtime import address, listen, log, metrics
+from deltaplane.runtime import address, listen, log, metrics, tracing
 
 Ready = Callable[[], Awaitable[bool]]
+
+_TRACE_ID = re.compile(r"[0-9a-f]{32}")
 
 
 class _Server(uvicorn.Server):
@@ -50,11 +53,18 @@ def application(ready: Ready) -> Starlette:
         body, content_type = metrics.exposition()
         return Response(body, headers={"content-type": content_type})
 
+    async def traces(request: Request) -> Response:
+        trace_id = request.query_params.get("trace", "")
+        if trace_id and not _TRACE_ID.fullmatch(trace_id):
+            return PlainTextResponse("trace: 32 digits 0-9 a-f are needed\n", status_code=400)
+        return JSONResponse(tracing.finished(trace_id))
+
     return Starlette(
         routes=[
             Route("/healthz", healthz),
             Route("/readyz", readyz),
             Route("/metrics", expose),
+            Route("/traces", traces),
         ]
     )
 

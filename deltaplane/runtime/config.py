@@ -9,11 +9,12 @@ import argparse
 import re
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, NoReturn, TypeVar, get_origin
 
 import yaml
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
 from deltaplane.errors import Invalid
@@ -22,6 +23,7 @@ from deltaplane.runtime.log import Format, Level
 
 ENV_PREFIX = "DELTAPLANE_"
 EXIT_CODE = 2
+OTLP_MODULE = "opentelemetry.exporter.otlp.proto.grpc.trace_exporter"
 
 
 def _address(text: str) -> str:
@@ -44,6 +46,28 @@ def _at_least_one(addresses: tuple[str, ...]) -> tuple[str, ...]:
 # pydantic's own min_length would count what is left of wrong addresses, and report twice.
 ListenAddresses = Annotated[tuple[ListenAddress, ...], AfterValidator(_at_least_one)]
 """At least one address."""
+
+
+def _ratio(value: object) -> object:
+    return {"always": 1.0, "never": 0.0}.get(value, value) if isinstance(value, str) else value
+
+
+TraceRatio = Annotated[float, BeforeValidator(_ratio), Field(ge=0.0, le=1.0)]
+"""Part of the traces that is recorded, 0..1; `always` is 1, `never` 0."""
+
+
+def _collector(text: str) -> str:
+    if not text:
+        return ""
+    if not isinstance(address.parse(_address(text)), address.Tcp):
+        raise ValueError("host:port is needed")  # noqa: TRY004 - pydantic takes ValueError
+    try:
+        found = find_spec(OTLP_MODULE)
+    except ModuleNotFoundError:
+        found = None
+    if found is None:
+        raise ValueError("needs the exporter: pip install 'deltaplane[otlp]'")
+    return text
 
 
 class ProcessConfig(BaseSettings):
@@ -70,10 +94,26 @@ class ProcessConfig(BaseSettings):
         description="where the gRPC server listens: host:port or unix:/path; port 0: any free one",
     )
     admin: ListenAddress = Field(
-        default="127.0.0.1:0", description="where /healthz, /readyz and /metrics are served"
+        default="127.0.0.1:0",
+        description="where /healthz, /readyz, /metrics and /traces are served",
     )
     log_format: Format = Field(default="json", description="json for machines, console for people")
     log_level: Level = Field(default="info", description="least level that is logged")
+    trace_ratio: TraceRatio = Field(
+        default=0.01,
+        description="part of the CNI calls that is traced, 0 to 1, always or never; never: this "
+        "process records nothing of what others trace, either",
+    )
+    trace_otlp: Annotated[str, AfterValidator(_collector)] = Field(
+        default="",
+        description="host:port of an OTLP collector (gRPC, plaintext) that gets the spans, too; "
+        "needs the extra deltaplane[otlp]",
+    )
+
+    @property
+    def instance(self) -> str:
+        """Which of several such processes this is, in traces; empty: host and pid say it."""
+        return ""
 
     @model_validator(mode="before")
     @classmethod

@@ -58,6 +58,8 @@ _ERROR_OF: Mapping[grpc.StatusCode, Callable[[str], errors.DeltaplaneError]] = M
     }
 )
 
+_BY_NUMBER = {int(code.value[0]): code for code in grpc.StatusCode}
+
 # A text: the class has type parameters for mypy only.
 _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
 
@@ -124,10 +126,33 @@ def translate(error: grpc.aio.AioRpcError) -> errors.DeltaplaneError:
             return errors.Invalid(field.decode() if isinstance(field, bytes) else field, details)
         case grpc.StatusCode.OUT_OF_RANGE if _COMPACT_KEY in metadata:
             return errors.Compacted(int(metadata[_COMPACT_KEY]))
-        case code if code in _ERROR_OF:
-            return _ERROR_OF[code](details)
         case code:
-            return errors.Internal(f"{code.name}: {details}")
+            return _error(code, details)
+
+
+def error_of(code: int, details: str) -> errors.DeltaplaneError:
+    """The exception that a status inside an answer stands for, where a batch has one for each part.
+
+    Args:
+        code: number of a gRPC status; see `status_number`.
+        details: its text.
+    """
+    status = _BY_NUMBER.get(code, grpc.StatusCode.UNKNOWN)
+    if status is grpc.StatusCode.INVALID_ARGUMENT:
+        return errors.Invalid("", details)
+    return _error(status, details)
+
+
+def status_number(error: errors.DeltaplaneError) -> int:
+    """The number of the gRPC status by which an exception travels inside an answer."""
+    code, _, _ = status_of(error)
+    return int(code.value[0])
+
+
+def _error(code: grpc.StatusCode, details: str) -> errors.DeltaplaneError:
+    if code in _ERROR_OF:
+        return _ERROR_OF[code](details)
+    return errors.Internal(f"{code.name}: {details}")
 
 
 def status_of(error: errors.DeltaplaneError) -> tuple[grpc.StatusCode, str, grpc.aio.Metadata]:

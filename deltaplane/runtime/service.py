@@ -19,7 +19,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from deltaplane.errors import DeltaplaneError
-from deltaplane.runtime import address, admin, interpreter, listen, log
+from deltaplane.runtime import address, admin, interpreter, listen, log, tracing
 from deltaplane.runtime.config import ProcessConfig
 from deltaplane.runtime.rpc import MAX_MESSAGE_BYTES, ErrorInterceptor
 
@@ -78,6 +78,7 @@ async def serve(
         return not stopping.is_set() and (ready is None or await ready())
 
     bound: list[address.Address] = []
+    recorder = _recorder(config, name)
     try:
         for text in config.listen:
             where = listen.bind_grpc(server, address.parse(text))
@@ -85,7 +86,7 @@ async def serve(
         async with admin.serving(address.parse(config.admin), is_ready) as admin_address:
             await server.start()
             interpreter.settled()
-            with _signals(stopping):
+            with tracing.recording(recorder), _signals(stopping):
                 _announce(bound, admin_address)
                 await stopping.wait()
                 log.get().info("stopping")
@@ -98,6 +99,20 @@ async def serve(
         for where in bound:
             listen.forget(where)
     log.get().info("stopped")
+
+
+def _recorder(config: ProcessConfig, name: str) -> tracing.Recorder | None:
+    if not config.trace_ratio:
+        return None
+    # A tenth of a second of CPU that a process without traces does not spend.
+    from deltaplane.runtime.recording import SdkRecorder  # noqa: PLC0415
+
+    return SdkRecorder(
+        process=name,
+        instance=config.instance,
+        ratio=config.trace_ratio,
+        collector=config.trace_otlp,
+    )
 
 
 def run(main: Coroutine[Any, Any, None]) -> int:

@@ -41,6 +41,9 @@ FIXED_COUNTER = REGISTRY + "counters/fixed-addresses"
 SLICERS = ROOT + "slicers/"
 """Lease keys of the slicer replicas."""
 
+CHECKPOINTS = ROOT + "checkpoints"
+"""Revisions of the last minutes and when they were: where a slicer that starts begins its view."""
+
 PROGRESS = ROOT + "progress/"
 COVERAGE = PROGRESS + "coverage/"
 """Lease keys of the slicer replicas: which nodes have passed which revision; see docs/design."""
@@ -144,6 +147,11 @@ def coverage(server_id: str) -> str:
 def freed_block(prefix: Prefix) -> str:
     """Says that a block was owned once: its mod revision is when it was given back."""
     return f"{FREED_BLOCKS}{format_address(prefix.address)}-{prefix.length}"
+
+
+def freed_of(block_key: str) -> str:
+    """The same, from the key of the block: the text of an IPv6 address takes a while to make."""
+    return FREED_BLOCKS + block_key.removeprefix(BLOCKS)
 
 
 def fixed_address(value: bytes) -> str:

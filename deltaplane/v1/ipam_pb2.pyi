@@ -420,62 +420,144 @@ class ListPoolsResponse(_message.Message):
 Global___ListPoolsResponse: _TypeAlias = ListPoolsResponse  # noqa: Y015
 
 @_typing.final
-class ClaimBlockRequest(_message.Message):
-    """Request of ClaimBlock."""
+class BlockClaim(_message.Message):
+    """A wish for one block."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     POOL_FIELD_NUMBER: _builtins.int
-    NODE_FIELD_NUMBER: _builtins.int
-    NODE_UID_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     pool: _builtins.str
     """Pool name."""
-    node: _builtins.str
-    """Name of a registered node."""
-    node_uid: _builtins.str
-    """UID of that node; must be the registered one."""
     request_id: _builtins.str
-    """1..64 characters, unique per wanted block; a retry sends the same."""
+    """1..64 characters, unique per wanted block of a node; a retry sends the same."""
     def __init__(
         self,
         *,
         pool: _builtins.str = ...,
-        node: _builtins.str = ...,
-        node_uid: _builtins.str = ...,
         request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["node", b"node", "node_uid", b"node_uid", "pool", b"pool", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pool", b"pool", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ClaimBlockRequest: _TypeAlias = ClaimBlockRequest  # noqa: Y015
+Global___BlockClaim: _TypeAlias = BlockClaim  # noqa: Y015
 
 @_typing.final
-class ClaimBlockResponse(_message.Message):
-    """Response of ClaimBlock."""
+class ClaimBlocksRequest(_message.Message):
+    """Request of ClaimBlocks."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    NODE_UID_FIELD_NUMBER: _builtins.int
+    CLAIMS_FIELD_NUMBER: _builtins.int
+    node: _builtins.str
+    """Name of a registered node."""
+    node_uid: _builtins.str
+    """UID of that node; must be the registered one."""
+    @_builtins.property
+    def claims(self) -> _containers.RepeatedCompositeFieldContainer[Global___BlockClaim]:
+        """1..64 wishes, answered in this order."""
+
+    def __init__(
+        self,
+        *,
+        node: _builtins.str = ...,
+        node_uid: _builtins.str = ...,
+        claims: _abc.Iterable[Global___BlockClaim] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["claims", b"claims", "node", b"node", "node_uid", b"node_uid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClaimBlocksRequest: _TypeAlias = ClaimBlocksRequest  # noqa: Y015
+
+@_typing.final
+class ClaimError(_message.Message):
+    """Why a claim got no block."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    code: _builtins.int
+    """gRPC status code; never 0."""
+    message: _builtins.str
+    """What is wrong and what to do about it, for people."""
+    def __init__(
+        self,
+        *,
+        code: _builtins.int = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "message", b"message"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClaimError: _TypeAlias = ClaimError  # noqa: Y015
+
+@_typing.final
+class BlockClaimResult(_message.Message):
+    """The outcome of one claim."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     BLOCK_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def block(self) -> Global___Block:
         """The claimed block."""
+
+    @_builtins.property
+    def error(self) -> Global___ClaimError:
+        """Why there is none."""
 
     def __init__(
         self,
         *,
         block: Global___Block | None = ...,
+        error: Global___ClaimError | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["block", b"block"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["block", b"block", "error", b"error", "outcome", b"outcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["block", b"block"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block", b"block", "error", b"error", "outcome", b"outcome"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["block", "error"]  # noqa: Y015
+    _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
+
+Global___BlockClaimResult: _TypeAlias = BlockClaimResult  # noqa: Y015
+
+@_typing.final
+class ClaimBlocksResponse(_message.Message):
+    """Response of ClaimBlocks."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___BlockClaimResult]:
+        """In request order."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___BlockClaimResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ClaimBlockResponse: _TypeAlias = ClaimBlockResponse  # noqa: Y015
+Global___ClaimBlocksResponse: _TypeAlias = ClaimBlocksResponse  # noqa: Y015
 
 @_typing.final
 class ClaimAddressRequest(_message.Message):

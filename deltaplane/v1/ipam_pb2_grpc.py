@@ -55,10 +55,10 @@ class IpamStub(object):
                 request_serializer=deltaplane_dot_v1_dot_ipam__pb2.ListPoolsRequest.SerializeToString,
                 response_deserializer=deltaplane_dot_v1_dot_ipam__pb2.ListPoolsResponse.FromString,
                 _registered_method=True)
-        self.ClaimBlock = channel.unary_unary(
-                '/deltaplane.v1.Ipam/ClaimBlock',
-                request_serializer=deltaplane_dot_v1_dot_ipam__pb2.ClaimBlockRequest.SerializeToString,
-                response_deserializer=deltaplane_dot_v1_dot_ipam__pb2.ClaimBlockResponse.FromString,
+        self.ClaimBlocks = channel.unary_unary(
+                '/deltaplane.v1.Ipam/ClaimBlocks',
+                request_serializer=deltaplane_dot_v1_dot_ipam__pb2.ClaimBlocksRequest.SerializeToString,
+                response_deserializer=deltaplane_dot_v1_dot_ipam__pb2.ClaimBlocksResponse.FromString,
                 _registered_method=True)
         self.ClaimAddress = channel.unary_unary(
                 '/deltaplane.v1.Ipam/ClaimAddress',
@@ -109,9 +109,12 @@ class IpamServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def ClaimBlock(self, request, context):
-        """Claims a free block of a pool for a node. Idempotent by request_id: the same id gives the same block.
-        RESOURCE_EXHAUSTED when the pool has no free block, FAILED_PRECONDITION when it is draining.
+    def ClaimBlocks(self, request, context):
+        """Claims free blocks for a node, each from a pool of its own choice. Idempotent by request_id: the same id gives
+        the same block. Each claim gets a block or an error of its own: RESOURCE_EXHAUSTED when the pool has no free
+        block, FAILED_PRECONDITION when it is draining, NOT_FOUND when there is none, ALREADY_EXISTS when the id got a
+        block of another pool. The whole is refused when a field is misspelt, and FAILED_PRECONDITION when the node is
+        not registered; with UNAVAILABLE some may have been claimed: the same request finds them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -162,10 +165,10 @@ def add_IpamServicer_to_server(servicer, server):
                     request_deserializer=deltaplane_dot_v1_dot_ipam__pb2.ListPoolsRequest.FromString,
                     response_serializer=deltaplane_dot_v1_dot_ipam__pb2.ListPoolsResponse.SerializeToString,
             ),
-            'ClaimBlock': grpc.unary_unary_rpc_method_handler(
-                    servicer.ClaimBlock,
-                    request_deserializer=deltaplane_dot_v1_dot_ipam__pb2.ClaimBlockRequest.FromString,
-                    response_serializer=deltaplane_dot_v1_dot_ipam__pb2.ClaimBlockResponse.SerializeToString,
+            'ClaimBlocks': grpc.unary_unary_rpc_method_handler(
+                    servicer.ClaimBlocks,
+                    request_deserializer=deltaplane_dot_v1_dot_ipam__pb2.ClaimBlocksRequest.FromString,
+                    response_serializer=deltaplane_dot_v1_dot_ipam__pb2.ClaimBlocksResponse.SerializeToString,
             ),
             'ClaimAddress': grpc.unary_unary_rpc_method_handler(
                     servicer.ClaimAddress,
@@ -303,7 +306,7 @@ class Ipam(object):
             _registered_method=True)
 
     @staticmethod
-    def ClaimBlock(request,
+    def ClaimBlocks(request,
             target,
             options=(),
             channel_credentials=None,
@@ -316,9 +319,9 @@ class Ipam(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/deltaplane.v1.Ipam/ClaimBlock',
-            deltaplane_dot_v1_dot_ipam__pb2.ClaimBlockRequest.SerializeToString,
-            deltaplane_dot_v1_dot_ipam__pb2.ClaimBlockResponse.FromString,
+            '/deltaplane.v1.Ipam/ClaimBlocks',
+            deltaplane_dot_v1_dot_ipam__pb2.ClaimBlocksRequest.SerializeToString,
+            deltaplane_dot_v1_dot_ipam__pb2.ClaimBlocksResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,9 +41,12 @@ class IpamStub:
     """Removes a pool. FAILED_PRECONDITION while a node owns a block of it; OK when there is none."""
     ListPools: _grpc.UnaryUnaryMultiCallable[_ipam_pb2.ListPoolsRequest, _ipam_pb2.ListPoolsResponse]
     """Lists pools, ordered by name."""
-    ClaimBlock: _grpc.UnaryUnaryMultiCallable[_ipam_pb2.ClaimBlockRequest, _ipam_pb2.ClaimBlockResponse]
-    """Claims a free block of a pool for a node. Idempotent by request_id: the same id gives the same block.
-    RESOURCE_EXHAUSTED when the pool has no free block, FAILED_PRECONDITION when it is draining.
+    ClaimBlocks: _grpc.UnaryUnaryMultiCallable[_ipam_pb2.ClaimBlocksRequest, _ipam_pb2.ClaimBlocksResponse]
+    """Claims free blocks for a node, each from a pool of its own choice. Idempotent by request_id: the same id gives
+    the same block. Each claim gets a block or an error of its own: RESOURCE_EXHAUSTED when the pool has no free
+    block, FAILED_PRECONDITION when it is draining, NOT_FOUND when there is none, ALREADY_EXISTS when the id got a
+    block of another pool. The whole is refused when a field is misspelt, and FAILED_PRECONDITION when the node is
+    not registered; with UNAVAILABLE some may have been claimed: the same request finds them.
     """
     ClaimAddress: _grpc.UnaryUnaryMultiCallable[_ipam_pb2.ClaimAddressRequest, _ipam_pb2.ClaimAddressResponse]
     """Claims one address for a node that does not own its block. Idempotent by request_id. INVALID_ARGUMENT when
@@ -67,9 +70,12 @@ class IpamAsyncStub(IpamStub):
     """Removes a pool. FAILED_PRECONDITION while a node owns a block of it; OK when there is none."""
     ListPools: _aio.UnaryUnaryMultiCallable[_ipam_pb2.ListPoolsRequest, _ipam_pb2.ListPoolsResponse]  # type: ignore[assignment]
     """Lists pools, ordered by name."""
-    ClaimBlock: _aio.UnaryUnaryMultiCallable[_ipam_pb2.ClaimBlockRequest, _ipam_pb2.ClaimBlockResponse]  # type: ignore[assignment]
-    """Claims a free block of a pool for a node. Idempotent by request_id: the same id gives the same block.
-    RESOURCE_EXHAUSTED when the pool has no free block, FAILED_PRECONDITION when it is draining.
+    ClaimBlocks: _aio.UnaryUnaryMultiCallable[_ipam_pb2.ClaimBlocksRequest, _ipam_pb2.ClaimBlocksResponse]  # type: ignore[assignment]
+    """Claims free blocks for a node, each from a pool of its own choice. Idempotent by request_id: the same id gives
+    the same block. Each claim gets a block or an error of its own: RESOURCE_EXHAUSTED when the pool has no free
+    block, FAILED_PRECONDITION when it is draining, NOT_FOUND when there is none, ALREADY_EXISTS when the id got a
+    block of another pool. The whole is refused when a field is misspelt, and FAILED_PRECONDITION when the node is
+    not registered; with UNAVAILABLE some may have been claimed: the same request finds them.
     """
     ClaimAddress: _aio.UnaryUnaryMultiCallable[_ipam_pb2.ClaimAddressRequest, _ipam_pb2.ClaimAddressResponse]  # type: ignore[assignment]
     """Claims one address for a node that does not own its block. Idempotent by request_id. INVALID_ARGUMENT when
@@ -116,13 +122,16 @@ class IpamServicer(metaclass=_abc_1.ABCMeta):
         """Lists pools, ordered by name."""
 
     @_abc_1.abstractmethod
-    def ClaimBlock(
+    def ClaimBlocks(
         self,
-        request: _ipam_pb2.ClaimBlockRequest,
+        request: _ipam_pb2.ClaimBlocksRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_ipam_pb2.ClaimBlockResponse, _abc.Awaitable[_ipam_pb2.ClaimBlockResponse]]:
-        """Claims a free block of a pool for a node. Idempotent by request_id: the same id gives the same block.
-        RESOURCE_EXHAUSTED when the pool has no free block, FAILED_PRECONDITION when it is draining.
+    ) -> _typing.Union[_ipam_pb2.ClaimBlocksResponse, _abc.Awaitable[_ipam_pb2.ClaimBlocksResponse]]:
+        """Claims free blocks for a node, each from a pool of its own choice. Idempotent by request_id: the same id gives
+        the same block. Each claim gets a block or an error of its own: RESOURCE_EXHAUSTED when the pool has no free
+        block, FAILED_PRECONDITION when it is draining, NOT_FOUND when there is none, ALREADY_EXISTS when the id got a
+        block of another pool. The whole is refused when a field is misspelt, and FAILED_PRECONDITION when the node is
+        not registered; with UNAVAILABLE some may have been claimed: the same request finds them.
         """
 
     @_abc_1.abstractmethod

@@ -142,8 +142,7 @@ class Hello(_message.Message):
     FEATURES_FIELD_NUMBER: _builtins.int
     LINEAGE_FIELD_NUMBER: _builtins.int
     APPLIED_REVISION_FIELD_NUMBER: _builtins.int
-    HELD_IDENTITIES_FIELD_NUMBER: _builtins.int
-    INTEREST_NUMBER_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
     ROOT_DIGEST_FIELD_NUMBER: _builtins.int
     CREDIT_BYTES_FIELD_NUMBER: _builtins.int
     FLOOR_REVISION_FIELD_NUMBER: _builtins.int
@@ -161,8 +160,6 @@ class Hello(_message.Message):
     """Lineage of the view the agent holds or, without a view, of its kernel state; empty for neither."""
     applied_revision: _builtins.int
     """Revision applied to the kernel; 0 when the agent holds no view."""
-    interest_number: _builtins.int
-    """Number of the last Interest, 0 for none."""
     root_digest: _builtins.bytes
     """Root digest of the view held: 16 bytes little endian, or empty."""
     credit_bytes: _builtins.int
@@ -176,8 +173,8 @@ class Hello(_message.Message):
         """Names of optional features understood."""
 
     @_builtins.property
-    def held_identities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Identities held, ascending, each as the difference from the one before. Unused while span is "all"."""
+    def held(self) -> Global___Held:
+        """Span of the view held. Not read while the server's span is "all"."""
 
     def __init__(
         self,
@@ -190,23 +187,60 @@ class Hello(_message.Message):
         features: _abc.Iterable[_builtins.str] | None = ...,
         lineage: _builtins.bytes = ...,
         applied_revision: _builtins.int = ...,
-        held_identities: _abc.Iterable[_builtins.int] | None = ...,
-        interest_number: _builtins.int = ...,
+        held: Global___Held | None = ...,
         root_digest: _builtins.bytes = ...,
         credit_bytes: _builtins.int = ...,
         floor_revision: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["held", b"held"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_revision", b"applied_revision", "boot_id", b"boot_id", "credit_bytes", b"credit_bytes", "features", b"features", "floor_revision", b"floor_revision", "held_identities", b"held_identities", "interest_number", b"interest_number", "lineage", b"lineage", "node", b"node", "node_uid", b"node_uid", "protocol_max", b"protocol_max", "protocol_min", b"protocol_min", "root_digest", b"root_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_revision", b"applied_revision", "boot_id", b"boot_id", "credit_bytes", b"credit_bytes", "features", b"features", "floor_revision", b"floor_revision", "held", b"held", "lineage", b"lineage", "node", b"node", "node_uid", b"node_uid", "protocol_max", b"protocol_max", "protocol_min", b"protocol_min", "root_digest", b"root_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Hello: _TypeAlias = Hello  # noqa: Y015
 
 @_typing.final
+class Held(_message.Message):
+    """The span of a view. Numbers ascend, each is the difference from the one before."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBJECT_DELTAS_FIELD_NUMBER: _builtins.int
+    PEER_DELTAS_FIELD_NUMBER: _builtins.int
+    PEER_SETS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def subject_deltas(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Identities whose policies are held."""
+
+    @_builtins.property
+    def peer_deltas(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Identities whose endpoints are held wherever they are."""
+
+    @_builtins.property
+    def peer_sets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Keys of peer sets, 16 bytes each."""
+
+    def __init__(
+        self,
+        *,
+        subject_deltas: _abc.Iterable[_builtins.int] | None = ...,
+        peer_deltas: _abc.Iterable[_builtins.int] | None = ...,
+        peer_sets: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["peer_deltas", b"peer_deltas", "peer_sets", b"peer_sets", "subject_deltas", b"subject_deltas"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Held: _TypeAlias = Held  # noqa: Y015
+
+@_typing.final
 class Interest(_message.Message):
-    """Adds identities to the agent's span until a registration does."""
+    """Adds identities whose policies the agent wants before a registration asks for them. It takes the place of the
+    one before; the endpoints of their peers are not sent on that account.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -216,7 +250,7 @@ class Interest(_message.Message):
     """Counts up from 1 inside a stream."""
     @_builtins.property
     def identities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Identity numbers."""
+        """Identity numbers, at most 4096; those that do not exist are passed over."""
 
     def __init__(
         self,
@@ -1024,7 +1058,9 @@ class Removal(_message.Message):
     generation_lag: _builtins.int
     """base_revision minus the revision of the removal."""
     left_span: _builtins.bool
-    """The object lives on but has left the agent's span."""
+    """The object lives on but has left the agent's span. For an identity: its endpoints on other nodes go with it,
+    whatever their generation.
+    """
     def __init__(
         self,
         *,
@@ -1052,12 +1088,15 @@ class Frame(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     OLDEST_CHANGE_UNIX_NS_FIELD_NUMBER: _builtins.int
     PIECES_FIELD_NUMBER: _builtins.int
+    CONTINUES_FIELD_NUMBER: _builtins.int
     previous_revision: _builtins.int
     """Revision of the frame before or, in the first one, a revision that the agent has."""
     revision: _builtins.int
     """Revision that the changes lead to."""
     oldest_change_unix_ns: _builtins.int
     """Time of the oldest change in it, nanoseconds since the Unix epoch, by the slicer's clock."""
+    continues: _builtins.bool
+    """The next frame has the same revisions and belongs to this one."""
     @_builtins.property
     def pieces(self) -> _containers.RepeatedCompositeFieldContainer[Global___Piece]:
         """The changes."""
@@ -1069,10 +1108,11 @@ class Frame(_message.Message):
         revision: _builtins.int = ...,
         oldest_change_unix_ns: _builtins.int = ...,
         pieces: _abc.Iterable[Global___Piece] | None = ...,
+        continues: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["oldest_change_unix_ns", b"oldest_change_unix_ns", "pieces", b"pieces", "previous_revision", b"previous_revision", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["continues", b"continues", "oldest_change_unix_ns", b"oldest_change_unix_ns", "pieces", b"pieces", "previous_revision", b"previous_revision", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1103,7 +1143,7 @@ class Barrier(_message.Message):
     interest_number: _builtins.int
     """Number of the Interest that the span covers."""
     span_version: _builtins.int
-    """Counts changes of the span's rules; constant while span is "all"."""
+    """Counts how often the span has changed on this stream; constant while span is "all"."""
     root_digest: _builtins.bytes
     """Root digest of the span at revision, 16 bytes little endian; only now and then."""
     strict_watermark_revision: _builtins.int
@@ -1258,13 +1298,13 @@ Global___BucketReplace: _TypeAlias = BucketReplace  # noqa: Y015
 
 @_typing.final
 class DigestRequest(_message.Message):
-    """Asks for bucket digests at the last barrier."""
+    """Asks for bucket digests of the view that the agent holds when it gets this."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     REVISION_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
-    """Barrier revision."""
+    """Revision of the barrier before, to be repeated in the answer."""
     def __init__(
         self,
         *,

@@ -8,7 +8,7 @@ import grpc.aio
 
 from deltaplane.errors import DeltaplaneError, Invalid, Unavailable
 from deltaplane.model import names
-from deltaplane.runtime import trace
+from deltaplane.runtime import trace, tracing
 from deltaplane.v1 import registry_pb2 as pb
 from deltaplane.v1 import registry_pb2_grpc
 from services.endpoints.repository import Repositories
@@ -127,10 +127,11 @@ class RegistryServicer(registry_pb2_grpc.RegistryServicer):
     ) -> pb.RegisterEndpointResponse:
         """Registers one endpoint."""
         node_uid = read.check_token(request.node_uid, "node_uid")
-        wanted = read.request_from_proto(
-            request.endpoint, node_uid, "endpoint", _traceparent(context)
-        )
-        outcome = await bounded(self._coalescer.register(wanted))
+        sent = _traceparent(context)
+        with tracing.continued("RegisterEndpoint", sent) as span:
+            traceparent = span.traceparent or sent
+            wanted = read.request_from_proto(request.endpoint, node_uid, "endpoint", traceparent)
+            outcome = await bounded(self._coalescer.register(wanted))
         if isinstance(outcome, Wish):
             return pb.RegisterEndpointResponse(wanted=read.wish_to_proto(outcome))
         return pb.RegisterEndpointResponse(endpoint=with_meta(pb.Endpoint, outcome))

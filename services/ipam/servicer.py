@@ -19,8 +19,8 @@ class IpamServicer(ipam_pb2_grpc.IpamServicer):
 
     def __init__(self, repository: Repository, coalescer: Coalescer | None = None) -> None:
         self._repository = repository
-        # Without a queue each claim is a transaction of its own.
-        self._claim = repository.claim_block if coalescer is None else coalescer.claim
+        # Without a queue each request is a batch of its own.
+        self._claim = repository.claim_blocks if coalescer is None else coalescer.claim
 
     async def CreatePool(
         self, request: ipam_pb2.CreatePoolRequest, context: Context
@@ -38,12 +38,11 @@ class IpamServicer(ipam_pb2_grpc.IpamServicer):
             pools=[wire.pool_status(pool, claimed) for pool, claimed in pools], revision=revision
         )
 
-    async def ClaimBlock(
-        self, request: ipam_pb2.ClaimBlockRequest, context: Context
-    ) -> ipam_pb2.ClaimBlockResponse:
-        """Claims a block for a node."""
-        block = await self._claim(wire.claim_from_proto(request))
-        return ipam_pb2.ClaimBlockResponse(block=block)
+    async def ClaimBlocks(
+        self, request: ipam_pb2.ClaimBlocksRequest, context: Context
+    ) -> ipam_pb2.ClaimBlocksResponse:
+        """Claims blocks for a node."""
+        return wire.claims_to_proto(await self._claim(wire.claims_from_proto(request)))
 
     async def ReleaseBlock(
         self, request: ipam_pb2.ReleaseBlockRequest, context: Context

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from deltaplane import wire
-from deltaplane.errors import Invalid
+from deltaplane.errors import DeltaplaneError, Invalid
 from deltaplane.model import names
 from deltaplane.model.addresses import Prefix, parse_address
+from deltaplane.runtime import rpc
 from deltaplane.store import keys
 from deltaplane.store.port import KeyValue
 from deltaplane.v1 import common_pb2, ipam_pb2
@@ -17,6 +18,11 @@ from services.ipam.pools import Mode, Pool
 
 MAX_BLOCKS_SHOWN = (1 << 64) - 1
 """blocks_total is a uint64 and stops there: a /48 of /122 blocks has more."""
+
+MAX_CLAIMS = 64
+"""Claims of a request: a node that starts has one for each pool, one that grows some more. A few
+transactions, so an answer comes in time.
+"""
 
 MAX_TOKEN = 64
 _TOKEN = re.compile(rf"[!-.0-~]{{1,{MAX_TOKEN}}}")
@@ -37,6 +43,10 @@ class Claim:
     node: str
     node_uid: str
     request_id: str
+
+
+Outcome = ipam_pb2.Block | DeltaplaneError
+"""Of a claim."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,25 +176,42 @@ def freed_prefix(key: str) -> Prefix:
     return Prefix(parse_address(address), int(length))
 
 
-def claim_from_proto(message: ipam_pb2.ClaimBlockRequest) -> Claim:
-    """Reads a claim.
+def claims_from_proto(message: ipam_pb2.ClaimBlocksRequest) -> list[Claim]:
+    """Reads the claims of a node.
 
     Raises:
-        Invalid: a field is missing or misspelt.
+        Invalid: a field is missing or misspelt, or there are none or too many claims.
     """
-    _check_names(message.pool, message.node)
-    return Claim(
-        pool=message.pool,
-        node=message.node,
-        node_uid=check_token(message.node_uid, "node_uid"),
-        request_id=check_token(message.request_id, "request_id"),
-    )
+    node, uid = message.node, check_token(message.node_uid, "node_uid")
+    _check_node(node)
+    if not 1 <= len(message.claims) <= MAX_CLAIMS:
+        raise Invalid("claims", f"{len(message.claims)} is outside 1..{MAX_CLAIMS}")
+    claims = []
+    for index, item in enumerate(message.claims):
+        pool, request_id = item.pool, item.request_id
+        # Asked first: the path of a field is text that hardly anybody reads.
+        if names.dns_label_mistake(pool) or _TOKEN.fullmatch(request_id) is None:
+            path = f"claims[{index}]"
+            check_name(pool, f"{path}.pool", names.dns_label_mistake(pool))
+            check_token(request_id, f"{path}.request_id")
+        claims.append(Claim(pool=pool, node=node, node_uid=uid, request_id=request_id))
+    return claims
+
+
+def claims_to_proto(outcomes: Iterable[Outcome]) -> ipam_pb2.ClaimBlocksResponse:
+    """What came of the claims, in their order."""
+    answer = ipam_pb2.ClaimBlocksResponse()
+    for outcome in outcomes:
+        if isinstance(outcome, DeltaplaneError):
+            answer.results.add(error={"code": rpc.status_number(outcome), "message": str(outcome)})
+        else:
+            answer.results.add(block=outcome)
+    return answer
 
 
 @lru_cache(maxsize=1 << 14)
-def _check_names(pool: str, node: str) -> None:
+def _check_node(node: str) -> None:
     # Cached: a node claims again and again; what is refused is not remembered.
-    check_name(pool, "pool", names.dns_label_mistake(pool))
     check_name(node, "node", names.dns_subdomain_mistake(node))
 
 

@@ -19,6 +19,7 @@ from services.slicer.peers import Peers
 from services.slicer.progress import Progress
 from services.slicer.repository import Replica, Repository
 from services.slicer.servicer import RECEIPTS, SLICER, ReceiptsServicer, SlicerServicer
+from services.slicer.tracing import Stages
 
 NAME = "slicer"
 
@@ -29,7 +30,8 @@ async def serve(settings: Config, store: Store, *, stop: asyncio.Event | None = 
     repository = Repository(store, settings.expected_lineage)
     replica = Replica(f"{socket.gethostname()}-{secrets.token_hex(4)}", settings.advertised)
     peers = Peers(repository, replica.server_id, clock)
-    feed = Feed(repository, replica, clock)
+    stages = Stages()
+    feed = Feed(repository, replica, clock, stages, is_scoped=settings.span == "scoped")
     fanout = await feed.start()
     progress = Progress(
         repository,
@@ -39,7 +41,7 @@ async def serve(settings: Config, store: Store, *, stop: asyncio.Event | None = 
         lease=lambda: feed.lease,
         stale_after=settings.stale_after,
     )
-    slicer = SlicerServicer(fanout, repository, peers, clock, replica.server_id)
+    slicer = SlicerServicer(fanout, repository, peers, clock, replica.server_id, stages=stages)
     receipts = ReceiptsServicer(fanout, repository, peers, clock)
 
     def register(server: grpc.aio.Server) -> Sequence[str]:

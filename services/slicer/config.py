@@ -1,6 +1,6 @@
 """The options of the slicer."""
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -28,6 +28,12 @@ class Config(ServiceConfig):
         ge=5.0,
         description="seconds after which a node that is not up to date with any slicer is fenced: "
         "released addresses wait for it no longer",
+    )
+
+    span: Literal["scoped", "all"] = Field(
+        default="scoped",
+        description="what agents are told of: scoped: what the policies of their pods name; "
+        "all: every endpoint and policy",
     )
 
     @property

@@ -110,6 +110,8 @@ class Facts:
         slices: all endpoints, for listing.
         unreadable: keys whose record could not be read, and why.
         urgent: a change since the last flush takes something away or tightens security.
+        structural: the first revision since the last flush at which something else was written than
+            an endpoint or a new identity; None: nothing was.
     """
 
     def __init__(self, compiler: Compiler) -> None:
@@ -120,6 +122,7 @@ class Facts:
         self.slices = SliceIndex()
         self.unreadable: dict[str, str] = {}
         self.urgent = False
+        self.structural: int | None = None
         self._compiler = compiler
         self._records: dict[str, Record] = {}
         # Which record an object comes from: the newest, should two of them claim one key.
@@ -132,6 +135,8 @@ class Facts:
         if old is not None and record.generation <= old.generation:
             return
         self._note_mistake(record)
+        if self.structural is None and not _is_local(record, old):
+            self.structural = record.generation
         if record.content is None:
             self._records.pop(record.key, None)
         else:
@@ -157,7 +162,7 @@ class Facts:
             Removal(kind=kind, key=key, generation=revision) for kind, key in compiled.removals
         )
         changes.extend(Upsert(value, revision) for value in compiled.upserts)
-        self._changes, self.urgent = [], False
+        self._changes, self.urgent, self.structural = [], False, None
         return tuple(changes)
 
     # --- one record ------------------------------------------------------------------------------
@@ -243,6 +248,19 @@ class Facts:
         self._changes.append(Upsert(value, record.generation, traceparent))
         if isinstance(value, EndpointObject):
             self.slices.put(value, record.generation)
+
+
+def _is_local(record: Record, old: Record | None) -> bool:
+    """Whether a write touches only the nodes that are told of an endpoint before or after it."""
+    match record.content:
+        case EndpointRecord():
+            return old is None or isinstance(old.content, EndpointRecord)
+        case Identity():
+            return old is None or old.content == record.content
+        case None:
+            return old is not None and isinstance(old.content, EndpointRecord)
+        case _:
+            return False
 
 
 def _stream_object(content: Content | None) -> StreamObject | None:

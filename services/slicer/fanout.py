@@ -8,7 +8,8 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
 from deltaplane.delta.messages import Ack, ClientMessage, Drain, Hello
-from deltaplane.delta.sender import Published, Reader, Sender, Tick
+from deltaplane.delta.reader import Reader
+from deltaplane.delta.sender import Published, Sender, Tick
 from deltaplane.errors import Conflict, Internal, NotFound, Unavailable
 from services.slicer.facts import Facts, Record
 from services.slicer.pacing import Pacer
@@ -97,6 +98,11 @@ class Fanout:
         self._pending.revision = revision
 
     @property
+    def due(self) -> list[Session]:
+        """Sessions whose agent should be sent something new."""
+        return [session for session in self.sessions.values() if session.reader.is_due]
+
+    @property
     def _has_news(self) -> bool:
         return bool(self._pending.events) or self._pending.history_lost
 
@@ -107,12 +113,14 @@ class Fanout:
     def cut(self, *, now: float, wall_ns: int) -> Published:
         """Publishes what is pending. The caller wakes the sessions."""
         pending, self._pending = self._pending, _Pending(revision=self._pending.revision)
+        structural = self.facts.structural  # flushing forgets it
         published = self.sender.publish(
             Tick(
                 revision=pending.revision,
                 changes=self.facts.flush(pending.revision),
                 events=None if pending.history_lost else tuple(pending.events),
                 oldest_change_unix_ns=pending.oldest_unix_ns,
+                structural=structural,
             ),
             now=now,
             wall_ns=wall_ns,
@@ -190,7 +198,7 @@ class Fanout:
         self._notify()
         if not before:
             return None  # a snapshot says nothing about how long a change took
-        return self.sender.oldest_change_between(before, session.reader.applied)
+        return self.sender.acknowledged_since_ns(session.reader, before)
 
     def leave(self, session: Session) -> None:
         """Ends a session."""
@@ -233,12 +241,14 @@ class Fanout:
     # --- the watermark's side --------------------------------------------------------------------
 
     def set_watermark(self, watermark: Watermark) -> None:
-        """Takes a new watermark: what it frees is forgotten, and every agent hears of it."""
-        changed = self.sender.set_watermarks(watermark.live, watermark.strict)
+        """Takes a new watermark: what it frees is forgotten, and who waits for it hears of it."""
+        waiting = self.quarantine.nodes
+        changed = self.sender.set_watermarks(watermark.live, watermark.strict, waiting)
         self.quarantine.free(self.sender.passed()[0])
         if changed:
             for session in self.sessions.values():
-                session.wake()
+                if waiting is None or session.reader.node_index in waiting:
+                    session.wake()
             self._notify()
 
     def coverage(self, target: int) -> Coverage:

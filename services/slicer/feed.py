@@ -6,6 +6,7 @@ etcd away, all streams go on from memory; the watch resumes by itself.
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TypeVar
 
 from deltaplane.delta.sender import Sender
@@ -14,10 +15,12 @@ from deltaplane.errors import Compacted, Unavailable
 from deltaplane.policy.compiler import Compiler
 from deltaplane.runtime import log
 from deltaplane.runtime.clock import Clock
-from services.slicer import metrics
+from services.slicer import checkpoints, metrics
+from services.slicer.checkpoints import Checkpoint
 from services.slicer.facts import Facts
 from services.slicer.fanout import Fanout
-from services.slicer.repository import LEASE_SECONDS, Replica, Repository
+from services.slicer.repository import LEASE_SECONDS, Batch, Replica, Repository
+from services.slicer.tracing import Stages
 
 T = TypeVar("T")
 
@@ -36,22 +39,77 @@ class Feed:
         lease: of this replica's keys; 0: there is none at the moment.
     """
 
-    def __init__(self, repository: Repository, replica: Replica, clock: Clock) -> None:
+    def __init__(
+        self,
+        repository: Repository,
+        replica: Replica,
+        clock: Clock,
+        stages: Stages | None = None,
+        *,
+        is_scoped: bool = True,
+    ) -> None:
+        """is_scoped: agents are told of their span; False: of everything."""
         self._repository = repository
+        self._stages = stages or Stages()
         self._replica = replica
         self._clock = clock
+        self._is_scoped = is_scoped
         self.lease = 0
         self._work = asyncio.Event()
         self._reported: set[str] = set()
 
     async def start(self) -> Fanout:
-        """Lists everything, waiting for etcd as long as it takes.
+        """Loads everything, waiting for etcd as long as it takes.
 
-        The listing is a linearisable read: whoever connects afterwards is shown nothing older
-        than what was committed before this replica started.
+        It begins at a checkpoint, if there is one, so that agents that were at another replica
+        minutes ago need only what has happened since, and goes on to the head that the store has
+        now: whoever connects afterwards is shown nothing older than what was committed before this
+        replica started.
         """
         lineage = await self._insist(self._repository.lineage)
-        listing = await self._insist(self._repository.listing)
+        try:
+            fanout = self._fanout(lineage, await self._insist(self._past))
+            await self._insist(partial(self._catch_up, fanout))
+        except Compacted as error:
+            log.get().info("checkpoint_compacted", oldest=error.compact_revision)
+            fanout = self._fanout(lineage, await self._insist(self._repository.listing))
+        log.get().info(
+            "view_loaded",
+            lineage=lineage.hex(),
+            since=fanout.sender.start,
+            revision=fanout.scanned,
+            objects=len(fanout.sender.view),
+        )
+        return fanout
+
+    async def _past(self) -> Batch:
+        """The listing to begin with.
+
+        Raises:
+            Compacted: it is gone.
+        """
+        known = await self._repository.checkpoints()
+        revision = checkpoints.start(known, self._clock.wall_ns() // 10**9)
+        return await self._repository.listing(revision or 0)
+
+    async def _catch_up(self, fanout: Fanout) -> None:
+        """Takes what was written since, through the head of now.
+
+        Raises:
+            Compacted: it is gone.
+        """
+        head = await self._repository.head()
+        if fanout.scanned >= head:
+            return
+        async for batch in self._repository.changes(fanout.scanned):
+            wall_ns = self._clock.wall_ns()
+            fanout.take(batch.records, batch.revision, wall_ns=wall_ns)
+            if fanout.cut_at() is not None:
+                fanout.cut(now=self._clock.now(), wall_ns=wall_ns)
+            if fanout.scanned >= head:
+                return
+
+    def _fanout(self, lineage: bytes, listing: Batch) -> Fanout:
         facts = Facts(Compiler())
         for record in listing.records:
             facts.apply(record)
@@ -62,12 +120,7 @@ class Feed:
             revision=listing.revision,
             objects=facts.flush(listing.revision),
             head_unix_ns=self._clock.wall_ns(),
-        )
-        log.get().info(
-            "view_loaded",
-            lineage=lineage.hex(),
-            revision=listing.revision,
-            objects=len(sender.view),
+            is_scoped=self._is_scoped,
         )
         return Fanout(facts, sender)
 
@@ -98,6 +151,7 @@ class Feed:
                 async for batch in self._repository.changes(fanout.scanned):
                     wall_ns = self._clock.wall_ns()
                     fanout.take(batch.records, batch.revision, wall_ns=wall_ns)
+                    self._stages.seen(batch.records, wall_ns)
                     fanout.quarantine.free(fanout.sender.passed()[0])
                     self._work.set()
             except Compacted as error:
@@ -127,17 +181,20 @@ class Feed:
 
     async def _publish(self, fanout: Fanout) -> None:
         started = self._clock.now()
-        published = fanout.cut(now=started, wall_ns=self._clock.wall_ns())
+        cut_ns = self._clock.wall_ns()
+        published = fanout.cut(now=started, wall_ns=cut_ns)
+        self._stages.cut(published, cut_ns)
         metrics.TICKS.inc()
         metrics.CHANGES.inc(published.changes)
         metrics.FRAME_BYTES.inc(published.size)
-        if published.changes:
-            for number, session in enumerate(tuple(fanout.sessions.values())):
+        if due := fanout.due:
+            for number, session in enumerate(due):
                 session.wake()
                 if number % WAKE_AT_ONCE == 0:
                     await asyncio.sleep(0)
             # The writers that keep up have written when this returns; the others do not count.
             await asyncio.sleep(0)
+        self._stages.sent(self._clock.wall_ns(), agents=len(fanout.sessions))
         fanout.pacer.sent(cut_at=started, round_seconds=self._clock.now() - started)
 
     async def _observe(self, fanout: Fanout) -> None:
@@ -161,6 +218,8 @@ class Feed:
             while True:
                 try:
                     await self._repository.check_history(fanout.sender.lineage, fanout.scanned)
+                    wall = self._clock.wall_ns() // 10**9
+                    await self._repository.checkpoint(Checkpoint(wall, fanout.sender.head))
                     if not self.lease or not await self._repository.keep_alive(self.lease):
                         self.lease = 0
                         self.lease = await self._repository.announce(self._replica)

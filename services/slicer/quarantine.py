@@ -1,6 +1,6 @@
 """Released addresses that wait for the watermark, as far as this replica saw them go."""
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from itertools import islice
@@ -42,11 +42,17 @@ class Quarantine:
         self._waiting: deque[Waiting] = deque()
         # Behind the listed ones, as (revision, addresses), merged so that they stay as few.
         self._beyond: deque[tuple[int, int]] = deque()
+        self._of_node: Counter[int] = Counter()
 
     @property
     def total(self) -> int:
         """Addresses that wait, those beyond the list included."""
         return len(self._waiting) + sum(count for _, count in self._beyond)
+
+    @property
+    def nodes(self) -> frozenset[int] | None:
+        """Numbers of the nodes whose addresses wait; None: too many wait to know."""
+        return None if self._beyond else frozenset(self._of_node)
 
     def expect(self, revision: int) -> None:
         """Something that waits for this revision, but is no address."""
@@ -69,6 +75,7 @@ class Quarantine:
     def _add(self, waiting: Waiting) -> None:
         if len(self._waiting) < self._listed_at_most and not self._beyond:
             self._waiting.append(waiting)
+            self._of_node[waiting.node_index] += 1
             return
         count = 1
         if len(self._beyond) >= self._listed_at_most // 100 + 1:
@@ -78,7 +85,10 @@ class Quarantine:
     def free(self, watermark: int) -> None:
         """Forgets what the watermark has reached."""
         while self._waiting and self._waiting[0].revision <= watermark:
-            self._waiting.popleft()
+            node_index = self._waiting.popleft().node_index
+            self._of_node[node_index] -= 1
+            if not self._of_node[node_index]:
+                del self._of_node[node_index]
         while self._beyond and self._beyond[0][0] <= watermark:
             self._beyond.popleft()
 

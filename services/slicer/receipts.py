@@ -3,6 +3,8 @@
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from deltaplane.delta.span_index import SpanIndex
+from deltaplane.delta.view import View
 from deltaplane.model.objects import Kind
 from services.slicer.watermark import Fence
 
@@ -32,10 +34,14 @@ class Subject:
     Attributes:
         revision: that must be in force.
         kinds: kinds of objects that carry it: a node that refuses one of them does not enforce it.
+        policy: "namespace/name" of the policy; empty: it is about something else.
+        endpoints: node number and identity of each endpoint; empty: it is about something else.
     """
 
     revision: int
     kinds: frozenset[Kind]
+    policy: str = ""
+    endpoints: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +66,24 @@ class Receipt:
 
 POLICY_KINDS = frozenset({Kind.IDENTITY, Kind.PEER_SET, Kind.SUBJECT_POLICY})
 ENDPOINT_KINDS = POLICY_KINDS | {Kind.NODE, Kind.BLOCK, Kind.ENDPOINT}
+
+
+def concerned(subject: Subject, view: View, index: SpanIndex) -> frozenset[int] | None:
+    """Numbers of the nodes whose span contains a subject; None: every node's does.
+
+    Nodes that never hear of it have nothing to enforce: they are not counted.
+    """
+    if subject.policy:
+        subjects = (
+            held.value.identity
+            for held in view.subject_policies.values()
+            if subject.policy in (*held.value.ingress.policies, *held.value.egress.policies)
+        )
+        return frozenset(node for number in subjects for node in index.nodes_with(number))
+    if subject.endpoints:
+        own = frozenset(node for node, _ in subject.endpoints)
+        return own.union(*(index.told(identity) for _, identity in subject.endpoints))
+    return None
 
 
 def describe(kind: Kind, key: bytes, reason: str) -> str:

@@ -17,6 +17,8 @@ from deltaplane.store.port import (
     Unchanged,
     WatchBatch,
 )
+from services.slicer import checkpoints
+from services.slicer.checkpoints import Checkpoint
 from services.slicer.facts import Record
 from services.slicer.watermark import (
     Coverage,
@@ -79,9 +81,30 @@ class Repository:
                 f"the store has forgotten writes: it is at revision {head}, we have seen {scanned}"
             )
 
-    async def listing(self) -> Batch:
-        """All records, linearisably."""
-        listing = await self._store.list(keys.STATE)
+    async def checkpoints(self) -> tuple[Checkpoint, ...]:
+        """What was written last."""
+        stored = await self._store.get(keys.CHECKPOINTS)
+        return () if stored is None else checkpoints.decode(stored.value)
+
+    async def checkpoint(self, now: Checkpoint) -> None:
+        """Adds a checkpoint if it is due; another replica may be first."""
+        stored = await self._store.get(keys.CHECKPOINTS)
+        known = () if stored is None else checkpoints.decode(stored.value)
+        following = checkpoints.following(known, now)
+        if following is None:
+            return
+        guard: Compare = Absent(keys.CHECKPOINTS)
+        if stored is not None:
+            guard = Unchanged(keys.CHECKPOINTS, stored.mod_revision)
+        await self._store.transact([guard], [Put(keys.CHECKPOINTS, checkpoints.encode(following))])
+
+    async def listing(self, revision: int = 0) -> Batch:
+        """All records, linearisably, or at a revision.
+
+        Raises:
+            Compacted: the store does not know that revision any more.
+        """
+        listing = await self._store.list(keys.STATE, revision=revision)
         records = tuple(record_from_store(item) for item in listing.items)
         return Batch(tuple(sorted(records, key=lambda r: r.generation)), listing.revision)
 
@@ -110,8 +133,8 @@ class Repository:
             raise NotFound(f"there is no policy {reference!r}")
         return stored.mod_revision
 
-    async def endpoint_revision(self, reference: str) -> int:
-        """The newest generation of the endpoints of the pod "namespace/name".
+    async def endpoints(self, reference: str) -> tuple[Record, ...]:
+        """The endpoints of the pod "namespace/name"; those that cannot be read have no content.
 
         Raises:
             NotFound: there is none.
@@ -121,7 +144,7 @@ class Repository:
         found = (await self._store.list(keys.endpoints_of(namespace, pod))).items if pod else ()
         if not found:
             raise NotFound(f"there is no endpoint of a pod {reference!r}")
-        return max(item.mod_revision for item in found)
+        return tuple(record_from_store(item) for item in found)
 
     async def announce(self, replica: Replica) -> int:
         """Writes the lease key of this replica; the lease."""

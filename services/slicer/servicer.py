@@ -10,7 +10,7 @@ import grpc
 import grpc.aio
 
 from deltaplane.delta.messages import Hello
-from deltaplane.delta.sender import Reader
+from deltaplane.delta.reader import Reader
 from deltaplane.delta.wire import decode_request
 from deltaplane.errors import DeltaplaneError, Invalid, Refused
 from deltaplane.model.objects import Kind
@@ -18,6 +18,7 @@ from deltaplane.runtime import log
 from deltaplane.runtime.clock import Clock
 from deltaplane.v1 import receipts_pb2, receipts_pb2_grpc, slicer_pb2
 from services.slicer import metrics
+from services.slicer.facts import EndpointRecord
 from services.slicer.fanout import Fanout, Session
 from services.slicer.peers import Peers
 from services.slicer.receipts import (
@@ -25,11 +26,13 @@ from services.slicer.receipts import (
     POLICY_KINDS,
     Receipt,
     Subject,
+    concerned,
     holders,
     newest,
     receipt,
 )
 from services.slicer.repository import Repository
+from services.slicer.tracing import Stages
 from services.slicer.wire import (
     agent_to_proto,
     effective_to_proto,
@@ -69,9 +72,17 @@ class SlicerServicer:
     """deltaplane.v1.Slicer."""
 
     def __init__(
-        self, fanout: Fanout, repository: Repository, peers: Peers, clock: Clock, server_id: str
+        self,
+        fanout: Fanout,
+        repository: Repository,
+        peers: Peers,
+        clock: Clock,
+        server_id: str,
+        *,
+        stages: Stages | None = None,
     ) -> None:
         self._fanout = fanout
+        self._stages = stages or Stages()
         self._repository = repository
         self._peers = peers
         self._clock = clock
@@ -180,7 +191,9 @@ class SlicerServicer:
             message = decode_request(data)
             since_ns = self._fanout.receive(session, message, now=self._clock.now())
             if since_ns is not None:
-                metrics.SEEN_TO_ACKED.observe((self._clock.wall_ns() - since_ns) / 1e9)
+                wall_ns = self._clock.wall_ns()
+                metrics.SEEN_TO_ACKED.observe((wall_ns - since_ns) / 1e9)
+                self._stages.acked(since_ns, wall_ns)
 
     async def _write(self, session: Session, wake: asyncio.Event, context: _Context) -> None:
         """Writes what there is; `write` blocks while the agent does not read.
@@ -325,10 +338,18 @@ class ReceiptsServicer(receipts_pb2_grpc.ReceiptsServicer):
         match request.WhichOneof("subject"):
             case "policy":
                 revision = await self._repository.policy_revision(request.policy)
-                return Subject(revision=revision, kinds=POLICY_KINDS)
+                return Subject(revision=revision, kinds=POLICY_KINDS, policy=request.policy)
             case "endpoint":
-                revision = await self._repository.endpoint_revision(request.endpoint)
-                return Subject(revision=revision, kinds=ENDPOINT_KINDS)
+                found = await self._repository.endpoints(request.endpoint)
+                return Subject(
+                    revision=max(record.generation for record in found),
+                    kinds=ENDPOINT_KINDS,
+                    endpoints=tuple(
+                        (record.content.object.node_index, record.content.object.identity)
+                        for record in found
+                        if isinstance(record.content, EndpointRecord)
+                    ),
+                )
             case "revision":
                 return Subject(revision=request.revision, kinds=frozenset(Kind))
             case None:
@@ -336,9 +357,12 @@ class ReceiptsServicer(receipts_pb2_grpc.ReceiptsServicer):
 
     async def _receipt(self, subject: Subject) -> Receipt:
         others = await self._peers.effective()
+        sender = self._fanout.sender
+        counted = concerned(subject, sender.view, sender.index) if sender.is_scoped else None
+        nodes = {n.object.index: name for name, n in self._fanout.facts.nodes.items()}
         return receipt(
             subject,
-            nodes={n.object.index: name for name, n in self._fanout.facts.nodes.items()},
+            nodes={i: n for i, n in nodes.items() if counted is None or i in counted},
             effective=newest([*others, self._fanout.effective()]),
             head=self._fanout.sender.head,
             fenced=self._fanout.facts.fences.keys(),

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from google.protobuf.message import DecodeError
 
 from deltaplane import wire
-from deltaplane.delta.sender import Reader
+from deltaplane.delta.reader import Reader
 from deltaplane.delta.wire.objects import object_to_proto
 from deltaplane.errors import Invalid
 from deltaplane.model.objects import BlockObject, EndpointObject, NodeObject, PoolObject

@@ -17,7 +17,7 @@ from tests.bpf.packets import Flow
 FAMILIES = pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6], ids=["v4", "v6"])
 PATHS = pytest.mark.parametrize("local", [True, False], ids=["local", "remote"])
 
-pytestmark = [pytest.mark.serial, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["native", "vxlan"])

@@ -17,7 +17,7 @@ from tests.bpf.network import PORT, Network, Node, bound_socket, inside, ip, net
 from tests.bpf.packets import RST, Flow, ethernet, icmp, ipv6
 from tests.bpf.test_network import FAMILIES, count
 
-pytestmark = [pytest.mark.serial, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.timeout(120)
 
 OVER = pytest.mark.parametrize("over", [socket.AF_INET, socket.AF_INET6], ids=["over4", "over6"])
 INSIDE = pytest.mark.parametrize("inside4", [True, False], ids=["in4", "in6"])

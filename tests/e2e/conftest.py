@@ -56,6 +56,11 @@ def lab(running_lab: Lab) -> Iterator[Lab]:
 @pytest.fixture
 def command(lab: Lab) -> Command:
     """The `deltaplane` command on the lab."""
+    return command_of(lab)
+
+
+def command_of(lab: Lab) -> Command:
+    """The `deltaplane` command on a lab."""
 
     def run(*arguments: str, stdin: str = "") -> "subprocess.CompletedProcess[str]":
         return run_command(*arguments, lab=lab.layout.lab, stdin=stdin)

@@ -257,6 +257,15 @@ class Node:
         assert answer.code == 0, (answer.document, self.log()[-3000:])
         return answer
 
+    def take_off_pods(self) -> None:
+        """DEL for each, after which nothing may be left."""
+        for pod in list(self.pods):
+            deleted = self.cni("DEL", pod)
+            assert deleted.code == 0, deleted.document
+            self.delete_pod_namespace(pod)
+        assert self.host_links() == []
+        assert self.services.endpoints() == []
+
     # --- the agent's own API
     # -----------------------------------------------------------------------
 

@@ -42,92 +42,82 @@ def test_a_pod_gets_a_link_that_works_in_both_families(node: Node) -> None:
 
 
 @pytest.mark.parametrize("version", ["0.3.1", "0.4.0", "1.0.0", "1.1.0"])
-def test_the_result_speaks_the_callers_version(
-    node: Node, services: Services, version: str
-) -> None:
-    node.start_ready()
-    services.apply_pod("web", node.name, app="web")
-    node.new_pod_namespace("web")
+def test_the_result_speaks_the_callers_version(ready: Node, version: str) -> None:
+    ready.services.apply_pod("web", ready.name, app="web")
+    ready.new_pod_namespace("web")
 
-    result = node.cni("ADD", "web", version=version).document
+    result = ready.cni("ADD", "web", version=version).document
 
     assert result["cniVersion"] == version
     [link] = [item for item in result["interfaces"] if "sandbox" in item]
     assert link["name"] == "eth0"
-    assert link["sandbox"] == node.pod_path("web")
-    [live] = json.loads(node.in_pod("web", "ip", "-json", "link", "show", "dev", "eth0"))
+    assert link["sandbox"] == ready.pod_path("web")
+    [live] = json.loads(ready.in_pod("web", "ip", "-json", "link", "show", "dev", "eth0"))
     assert link["mac"] == live["address"]
     assert all(("version" in ip) == (version in ("0.3.1", "0.4.0")) for ip in result["ips"])
 
 
-def test_add_twice_is_refused_and_the_first_stays(node: Node) -> None:
-    node.start_ready()
-    ipv4, _ = node.add("web").addresses
+def test_add_twice_is_refused_and_the_first_stays(ready: Node) -> None:
+    ipv4, _ = ready.add("web").addresses
 
-    again = node.cni("ADD", "web")
+    again = ready.cni("ADD", "web")
 
     assert (again.code, again.document["code"]) == (1, 999)
-    assert ping(node, ipv4)
-    assert len(node.host_links()) == 1
+    assert ping(ready, ipv4)
+    assert len(ready.host_links()) == 1
 
 
-def test_delete_takes_everything_away_and_may_be_repeated(node: Node, services: Services) -> None:
-    node.start_ready()
-    first = node.add("web").addresses
+def test_delete_takes_everything_away_and_may_be_repeated(ready: Node) -> None:
+    first = ready.add("web").addresses
 
     for _ in range(2):
-        assert node.cni("DEL", "web").code == 0
-        assert node.host_links() == []
-        assert services.endpoints() == []
-        assert "eth0" not in node.in_pod("web", "ip", "link")
+        assert ready.cni("DEL", "web").code == 0
+        assert ready.host_links() == []
+        assert ready.services.endpoints() == []
+        assert "eth0" not in ready.in_pod("web", "ip", "link")
 
     # A released address rests; the next pod gets another one.
-    assert not set(first) & set(node.cni("ADD", "web").addresses)
+    assert not set(first) & set(ready.cni("ADD", "web").addresses)
 
 
-def test_delete_of_an_unknown_container_succeeds(node: Node) -> None:
-    node.start_ready()
-
-    assert node.cni("DEL", "nobody", netns="").code == 0
-    assert node.cni("DEL", "nobody", netns="/run/netns/not-there").code == 0
+def test_delete_of_an_unknown_container_succeeds(ready: Node) -> None:
+    assert ready.cni("DEL", "nobody", netns="").code == 0
+    assert ready.cni("DEL", "nobody", netns="/run/netns/not-there").code == 0
 
 
-def test_delete_works_when_the_namespace_is_gone(node: Node, services: Services) -> None:
-    node.start_ready()
-    node.add("web")
-    node.delete_pod_namespace("web")
+def test_delete_works_when_the_namespace_is_gone(ready: Node) -> None:
+    ready.add("web")
+    ready.delete_pod_namespace("web")
 
-    assert node.cni("DEL", "web").code == 0
-    assert services.endpoints() == []
+    assert ready.cni("DEL", "web").code == 0
+    assert ready.services.endpoints() == []
 
 
-def test_a_container_may_have_two_interfaces(node: Node, services: Services) -> None:
-    node.start_ready()
-    first = node.add("web")
+def test_a_container_may_have_two_interfaces(ready: Node) -> None:
+    first = ready.add("web")
 
-    second = node.cni("ADD", "web", ifname="net1")
+    second = ready.cni("ADD", "web", ifname="net1")
 
     # One endpoint has one pod's identity; the registry takes both interfaces.
     assert second.code == 0, second.document
     assert not set(first.addresses) & set(second.addresses)
-    assert node.cni("DEL", "web", ifname="net1").code == 0
-    assert ping(node, first.addresses[0])
-    assert len(services.endpoints()) == 1
+    assert ready.cni("DEL", "web", ifname="net1").code == 0
+    assert ping(ready, first.addresses[0])
+    assert len(ready.services.endpoints()) == 1
 
 
-def test_garbage_collection_keeps_what_the_runtime_knows(node: Node, services: Services) -> None:
-    node.start_ready()
-    node.add("web")
-    node.add("old")
+def test_garbage_collection_keeps_what_the_runtime_knows(ready: Node) -> None:
+    ready.add("web")
+    ready.add("old")
     valid: Any = [{"containerID": "container-web", "ifname": "eth0"}]
 
-    refused = node.cni("GC", "web")
-    collected = node.cni("GC", "web", **{"cni.dev/valid-attachments": valid})
+    refused = ready.cni("GC", "web")
+    collected = ready.cni("GC", "web", **{"cni.dev/valid-attachments": valid})
 
     assert refused.document["code"] == 7
     assert collected.code == 0
-    assert [endpoint.pod for endpoint in services.endpoints()] == ["web"]
-    assert len(node.host_links()) == 1
+    assert [endpoint.pod for endpoint in ready.services.endpoints()] == ["web"]
+    assert len(ready.host_links()) == 1
 
 
 def test_a_pod_whose_policy_is_new_is_closed_for_others_and_open_for_its_node(

@@ -12,14 +12,13 @@ def check(node: Node, previous: dict[str, Any], **changes: Any) -> tuple[int, st
     return answer.document.get("code", 0), answer.document.get("details", "")
 
 
-def test_check_accepts_what_add_made_in_every_version(node: Node) -> None:
-    node.start_ready()
-    added = node.add("web").document
+def test_check_accepts_what_add_made_in_every_version(ready: Node) -> None:
+    added = ready.add("web").document
     for version in ("0.4.0", "1.0.0", "1.1.0"):
-        answer = node.cni("CHECK", "web", version=version, prevResult=added)
+        answer = ready.cni("CHECK", "web", version=version, prevResult=added)
         assert (answer.code, answer.document) == (0, {})
-    node.in_pod("web", "ip", "route", "add", "198.18.0.0/15", "dev", "eth0")
-    assert check(node, added) == (0, "")
+    ready.in_pod("web", "ip", "route", "add", "198.18.0.0/15", "dev", "eth0")
+    assert check(ready, added) == (0, "")
 
 
 @pytest.mark.parametrize(
@@ -31,46 +30,42 @@ def test_check_accepts_what_add_made_in_every_version(node: Node) -> None:
         (("ip", "link", "delete", "eth0"), "eth0 in the pod is gone"),
     ],
 )
-def test_check_names_what_is_gone(node: Node, damage: tuple[str, ...], words: str) -> None:
-    node.start_ready()
-    added = node.add("web").document
+def test_check_names_what_is_gone(ready: Node, damage: tuple[str, ...], words: str) -> None:
+    added = ready.add("web").document
 
-    node.in_pod("web", *damage)
+    ready.in_pod("web", *damage)
 
-    code, details = check(node, added)
+    code, details = check(ready, added)
     assert code == 100
     assert words in details
 
 
-def test_check_sees_the_nodes_end(node: Node) -> None:
-    node.start_ready()
-    added = node.add("web").document
-    [host] = node.host_links()
-    node.ip("link", "set", host, "alias", "mine")
-    assert "our mark" in check(node, added)[1]
+def test_check_sees_the_nodes_end(ready: Node) -> None:
+    added = ready.add("web").document
+    [host] = ready.host_links()
+    ready.ip("link", "set", host, "alias", "mine")
+    assert "our mark" in check(ready, added)[1]
 
-    node.ip("link", "delete", host)
+    ready.ip("link", "delete", host)
 
-    assert "on the node is gone" in check(node, added)[1]
+    assert "on the node is gone" in check(ready, added)[1]
 
 
-def test_check_of_what_was_never_added(node: Node) -> None:
-    node.start_ready()
-    added = node.add("web").document
-    assert node.cni("CHECK", "web").document["code"] == 7
-    assert check(node, added, ips="x")[0] == 6
+def test_check_of_what_was_never_added(ready: Node) -> None:
+    added = ready.add("web").document
+    assert ready.cni("CHECK", "web").document["code"] == 7
+    assert check(ready, added, ips="x")[0] == 6
     assert (
-        node.cni("CHECK", "web", netns="/run/netns/none", prevResult=added).document["code"] == 100
+        ready.cni("CHECK", "web", netns="/run/netns/none", prevResult=added).document["code"] == 100
     )
-    assert node.cni("DEL", "web").code == 0
-    assert check(node, added)[0] == 3
+    assert ready.cni("DEL", "web").code == 0
+    assert check(ready, added)[0] == 3
 
 
-def test_a_previous_result_comes_first_in_ours(node: Node) -> None:
-    node.start_ready()
-    node.services.apply_pod("web", node.name, app="web")
-    netns = node.new_pod_namespace("web")
-    node.in_pod("web", "ip", "link", "add", "first0", "type", "veth", "peer", "name", "first1")
+def test_a_previous_result_comes_first_in_ours(ready: Node) -> None:
+    ready.services.apply_pod("web", ready.name, app="web")
+    netns = ready.new_pod_namespace("web")
+    ready.in_pod("web", "ip", "link", "add", "first0", "type", "veth", "peer", "name", "first1")
     previous = {
         "cniVersion": "1.1.0",
         "interfaces": [{"name": "first0", "sandbox": netns}],
@@ -78,11 +73,11 @@ def test_a_previous_result_comes_first_in_ours(node: Node) -> None:
         "dns": {"nameservers": ["192.0.2.53"]},
     }
 
-    answer = node.cni("ADD", "web", prevResult=previous)
+    answer = ready.cni("ADD", "web", prevResult=previous)
 
     document = answer.document
     assert answer.code == 0
     assert [link["name"] for link in document["interfaces"]][::2] == ["first0", "eth0"]
     assert [ip["interface"] for ip in document["ips"]] == [0, 2, 2]
     assert document["dns"] == previous["dns"]
-    assert check(node, document)[0] == 0
+    assert check(ready, document)[0] == 0

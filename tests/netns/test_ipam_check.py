@@ -22,14 +22,13 @@ from deltaplane.store import keys
 from deltaplane.store.pointers import pointers
 from deltaplane.store.port import Delete, KeyValue, Operation, Put
 from deltaplane.v1 import ipam_pb2, registry_pb2
-from nodeagent.dataplane import bpffs as bpffs_mount
 from nodeagent.dataplane import records
 from nodeagent.dataplane.loader import schema_folder
 from nodeagent.dataplane.maps import KernelMap, open_pinned
 from nodeagent.dataplane.port import LocalEndpoint, Mapping
 from nodeagent.statedir import JOURNAL_FILE
-from tests.netns.node import BPFFS, ROOT, Node, until
-from tests.netns.services_thread import NAMES, Services
+from tests.netns.conftest import created, mounted, serving
+from tests.netns.node import ROOT, Node, until
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -123,23 +122,13 @@ def checked(node: Node) -> Iterator[Checked]:
 def steady(tmp_path_factory: pytest.TempPathFactory, shim: Path) -> Iterator[Checked]:
     """For tests that leave everything as it was: most of a test is the start of an agent."""
     directory = tmp_path_factory.mktemp("steady")
-    mounted = bpffs_mount.ensure()
-    services = Services(directory)
-    try:
-        services.start(*NAMES)
-        services.create_pool("pods4", "10.99.0.0/24", 28)
-        services.create_pool("pods6", "fd00:99::/120", 124)
-        node = Node("steady", directory, shim, services, BPFFS)
-        try:
-            node.create()
-            with checking(node) as made:
-                yield made
-        finally:
-            node.remove()
-    finally:
-        services.close()
-        if mounted:
-            bpffs_mount.release()
+    with (
+        mounted(),
+        serving(directory) as services,
+        created("steady", directory, shim, services) as node,
+        checking(node) as made,
+    ):
+        yield made
 
 
 # --- a node with etcd ----------------------------------------------------------------------------

@@ -22,10 +22,13 @@ def test_the_next_hop_of_a_new_block_is_asked_for_before_the_first_packet(
 
     async def claim() -> None:
         async with rpc.channel(services.target("ipam")) as channel:
-            request = ipam_pb2.ClaimBlockRequest(
-                pool="pods4", node="n2", node_uid="uid-n2", request_id="1"
+            request = ipam_pb2.ClaimBlocksRequest(
+                node="n2",
+                node_uid="uid-n2",
+                claims=[ipam_pb2.BlockClaim(pool="pods4", request_id="1")],
             )
-            await ipam_pb2_grpc.IpamStub(channel).ClaimBlock(request)
+            answer = await ipam_pb2_grpc.IpamStub(channel).ClaimBlocks(request)
+            assert answer.results[0].HasField("block")
 
     services.run(claim())
 

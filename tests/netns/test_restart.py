@@ -149,10 +149,13 @@ def test_label_changes_while_the_agent_is_down_are_caught_up(
 
 
 def test_a_restart_is_quick(node: Node) -> None:
+    started = time.monotonic()
     node.start_ready()
+    first = time.monotonic() - started
     node.stop(signal.SIGTERM)
 
     started = time.monotonic()
     node.start_ready()
 
-    assert time.monotonic() - started < 10
+    # On a machine that has much else to do a start of any kind takes longer.
+    assert time.monotonic() - started < max(10, 3 * first)

@@ -55,6 +55,37 @@ async def failure(call: Awaitable[object]) -> DeltaplaneError:
     raise AssertionError(f"answered {answer}")
 
 
+def claims_of(node: str, uid: str, *claims: tuple[str, str]) -> ipam_pb2.ClaimBlocksRequest:
+    """Claims of pools, by request ids."""
+    return ipam_pb2.ClaimBlocksRequest(
+        node=node,
+        node_uid=uid,
+        claims=[ipam_pb2.BlockClaim(pool=pool, request_id=request) for pool, request in claims],
+    )
+
+
+async def claim_all(
+    stub: "ipam_pb2_grpc.IpamAsyncStub", request: ipam_pb2.ClaimBlocksRequest
+) -> list[ipam_pb2.Block | DeltaplaneError]:
+    """What came of each claim."""
+    answer = await ok(stub.ClaimBlocks(request))
+    assert len(answer.results) == len(request.claims)
+    return [
+        it.block if it.HasField("block") else rpc.error_of(it.error.code, it.error.message)
+        for it in answer.results
+    ]
+
+
+async def claim_one(
+    stub: "ipam_pb2_grpc.IpamAsyncStub", request: ipam_pb2.ClaimBlocksRequest
+) -> ipam_pb2.Block:
+    """The block of a request for one; raises why there is none."""
+    (outcome,) = await claim_all(stub, request)
+    if isinstance(outcome, DeltaplaneError):
+        raise outcome
+    return outcome
+
+
 def pair(*texts: str) -> common_pb2.AddressPair:
     addresses = [parse_address(text) for text in texts]
     return common_pb2.AddressPair(
@@ -150,15 +181,18 @@ class Plane:
     async def claim(
         self, node: str = "node-1", request: str = "0", pool: str = "ipv4"
     ) -> ipam_pb2.Block:
-        answer = await ok(self.ipam.ClaimBlock(self.claim_request(node, request, pool)))
-        return answer.block
+        return await claim_one(self.ipam, self.claim_request(node, request, pool))
+
+    async def no_claim(
+        self, node: str = "node-1", request: str = "0", pool: str = "ipv4"
+    ) -> DeltaplaneError:
+        """The error of a claim that must fail."""
+        return await failure(self.claim(node, request, pool))
 
     def claim_request(
         self, node: str = "node-1", request: str = "0", pool: str = "ipv4"
-    ) -> ipam_pb2.ClaimBlockRequest:
-        return ipam_pb2.ClaimBlockRequest(
-            pool=pool, node=node, node_uid=self.nodes[node].uid, request_id=request
-        )
+    ) -> ipam_pb2.ClaimBlocksRequest:
+        return claims_of(node, self.nodes[node].uid, (pool, request))
 
     async def ready_node(self, name: str = "node-1", block: str = "10.244.0.0/26") -> None:
         """A node that owns a block, from a pool that has just this one."""

@@ -18,7 +18,7 @@ from nodeagent.addressing import Progress
 from nodeagent.blocks import request_id
 from nodeagent.choosing import is_available
 from nodeagent.cni.netconf import Attachment, PodName
-from nodeagent.control import GrpcControlPlane, NodeFacts
+from nodeagent.control import BlockWish, GrpcControlPlane, NodeFacts
 from nodeagent.entries import InterfaceRecord, State
 from nodeagent.journal import Journal
 from nodeagent.pools import requests
@@ -154,7 +154,10 @@ class Allocator:
     async def _claim(self, pools: tuple[str, ...]) -> None:
         ordinal = self._journal.next_ordinal()
         for pool in pools:
-            block = await self._control.claim_block(pool, self.facts, request_id(pool, ordinal))
+            wish = BlockWish(pool, request_id(pool, ordinal))
+            (block,) = await self._control.claim_blocks([wish], self.facts)
+            if isinstance(block, DeltaplaneError):
+                raise block
             self._journal.add_block(
                 ordinal, pool, block.prefix, usable_after=block.usable_after, lineage=LINEAGE
             )

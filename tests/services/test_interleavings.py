@@ -132,9 +132,7 @@ async def test_a_node_goes_under_a_claim(stage: Stage) -> None:
     store, one, _ = stage
     await one.pool("10.9.0.0/24", name="other")
     store.interrupt(keys.BLOCKS, lambda: store.transact([], [Delete(keys.node("node-1"))]))
-    request = one.claim_request(request="late", pool="other")
-    outcome = await asyncio.gather(one.ipam.ClaimBlock(request), return_exceptions=True)
-    assert "node node-1 is not registered" in str(outcome)
+    assert "node node-1 is not registered" in str(await one.no_claim(request="late", pool="other"))
     assert len(await one.keys(keys.BLOCKS)) == 1
 
 

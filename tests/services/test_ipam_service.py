@@ -9,7 +9,7 @@ from deltaplane.model.addresses import Prefix
 from deltaplane.store import keys
 from deltaplane.store.memory import MemoryStore
 from deltaplane.v1 import common_pb2, ipam_pb2, registry_pb2
-from tests.services.plane import Plane, failure, ok, plane, prefix
+from tests.services.plane import Plane, claim_all, claims_of, failure, ok, plane, prefix
 
 
 async def blocks(plane: Plane, **filters: str) -> list[ipam_pb2.Block]:
@@ -109,32 +109,83 @@ async def test_a_repeated_claim_gets_the_same_block(any_plane: Plane) -> None:
 async def test_only_a_registered_node_claims(any_plane: Plane) -> None:
     await any_plane.pool()
     any_plane.nodes["ghost"] = registry_pb2.Node(name="ghost", uid="made-up")
-    error = await failure(any_plane.ipam.ClaimBlock(any_plane.claim_request("ghost")))
+    error = await any_plane.no_claim("ghost")
     assert isinstance(error, Refused)
     assert str(error) == "node ghost is not registered"
 
     await any_plane.node()
     any_plane.nodes["node-1"].uid = "another"
-    error = await failure(any_plane.ipam.ClaimBlock(any_plane.claim_request()))
+    error = await any_plane.no_claim()
     assert isinstance(error, Refused)
     assert "UID uid-of-node-1, not another" in str(error)
 
 
 async def test_claims_are_checked(memory_plane: Plane) -> None:
     await memory_plane.node()
-    error = await failure(memory_plane.ipam.ClaimBlock(memory_plane.claim_request(pool="none")))
+    error = await memory_plane.no_claim(pool="none")
     assert isinstance(error, NotFound)
     for request, field in [
-        (memory_plane.claim_request(pool="No Pool"), "pool"),
-        (memory_plane.claim_request(request=""), "request_id"),
-        (memory_plane.claim_request(request="a/b"), "request_id"),
-        (memory_plane.claim_request(request="x" * 65), "request_id"),
-        (ipam_pb2.ClaimBlockRequest(pool="ipv4", node="a_b"), "node"),
-        (ipam_pb2.ClaimBlockRequest(pool="ipv4", node="a", request_id="0"), "node_uid"),
+        (memory_plane.claim_request(pool="No Pool"), "claims[0].pool"),
+        (memory_plane.claim_request(request=""), "claims[0].request_id"),
+        (claims_of("a", "u", ("ipv4", "0"), ("ipv4", "a/b")), "claims[1].request_id"),
+        (claims_of("a", "u", ("ipv4", "0"), ("ipv4", "x" * 65)), "claims[1].request_id"),
+        (claims_of("a_b", "u", ("ipv4", "0")), "node"),
+        (claims_of("a", "", ("ipv4", "0")), "node_uid"),
+        (claims_of("a", "u"), "claims"),
+        (claims_of("a", "u", *(("ipv4", str(n)) for n in range(65))), "claims"),
     ]:
-        error = await failure(memory_plane.ipam.ClaimBlock(request))
+        error = await failure(memory_plane.ipam.ClaimBlocks(request))
         assert isinstance(error, Invalid)
         assert error.field == field
+
+
+async def test_each_claim_of_a_request_is_answered_in_its_place(any_plane: Plane) -> None:
+    await any_plane.pool("10.244.0.0/25")
+    await any_plane.pool("fd00::/120", 122, name="ipv6")
+    await any_plane.node()
+    uid = any_plane.nodes["node-1"].uid
+    request = claims_of(
+        "node-1",
+        uid,
+        ("ipv4", "1"),
+        ("none", "2"),
+        ("ipv6", "3"),
+        ("ipv4", "1"),  # asked for twice
+        ("ipv6", "1"),  # a name means one thing
+        ("ipv4", "4"),
+        ("ipv4", "5"),
+    )
+    first = await claim_all(any_plane.ipam, request)
+    assert [it.pool if isinstance(it, ipam_pb2.Block) else type(it) for it in first] == [
+        "ipv4",
+        NotFound,
+        "ipv6",
+        "ipv4",
+        Conflict,
+        "ipv4",
+        Exhausted,
+    ]
+    assert first[0] == first[3]
+    assert len(await blocks(any_plane)) == 3
+    # Asked again, also with the wishes in another order and in company of a new one.
+    again = await claim_all(
+        any_plane.ipam, claims_of("node-1", uid, ("ipv6", "6"), ("ipv6", "3"), ("ipv4", "4"))
+    )
+    assert again[1:] == [first[2], first[5]]
+    assert len(await blocks(any_plane)) == 4
+
+
+async def test_64_claims_take_several_transactions(any_plane: Plane) -> None:
+    await any_plane.pool("10.244.0.0/20")
+    await any_plane.node()
+    claims = [("ipv4", str(n)) for n in range(64)]
+    request = claims_of("node-1", any_plane.nodes["node-1"].uid, *claims)
+    first = await claim_all(any_plane.ipam, request)
+    assert await claim_all(any_plane.ipam, request) == first
+    assert len(await blocks(any_plane)) == 64
+    assert [it.request_id for it in first if isinstance(it, ipam_pb2.Block)] == [
+        request_id for _, request_id in claims
+    ]
 
 
 async def test_32_nodes_for_16_blocks(any_plane: Plane) -> None:
@@ -143,15 +194,15 @@ async def test_32_nodes_for_16_blocks(any_plane: Plane) -> None:
     await asyncio.gather(*map(any_plane.node, names))
 
     outcomes = await asyncio.gather(
-        *(any_plane.ipam.ClaimBlock(any_plane.claim_request(name)) for name in names),
+        *map(any_plane.claim, names),
         return_exceptions=True,
     )
 
-    won = [it.block for it in outcomes if isinstance(it, ipam_pb2.ClaimBlockResponse)]
+    won = [it for it in outcomes if isinstance(it, ipam_pb2.Block)]
     assert len(won) == 16
     assert len({(block.prefix.address, block.prefix.length) for block in won}) == 16
     assert await blocks(any_plane) == sorted(won, key=lambda block: block.prefix.address)
-    error = await failure(any_plane.ipam.ClaimBlock(any_plane.claim_request(_loser(names, won))))
+    error = await any_plane.no_claim(_loser(names, won))
     assert isinstance(error, Exhausted)
     assert "pool ipv4 (10.244.0.0/22) has no free block: all 16 of 16 /26" in str(error)
 
@@ -223,7 +274,7 @@ async def test_without_the_store_calls_end_as_unavailable_in_time(sockets: Path)
         before = await served.keys()
         store.available = False
         async with asyncio.timeout(5):
-            error = await failure(served.ipam.ClaimBlock(served.claim_request()))
+            error = await failure(served.ipam.ClaimBlocks(served.claim_request()))
         assert isinstance(error, Unavailable)
         store.available = True
         assert await served.keys() == before

@@ -179,12 +179,12 @@ async def test_only_claims_in_company_wait_for_a_moment(stage: Stage) -> None:
     coalescer = Coalescer(Claimer(store, asyncio.sleep), pause=pause)
     queue = asyncio.create_task(coalescer.run())
     try:
-        first = await coalescer.claim(claim(1))
-        assert await coalescer.claim(claim(1)) == first
+        first = await coalescer.claim([claim(1)])
+        assert await coalescer.claim([claim(1)]) == first
         assert pauses == []  # alone each time
-        together = [asyncio.ensure_future(coalescer.claim(claim(1))) for _ in range(ENOUGH - 1)]
+        together = [asyncio.ensure_future(coalescer.claim([claim(1)])) for _ in range(ENOUGH - 1)]
         assert await asyncio.gather(*together) == [first] * (ENOUGH - 1)
-        assert await coalescer.claim(claim(1)) == first
+        assert await coalescer.claim([claim(1)]) == first
         assert len(pauses) == 1
     finally:
         queue.cancel()

@@ -60,9 +60,7 @@ async def family_pool(plane: Plane, family: int) -> None:
 async def test_a_pool_grows_and_its_blocks_stay(any_plane: Plane, family: int) -> None:
     await family_pool(any_plane, family)
     before = [await any_plane.claim(request=str(n)) for n in range(4)]
-    assert isinstance(
-        await failure(any_plane.ipam.ClaimBlock(any_plane.claim_request(request="4"))), Exhausted
-    )
+    assert isinstance(await any_plane.no_claim(request="4"), Exhausted)
 
     grown = await update(any_plane, grow_to=prefix(GROWN[family]))
     again = await update(any_plane, grow_to=prefix(GROWN[family]))
@@ -127,7 +125,7 @@ async def test_a_block_that_is_reserved_as_a_whole_is_never_claimed(any_plane: P
     await update(any_plane, reserve=[prefix(text) for text in halves])
     got = {text_of(await any_plane.claim(request=str(n))) for n in range(3)}
     assert got == {"10.244.0.0/26", "10.244.0.128/26", "10.244.0.192/26"}
-    error = await failure(any_plane.ipam.ClaimBlock(any_plane.claim_request(request="3")))
+    error = await any_plane.no_claim(request="3")
     assert isinstance(error, Exhausted)
     assert "all 3 of 4 /26 blocks are claimed, 1 are reserved; most by node-1 3" in str(error)
 
@@ -147,7 +145,7 @@ async def test_a_draining_pool_gives_nothing_new(any_plane: Plane, family: int) 
     block = await any_plane.claim()
     await update(any_plane, draining=True)
     for request in (
-        any_plane.ipam.ClaimBlock(any_plane.claim_request(request="1")),
+        any_plane.claim(request="1"),
         claim_address(any_plane, "10.244.0.9" if family == 4 else "fd00::9", "node-2"),
     ):
         error = await failure(request)
@@ -169,9 +167,7 @@ async def test_a_pool_goes_when_nobody_owns_a_block_of_it(any_plane: Plane) -> N
     await give_back(any_plane, block)
     first = await delete(any_plane)
     assert await delete(any_plane) >= first
-    assert isinstance(
-        await failure(any_plane.ipam.ClaimBlock(any_plane.claim_request(request="1"))), NotFound
-    )
+    assert isinstance(await any_plane.no_claim(request="1"), NotFound)
     await any_plane.pool("10.244.0.0/22", 28)  # the range is free for another pool
     await any_plane.claim(request="2")
 

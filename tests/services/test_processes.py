@@ -17,7 +17,7 @@ from deltaplane.store import keys
 from deltaplane.store.embedded import EtcdProcess, find_etcd
 from deltaplane.store.etcd import EtcdStore
 from deltaplane.v1 import ipam_pb2, ipam_pb2_grpc, registry_pb2, registry_pb2_grpc
-from tests.services.plane import failure, ok, pair
+from tests.services.plane import claim_one, claims_of, failure, ok, pair
 
 SECONDS = 20
 
@@ -75,24 +75,21 @@ async def test_the_programs_work_together_and_survive_etcd(sockets: Path) -> Non
             node = registry_pb2.Node(name="a", uid="uid", addresses=pair("198.19.0.1"))
             register = registry_pb2.RegisterNodeRequest(node=node)
             await ok(nodes.RegisterNode(register))
-            claim = ipam_pb2.ClaimBlockRequest(
-                pool="ipv4", node="a", node_uid="uid", request_id="0"
-            )
-            before = await ok(blocks.ClaimBlock(claim))
+            before = await claim_one(blocks, claims_of("a", "uid", ("ipv4", "0")))
 
             etcd.freeze()
-            claim.request_id = "1"
+            claim = claims_of("a", "uid", ("ipv4", "1"))
             node.boot_id = "boot-2"
             register.node.CopyFrom(node)
             async with asyncio.timeout(rpc.DEADLINE_SECONDS):
                 errors = await asyncio.gather(
-                    failure(blocks.ClaimBlock(claim)), failure(nodes.RegisterNode(register))
+                    failure(blocks.ClaimBlocks(claim)), failure(nodes.RegisterNode(register))
                 )
             assert [type(error) for error in errors] == [Unavailable, Unavailable]
 
             etcd.resume()
             after = await until_answered(blocks, claim)
-            assert after.block.prefix != before.block.prefix
+            assert after.prefix != before.prefix
             listed = await ok(blocks.ListBlocks(ipam_pb2.ListBlocksRequest()))
             assert len(listed.blocks) == 2
     finally:
@@ -100,12 +97,12 @@ async def test_the_programs_work_together_and_survive_etcd(sockets: Path) -> Non
 
 
 async def until_answered(
-    stub: "ipam_pb2_grpc.IpamAsyncStub", claim: ipam_pb2.ClaimBlockRequest
-) -> ipam_pb2.ClaimBlockResponse:
+    stub: "ipam_pb2_grpc.IpamAsyncStub", claim: ipam_pb2.ClaimBlocksRequest
+) -> ipam_pb2.Block:
     async with asyncio.timeout(SECONDS):
         while True:
             with contextlib.suppress(Unavailable):
-                return await ok(stub.ClaimBlock(claim))
+                return await claim_one(stub, claim)
 
 
 @pytest.mark.timeout(60)

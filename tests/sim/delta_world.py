@@ -8,6 +8,7 @@ from deltaplane.delta.log import Limits
 from deltaplane.delta.messages import Hello
 from deltaplane.delta.receiver import BarrierReached, Floor, Receiver
 from deltaplane.delta.sender import Sender
+from deltaplane.delta.span import span
 from deltaplane.delta.view import View
 from deltaplane.delta.wire import (
     ProtobufEncoder,
@@ -35,7 +36,7 @@ class Store:
     def __init__(self) -> None:
         self.history: list[Record] = []
         self.revision = 10
-        self._oracle: dict[int, Values] = {}
+        self._oracle: dict[int, View] = {}
 
     def write(self, key: str, content: Content | None) -> None:
         self.revision += 1
@@ -49,14 +50,23 @@ class Store:
         found = [record for record in last.values() if record.content is not None]
         return sorted(found, key=lambda record: record.generation)
 
-    def values_at(self, revision: int) -> Values:
+    def view_at(self, revision: int) -> View:
         """The oracle: the stream's objects, derived from scratch."""
         if revision not in self._oracle:
             view = View()
             for change in facts_of(self.listing(revision)).flush(revision):
                 view.apply(change)
-            self._oracle[revision] = values(view)
+            self._oracle[revision] = view
         return self._oracle[revision]
+
+    def values_at(self, revision: int, node_index: int = 0) -> Values:
+        """What a node should hold at a revision; 0: everything."""
+        view = self.view_at(revision)
+        if not node_index:
+            return values(view)
+        scope = span(view, node_index)
+        found = values(view).items()
+        return {key: value for key, value in found if scope.holds(value, node_index)}
 
 
 def facts_of(records: list[Record]) -> Facts:
@@ -72,6 +82,7 @@ class Replica:
 
     store: Store
     limits: Limits
+    is_scoped: bool = False
     fanout: Fanout = field(init=False)
 
     def __post_init__(self) -> None:
@@ -87,6 +98,7 @@ class Replica:
             revision=revision,
             objects=facts.flush(revision),
             limits=self.limits,
+            is_scoped=self.is_scoped,
         )
         self.fanout = Fanout(facts, sender)
 
@@ -116,8 +128,10 @@ class Stream:
 class Agent:
     """An agent process and the kernel under it, which survives it."""
 
-    def __init__(self, name: str, store: Store, credit: int) -> None:
+    def __init__(self, name: str, store: Store, credit: int, node_index: int = 0) -> None:
+        """node_index: of a node that is told of its span; 0: it is told of everything."""
         self.name = name
+        self.node_index = node_index
         self.store = store
         self.credit = credit
         self.kernel_revision = 0
@@ -181,7 +195,7 @@ class Agent:
         assert barrier.complete
         assert barrier.revision >= self.kernel_revision, "never stale"
         found = values(barrier.view)
-        assert found == self.store.values_at(barrier.revision), "prefix"
+        assert found == self.store.values_at(barrier.revision, self.node_index), "prefix"
         self.check_closure(barrier.view)
         before = values_before(self.last)
         changed = {k for k in found.keys() | before.keys() if found.get(k) != before.get(k)}
@@ -194,7 +208,8 @@ class Agent:
     def check_closure(self, view: View) -> None:
         for held in view.endpoints.values():
             assert held.value.identity.to_bytes(4) in view.identities
-            assert held.value.identity.to_bytes(4) in view.subject_policies
+            if self.node_index in (0, held.value.node_index):
+                assert held.value.identity.to_bytes(4) in view.subject_policies
             assert held.value.node_index.to_bytes(4) in view.nodes
         for policy in view.subject_policies.values():
             for direction in (policy.value.ingress, policy.value.egress):
@@ -208,8 +223,9 @@ class Agent:
         sender = self.stream.replica.fanout.sender
         effective = sender.effective(self.stream.session.reader)
         if effective:
-            shown = self.store.values_at(self.kernel_revision)
-            assert self.store.values_at(effective) == shown or effective <= self.kernel_revision
+            for revision in range(self.kernel_revision + 1, effective + 1):
+                shown = self.store.values_at(self.kernel_revision, self.node_index)
+                assert self.store.values_at(revision, self.node_index) == shown, "effective"
 
 
 def values_before(last: BarrierReached | None) -> Values:

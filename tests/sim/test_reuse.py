@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from deltaplane.delta.log import Log
+from deltaplane.delta.reader import Reader
 from deltaplane.delta.receiver import Receiver
-from deltaplane.delta.sender import Reader, Sender
+from deltaplane.delta.sender import Sender
 from deltaplane.store import keys
 from deltaplane.store.port import Put
 from services.slicer import fanout, progress, repository, watermark

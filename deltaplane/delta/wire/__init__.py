@@ -6,13 +6,16 @@ its fields, so bytes that were encoded once can become part of any number of mes
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
 from typing import Any, TypeVar, assert_never
 
 from google.protobuf.message import DecodeError, Message
 
 from deltaplane.delta import messages as m
 from deltaplane.delta.changes import Change, Removal, Upsert
-from deltaplane.delta.wire.objects import object_from_proto, object_to_proto
+from deltaplane.delta.digest import BUCKETS
+from deltaplane.delta.span import Scope
+from deltaplane.delta.wire.objects import deltas, object_from_proto, object_to_proto
 from deltaplane.errors import Invalid
 from deltaplane.model.objects import EndpointObject, Kind
 from deltaplane.v1 import slicer_pb2 as pb
@@ -20,6 +23,7 @@ from deltaplane.v1 import slicer_pb2 as pb
 T = TypeVar("T")
 
 _LENGTH_DELIMITED = 2
+_DIGEST_BYTES = 16
 
 _FIELD_OF = {
     Kind.NODE: "nodes",
@@ -56,6 +60,8 @@ _FRAME_TAG = _tag(pb.StreamResponse, "frame")
 _FRAME_PIECES_TAG = _tag(pb.Frame, "pieces")
 _CHUNK_TAG = _tag(pb.StreamResponse, "snapshot_chunk")
 _CHUNK_PIECES_TAG = _tag(pb.SnapshotChunk, "pieces")
+_BUCKET_TAG = _tag(pb.StreamResponse, "bucket_replace")
+_BUCKET_PIECES_TAG = _tag(pb.BucketReplace, "pieces")
 
 
 class ProtobufEncoder:
@@ -91,12 +97,15 @@ class ProtobufEncoder:
         revision: int,
         oldest_change_unix_ns: int,
         pieces: Sequence[bytes],
+        *,
+        continues: bool = False,
     ) -> bytes:
         """A StreamResponse with a Frame."""
         head = pb.Frame(
             previous_revision=previous_revision,
             revision=revision,
             oldest_change_unix_ns=oldest_change_unix_ns,
+            continues=continues,
         ).SerializeToString()
         body = b"".join((head, *(_field(_FRAME_PIECES_TAG, piece) for piece in pieces)))
         return _field(_FRAME_TAG, body)
@@ -106,6 +115,12 @@ class ProtobufEncoder:
         head = pb.SnapshotChunk(id=snapshot_id, sequence=sequence).SerializeToString()
         body = b"".join((head, *(_field(_CHUNK_PIECES_TAG, piece) for piece in pieces)))
         return _field(_CHUNK_TAG, body)
+
+    def bucket(self, bucket: int, revision: int, pieces: Sequence[bytes], *, last: bool) -> bytes:
+        """A StreamResponse with a BucketReplace."""
+        head = pb.BucketReplace(revision=revision, bucket=bucket, last=last).SerializeToString()
+        body = b"".join((head, *(_field(_BUCKET_PIECES_TAG, piece) for piece in pieces)))
+        return _field(_BUCKET_TAG, body)
 
     def control(self, message: m.Control) -> bytes:
         """A StreamResponse without changes."""
@@ -127,6 +142,7 @@ _CONTROL_TO_PROTO: Mapping[type, Callable[[Any], pb.StreamResponse]] = {
     m.Barrier: _plain("barrier", pb.Barrier),
     m.SnapshotBegin: _plain("snapshot_begin", pb.SnapshotBegin),
     m.SnapshotEnd: _plain("snapshot_end", pb.SnapshotEnd),
+    m.DigestRequest: _plain("digest_request", pb.DigestRequest),
     m.Drain: _plain("drain", pb.Drain),
     m.Reset: _plain("reset", pb.Reset),
 }
@@ -137,7 +153,13 @@ def encode_request(message: m.ClientMessage) -> bytes:
     values = {name: getattr(message, name) for name in message.__slots__}
     match message:
         case m.Hello():
+            values["held"] = _held_to_proto(message.held)
             request = pb.StreamRequest(hello=pb.Hello(**values))
+        case m.Interest():
+            request = pb.StreamRequest(interest=pb.Interest(**values))
+        case m.Digests():
+            values["buckets"] = b"".join(message.buckets)
+            request = pb.StreamRequest(digests=pb.Digests(**values))
         case m.Ack():
             request = pb.StreamRequest(ack=pb.Ack(**values))
         case m.Nack():
@@ -169,7 +191,12 @@ def decode_request(data: bytes) -> m.ClientMessage:
         request = pb.StreamRequest.FromString(data)
         match which := request.WhichOneof("message"):
             case "hello":
-                return _copy(m.Hello, request.hello)
+                return _copy(m.Hello, request.hello, held=_held_from_proto(request.hello.held))
+            case "interest":
+                interest = request.interest
+                return m.Interest(number=interest.number, identities=tuple(interest.identities))
+            case "digests":
+                return _digests(request.digests)
             case "ack":
                 return _copy(m.Ack, request.ack)
             case "nack":
@@ -190,23 +217,54 @@ def decode_response(data: bytes) -> m.ServerMessage:
             case "frame":
                 frame = response.frame
                 return _copy(m.Frame, frame, changes=tuple(_changes(frame.pieces)))
-            case "barrier":
-                return _copy(m.Barrier, response.barrier)
             case "snapshot_chunk":
                 chunk = response.snapshot_chunk
                 return _copy(m.SnapshotChunk, chunk, changes=tuple(_changes(chunk.pieces)))
-            case "snapshot_begin":
-                return _copy(m.SnapshotBegin, response.snapshot_begin)
-            case "snapshot_end":
-                return _copy(m.SnapshotEnd, response.snapshot_end)
             case "welcome":
                 return _copy(m.Welcome, response.welcome, mode=m.Mode(response.welcome.mode))
-            case "drain":
-                return _copy(m.Drain, response.drain)
-            case "reset":
-                return _copy(m.Reset, response.reset)
+            case "bucket_replace":
+                bucket = response.bucket_replace
+                return _copy(m.BucketReplace, bucket, changes=tuple(_changes(bucket.pieces)))
+            case str() if which in _PLAIN_RESPONSES:
+                return _copy(_PLAIN_RESPONSES[which], getattr(response, which))
             case _:
                 raise Invalid("message", f"{which} is not taken")
+
+
+_PLAIN_RESPONSES: Mapping[str, type[m.Control]] = {
+    "barrier": m.Barrier,
+    "snapshot_begin": m.SnapshotBegin,
+    "snapshot_end": m.SnapshotEnd,
+    "digest_request": m.DigestRequest,
+    "drain": m.Drain,
+    "reset": m.Reset,
+}
+
+
+def _held_to_proto(scope: Scope) -> pb.Held:
+    return pb.Held(
+        subject_deltas=deltas(sorted(scope.subjects)),
+        peer_deltas=deltas(sorted(scope.peers)),
+        peer_sets=sorted(scope.peer_sets),
+    )
+
+
+def _held_from_proto(held: pb.Held) -> Scope:
+    return Scope(
+        frozenset(accumulate(held.subject_deltas)),
+        frozenset(held.peer_sets),
+        frozenset(accumulate(held.peer_deltas)),
+    )
+
+
+def _digests(message: pb.Digests) -> m.Digests:
+    data = message.buckets
+    if len(data) != BUCKETS * _DIGEST_BYTES:
+        raise Invalid("buckets", f"{BUCKETS * _DIGEST_BYTES} bytes are expected, not {len(data)}")
+    starts = range(0, len(data), _DIGEST_BYTES)
+    return m.Digests(
+        revision=message.revision, buckets=tuple(data[at : at + _DIGEST_BYTES] for at in starts)
+    )
 
 
 def _copy(cls: type[T], message: Message, **given: object) -> T:

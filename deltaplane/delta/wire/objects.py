@@ -67,7 +67,7 @@ def object_to_proto(value: StreamObject, base_revision: int) -> UpsertMessage:
                 on_request=value.on_request,
             )
         case PeerSet():
-            return pb.PeerSetUpsert(key=value.set_key, identity_deltas=_deltas(value.identities))
+            return pb.PeerSetUpsert(key=value.set_key, identity_deltas=deltas(value.identities))
         case SubjectPolicy():
             return pb.SubjectPolicyUpsert(
                 identity=value.identity,
@@ -136,7 +136,8 @@ def object_from_proto(message: UpsertMessage, base_revision: int) -> StreamObjec
             assert_never(message)
 
 
-def _deltas(ascending: Iterable[int]) -> Iterable[int]:
+def deltas(ascending: Iterable[int]) -> Iterable[int]:
+    """Ascending numbers, each as the difference from the one before; the first one from 0."""
     return (after - before for before, after in pairwise((0, *ascending)))
 
 

@@ -13,14 +13,18 @@ One at a time: two would only halve the batches, and cost the order.
 import asyncio
 import copy
 from collections import deque
+from time import perf_counter
 from typing import NoReturn
 
 from deltaplane.errors import DeltaplaneError, Internal
-from deltaplane.runtime import log
+from deltaplane.runtime import log, propagation, tracing
+from deltaplane.runtime.propagation import Stage
 from deltaplane.store.port import KeyValue
 from services.endpoints.records import Request
 from services.endpoints.repository.registering import Outcome, Registrar
 from services.endpoints.wishing import Wish
+
+_COMMITTED = propagation.observer(Stage.REGISTER_TO_COMMIT)
 
 _Waiting = tuple[Request, "asyncio.Future[KeyValue | Wish]"]
 
@@ -40,9 +44,12 @@ class Coalescer:
             DeltaplaneError: whatever `registration.judge` says; Unavailable when the store is away.
         """
         future: asyncio.Future[KeyValue | Wish] = asyncio.get_running_loop().create_future()
+        arrived = perf_counter()
         self._queue.append((request, future))
         self._arrived.set()
-        return await future
+        outcome = await future
+        _COMMITTED(perf_counter() - arrived)
+        return outcome
 
     async def run(self) -> NoReturn:
         """Serves the queue until it is cancelled."""
@@ -62,8 +69,14 @@ class Coalescer:
 
     async def _register(self, batch: list[_Waiting]) -> None:
         outcomes: list[Outcome]
+        requests = [request for request, _ in batch]
         try:
-            outcomes = list(await self._registrar.register([request for request, _ in batch]))
+            with tracing.shared(
+                "etcd transaction",
+                (request.traceparent for request in requests),
+                {"endpoints": len(requests)},
+            ):
+                outcomes = list(await self._registrar.register(requests))
         except DeltaplaneError as error:
             outcomes = [copy.copy(error) for _ in batch]
         except Exception:  # noqa: BLE001 - a bug must cost one batch, not the queue

@@ -19,10 +19,10 @@ from deltaplane.v1 import ipam_pb2
 from services.ipam.changing import Change
 from services.ipam.pools import Pool
 from services.ipam.repository.addresses import Addresses
-from services.ipam.repository.claiming import Claimer
+from services.ipam.repository.claiming import Claimer, whole
 from services.ipam.repository.pools import Pools
 from services.ipam.repository.releasing import Releaser
-from services.ipam.wire import AddressClaim, Claim, StoredPool
+from services.ipam.wire import AddressClaim, Claim, Outcome, StoredPool
 
 
 class Repository:
@@ -66,10 +66,22 @@ class Repository:
             Exhausted: every block of the pool is owned.
             Conflict: the request got a block of another pool before.
         """
-        (outcome,) = await self.claimer.claim([claim])
+        (outcome,) = await self.claim_blocks([claim])
         if isinstance(outcome, DeltaplaneError):
             raise outcome
         return outcome
+
+    async def claim_blocks(self, claims: Sequence[Claim]) -> list[Outcome]:
+        """A block, or what `claim_block` would raise, for each claim of a node, in their order.
+
+        Raises:
+            NotRegistered: the node; nothing was claimed.
+            Unavailable: etcd; some may have been claimed.
+        """
+        outcomes: list[Outcome] = []
+        while left := claims[len(outcomes) :]:
+            outcomes += await self.claimer.claim(left[: self.claimer.leading(left)])
+        return whole(outcomes)
 
     async def claim_address(self, claim: AddressClaim) -> ipam_pb2.Block:
         """See `Addresses.claim`."""

@@ -32,6 +32,7 @@ from deltaplane.store.retry import compare_and_swap
 from deltaplane.v1 import ipam_pb2
 from services.ipam import wire
 from services.ipam.repository.records import (
+    NotRegistered,
     Registration,
     all_pools,
     as_read,
@@ -40,9 +41,7 @@ from services.ipam.repository.records import (
     other_request,
 )
 from services.ipam.repository.view import PoolView, Snapshot
-from services.ipam.wire import Claim
-
-Outcome = ipam_pb2.Block | DeltaplaneError
+from services.ipam.wire import Claim, Outcome
 
 _KEYS_OF_A_CLAIM = 3
 """Block, freed block and request; node and pool may be shared, the counter is."""
@@ -183,13 +182,14 @@ class Claimer:
             if view is None or node is None or node.uid != claim.node_uid or view.pool.draining:
                 unsure.append(claim)
                 continue
-            if _request_key(claim, view) in taken:
+            request_key = _request_key(claim, view)
+            if request_key in taken:
                 continue
             number = view.choose(claim.node)
             if number is None:
                 unsure.append(claim)
                 continue
-            pick = _picked(claim, view, number, node)
+            pick = _picked(claim, view, number, node, request_key)
             guards += len(pick.guards)
             if guards and self.leading((*picks, claim), guards) <= len(picks):
                 break
@@ -287,6 +287,23 @@ class Claimer:
         return view is not None and view.choose(claim.node) is not None
 
 
+def whole(outcomes: list[Outcome]) -> list[Outcome]:
+    """The outcomes of a node's request, unless one error says it all.
+
+    Raises:
+        NotRegistered: the node, and no claim got a block.
+        Unavailable: for every claim.
+    """
+    errors = [it for it in outcomes if isinstance(it, DeltaplaneError)]
+    if errors and len(errors) == len(outcomes):
+        for error in errors:
+            if isinstance(error, NotRegistered):
+                raise error
+        if all(isinstance(error, Unavailable) for error in errors):
+            raise errors[0]
+    return outcomes
+
+
 def _refusal(claim: Claim, found: _Found, view: PoolView | None) -> DeltaplaneError | None:
     """Why a claim cannot succeed. None: nothing that was read says so, the view was wrong.
 
@@ -319,15 +336,19 @@ def _request_ids(claim: Claim) -> tuple[str, str]:
 
 
 def _request_id(claim: Claim, view: PoolView) -> str:
-    return _request_ids(claim)[view.is_static]
+    # As `_request_ids` has it; three times for each claim, so without making the other one.
+    return f"static:{claim.pool}" if view.is_static else claim.request_id
 
 
 def _request_key(claim: Claim, view: PoolView) -> str:
     return keys.block_request(claim.node_uid, _request_id(claim, view))
 
 
-def _picked(claim: Claim, view: PoolView, number: int, node: Registration) -> _Pick:
+def _picked(
+    claim: Claim, view: PoolView, number: int, node: Registration, request_key: str
+) -> _Pick:
     prefix = view.pool.block(number)
+    block_key = keys.block(prefix)
     record = ipam_pb2.Block(
         prefix=values.prefix_to_proto(prefix),
         pool=claim.pool,
@@ -341,9 +362,9 @@ def _picked(claim: Claim, view: PoolView, number: int, node: Registration) -> _P
         view=view,
         number=number,
         node=node,
-        block_key=keys.block(prefix),
-        freed_key=keys.freed_block(prefix),
-        request_key=_request_key(claim, view),
+        block_key=block_key,
+        freed_key=keys.freed_of(block_key),
+        request_key=request_key,
         freed_at=view.freed.get(number, 0),
         guards=view.guards(number),
         record=record,

@@ -13,6 +13,10 @@ from services.ipam import wire
 from services.ipam.wire import StoredPool
 
 
+class NotRegistered(Refused):
+    """The node is not registered, or with another UID."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registration:
     """A node's registration.
@@ -45,13 +49,13 @@ def check_registered(node: str, uid: str, stored: KeyValue | None) -> Registrati
     """The registration, if it is that of the caller.
 
     Raises:
-        Refused: there is none, or it has another UID.
+        NotRegistered: there is none, or it has another UID.
     """
     if stored is None:
-        raise Refused(f"node {node} is not registered")
+        raise NotRegistered(f"node {node} is not registered")
     found = Registration.of(stored)
     if found.uid != uid:
-        raise Refused(f"node {node} is registered with UID {found.uid}, not {uid}")
+        raise NotRegistered(f"node {node} is registered with UID {found.uid}, not {uid}")
     return found
 
 

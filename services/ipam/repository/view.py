@@ -109,6 +109,8 @@ class PoolView:
 
     def usable_after(self, number: int) -> int:
         """Revision up to which somebody may have had an address of the block; 0: nobody had."""
+        if not (self.freed or self.parts_freed or self.whole_freed):
+            return 0
         block = self.pool.block(number)
         lengths = {length for length, _ in self.whole_freed}
         around = (self.whole_freed.get((n, _leading(block, n)), 0) for n in lengths)

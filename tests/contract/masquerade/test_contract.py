@@ -63,7 +63,7 @@ class KernelHost(Host):
         return self._made
 
 
-@pytest.fixture(params=["fake", pytest.param("kernel", marks=pytest.mark.serial)])
+@pytest.fixture(params=["fake", "kernel"])
 def host(request: pytest.FixtureRequest) -> Iterator[Host]:
     if request.param == "fake":
         yield FakeHost()
@@ -132,7 +132,6 @@ def nft(*arguments: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=10).stdout
 
 
-@pytest.mark.serial
 def test_somebody_flushes_the_ruleset(alone: KernelHost) -> None:
     plane = alone.restart()
     plane.add([*POOLS, *NODES[:2]])
@@ -141,7 +140,6 @@ def test_somebody_flushes_the_ruleset(alone: KernelHost) -> None:
     assert alone.restart().dump() == {*POOLS, *NODES}
 
 
-@pytest.mark.serial
 def test_it_touches_its_own_table_only_and_leaves_nothing(alone: KernelHost) -> None:
     nft("add", "table", "inet", "others")
     before = nft("list", "ruleset")
@@ -152,7 +150,6 @@ def test_it_touches_its_own_table_only_and_leaves_nothing(alone: KernelHost) -> 
     assert nft("list", "ruleset") == before
 
 
-@pytest.mark.serial
 def test_the_configuration_of_the_newest_agent_counts(alone: KernelHost) -> None:
     alone.restart().add(POOLS)
     assert "10.0.0.0/8" in nft("list", "set", "inet", "deltaplane", "spared4")
@@ -164,7 +161,6 @@ def test_the_configuration_of_the_newest_agent_counts(alone: KernelHost) -> None
     newer.close()
 
 
-@pytest.mark.serial
 def test_what_the_kernel_refuses_changes_nothing(alone: KernelHost) -> None:
     plane = alone.restart()
     plane.add(POOLS)

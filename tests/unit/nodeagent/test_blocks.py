@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from deltaplane.errors import Conflict, Exhausted, Invalid, Refused, Unavailable
+from deltaplane.errors import Conflict, DeltaplaneError, Exhausted, Invalid, Refused, Unavailable
 from deltaplane.model.addresses import Prefix, parse_address
 from deltaplane.runtime.clock import SystemClock
 from nodeagent.addressing import Progress
-from nodeagent.blocks import Blocks, fixed_request_id, ordinal_of, request_id
+from nodeagent.blocks import Blocks, claim_numbers, fixed_request_id, ordinal_of, request_id
 from nodeagent.cni.netconf import Attachment, PodName
-from nodeagent.control import NodeFacts
+from nodeagent.control import BlockWish, ClaimedBlock, NodeFacts
 from nodeagent.entries import InterfaceRecord
 from nodeagent.journal import Journal
 from nodeagent.worker import Worker
@@ -49,6 +49,12 @@ def reach(journal: Journal, watermark: int) -> None:
     journal.observe(progress, frozenset(), 0)
 
 
+def claimed(control: FakeControl, pool: str, number: int) -> ClaimedBlock:
+    found = control.claim(BlockWish(pool, request_id(pool, number)))
+    assert isinstance(found, ClaimedBlock)
+    return found
+
+
 def begin(journal: Journal, keeper: Blocks, number: int) -> InterfaceRecord:
     return journal.begin(
         attachment(number), attempt=str(number), pod=POD, requests=keeper.requests()
@@ -70,6 +76,8 @@ async def test_both_families_get_a_block_and_the_next_before_it_is_used_up(
     assert len(journal.blocks) == 4
     await keeper.settle()
     assert len(journal.blocks) == 4
+    # One request for all that is missing, whichever the pools.
+    assert control.requests == [("pods4", "pods6")] * 2
     # A restart knows the families before it can ask.
     assert blocks(journal, control).families == {4, 6}
 
@@ -90,9 +98,67 @@ async def test_an_empty_pool_does_not_keep_the_other_family_waiting(journal: Jou
     assert [block.pool for block in journal.blocks] == ["pods6"]
 
 
+async def test_an_add_asks_for_all_families_at_once_and_goes_on_with_the_next_pools(
+    journal: Journal,
+) -> None:
+    control = FakeControl()
+    other = replace(control.known["pods4"], name="spare4", prefix=Prefix.parse("10.1.0.0/16"))
+    control.known["spare4"] = other
+    control.free |= {"pods4": [], "spare4": [Prefix.parse("10.1.0.0/30")]}
+    keeper = blocks(journal, control)
+    await keeper.learn_pools()
+    await keeper.claim_for(keeper.requests())
+    assert control.requests == [("pods4", "pods6"), ("spare4",)]
+    assert {block.pool for block in journal.blocks} == {"spare4", "pods6"}
+    begin(journal, keeper, 1)
+
+
+async def test_a_refused_claim_costs_the_other_families_nothing(journal: Journal) -> None:
+    control = FakeControl()
+    control.free["pods4"].clear()
+    keeper = blocks(journal, control)
+    await keeper.learn_pools()
+    with pytest.raises(Exhausted, match="pool pods4 has no free block"):
+        await keeper.claim_for(keeper.requests())
+    assert [block.pool for block in journal.blocks] == ["pods6"]
+    control.free["pods4"] = [Prefix.parse("10.0.9.0/30")]
+    await keeper.claim_for(keeper.requests())
+    assert len(control.claims) == 2
+
+
+async def test_the_name_of_a_claim_that_was_granted_does_not_come_again(journal: Journal) -> None:
+    class Fickle(FakeControl):
+        refusals = 0
+
+        def claim(self, wish: BlockWish) -> ClaimedBlock | DeltaplaneError:
+            if self.refusals:
+                self.refusals -= 1
+                return Exhausted("not now")
+            return super().claim(wish)
+
+    control = Fickle()
+    # Blocks of four addresses are taken for half of what is needed: two are missing at once.
+    control.known["pods4"] = replace(control.known["pods4"], block_length=31)
+    keeper = blocks(journal, control, "pods4")
+    await keeper.settle()
+    for number in range(4):
+        begin(journal, keeper, number)
+    control.refusals = 1
+    with pytest.raises(Exhausted, match="not now"):
+        await keeper.settle()
+    assert len(journal.blocks) == 2
+    await keeper.settle()
+    assert control.requests == [("pods4",), ("pods4", "pods4"), ("pods4",)]
+    assert len(control.claims) == len(journal.blocks) == 3
+
+
+def test_claims_are_counted_by_pool() -> None:
+    assert claim_numbers(7, ["a", "b", "a", "c", "b", "a"]) == [7, 7, 8, 7, 8, 9]
+
+
 async def test_a_claim_whose_answer_got_lost_gives_the_same_block(journal: Journal) -> None:
     control = FakeControl()
-    lost = await control.claim_block("pods4", FACTS, request_id("pods4", 1))
+    lost = claimed(control, "pods4", 1)
     await blocks(journal, control, "pods4").settle()
     assert [block.prefix for block in journal.blocks] == [lost.prefix]
 
@@ -184,7 +250,7 @@ async def test_the_journal_is_made_to_agree_with_what_the_node_owns(journal: Jou
     begin(journal, keeper, 1)
     lost, kept = journal.blocks
     del control.claims[request_id("pods4", 1)]
-    late = await control.claim_block("pods4", FACTS, request_id("pods4", 9))
+    late = claimed(control, "pods4", 9)
     assert await keeper.reconcile(OWN) == (lost.prefix,)
     assert [block.prefix for block in journal.blocks] == [kept.prefix, late.prefix]
     assert await keeper.reconcile(OWN) == ()

@@ -14,6 +14,7 @@ from deltaplane.model.addresses import Prefix, parse_address
 from deltaplane.model.objects import PoolObject, StreamObject
 from deltaplane.runtime.clock import SystemClock
 from nodeagent import interfaces as module
+from nodeagent import releases, resuming
 from nodeagent.apply import Applier
 from nodeagent.blocks import Blocks
 from nodeagent.cni.netconf import Attachment, Call, PodName
@@ -26,8 +27,11 @@ from nodeagent.journal import Journal
 from nodeagent.knowledge import Knowledge
 from nodeagent.pools import Wish
 from nodeagent.rebuilding import SPARE_NUMBERS, Rebuilding
+from nodeagent.releases import Releases
 from nodeagent.restoring import check
+from nodeagent.resuming import Resuming
 from nodeagent.worker import Worker
+from nodeagent.workplace import Workplace
 from tests.unit.nodeagent.worlds import (
     LINEAGE,
     OWN,
@@ -60,6 +64,8 @@ class Plane:
     """One agent without its sockets."""
 
     interfaces: Interfaces
+    releases: Releases
+    resuming: Resuming
     journal: Journal
     links: FakeLinks
     control: FakeControl
@@ -88,8 +94,8 @@ class Plane:
 @pytest.fixture
 async def plane(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Plane]:
     monkeypatch.setattr(module, "OPEN_SECONDS", 0.05)
-    monkeypatch.setattr(module, "REGISTER_RETRY_SECONDS", (0.01, 0.02))
-    monkeypatch.setattr(module, "RELEASE_RETRY_SECONDS", (0.01, 0.02))
+    monkeypatch.setattr(resuming, "RETRY_SECONDS", (0.01, 0.02))
+    monkeypatch.setattr(releases, "RETRY_SECONDS", (0.01, 0.02))
     journal, control, links = Journal(tmp_path / "journal.db"), FakeControl(), FakeLinks()
     dataplane, worker, writer = FakeDataPlane(), Worker("kernel"), Worker("journal")
     applier = Applier(dataplane, FakeRoutes(), worker)
@@ -99,7 +105,7 @@ async def plane(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     blocks = Blocks(
         journal, writer, control, FACTS, chosen=frozenset(), lineage=lambda: LINEAGE, clock=clock
     )
-    interfaces = Interfaces(
+    place = Workplace(
         journal=journal,
         writer=writer,
         links=links,
@@ -111,13 +117,24 @@ async def plane(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
         lineage=lambda: LINEAGE,
         clock=clock,
     )
+    going = Releases(place)
     knowledge = Knowledge(journal, writer, only_strict=False, clock=clock)
     made = Plane(
-        interfaces, journal, links, control, dataplane, applier, blocks, knowledge, Stream()
+        Interfaces(place, going),
+        going,
+        Resuming(place, going),
+        journal,
+        links,
+        control,
+        dataplane,
+        applier,
+        blocks,
+        knowledge,
+        Stream(),
     )
     tasks = [
         asyncio.ensure_future(applier.run()),
-        asyncio.ensure_future(interfaces.run_releases()),
+        asyncio.ensure_future(going.run()),
     ]
     await made.show(node(OWN), open_policy(300))
     made.control.answer = Registration(
@@ -148,9 +165,9 @@ async def test_add_leaves_an_open_interface_and_delete_nothing(plane: Plane) -> 
     assert [e.identity for e in plane.dataplane.dump().local_endpoints] == [300]
     assert plane.dataplane.pods == [101]
 
-    await plane.interfaces.delete(call().attachment)
+    await plane.releases.delete(call().attachment)
     plane.nothing_is_left()
-    await plane.interfaces.delete(call().attachment)
+    await plane.releases.delete(call().attachment)
 
 
 async def test_a_refused_link(plane: Plane) -> None:
@@ -179,7 +196,7 @@ async def test_a_refused_registration(plane: Plane, failure: Exception, code: Co
 async def test_the_registry_away_at_delete_is_made_up_for(plane: Plane) -> None:
     await add(plane)
     plane.control.failure = Unavailable("away")
-    await plane.interfaces.delete(call().attachment)
+    await plane.releases.delete(call().attachment)
     assert not plane.links.links
     assert plane.control.registered
     # The same attachment may come again before that.
@@ -192,9 +209,9 @@ async def test_the_registry_away_at_delete_is_made_up_for(plane: Plane) -> None:
 async def test_a_retired_interface_goes_by_itself(plane: Plane) -> None:
     await add(plane)
     plane.control.failure = Unavailable("away")
-    await plane.interfaces.retire(call().attachment)
+    await plane.releases.retire(call().attachment)
     assert [r.state for r in plane.journal.interfaces.values()] == [State.RELEASING]
-    await plane.interfaces.retire(call().attachment)
+    await plane.releases.retire(call().attachment)
     plane.control.failure = None
     await eventually(lambda: not plane.journal.interfaces)
     plane.nothing_is_left()
@@ -253,7 +270,7 @@ async def test_a_restart_undoes_adopts_and_sweeps(plane: Plane) -> None:
     plane.control.registered[half.number] = half
     plane.links.links |= {f"dp{half.number:x}": 500, "dpfff": 501}
 
-    await plane.interfaces.resume()
+    await plane.resuming.resume()
 
     await eventually(lambda: half.number not in plane.journal.interfaces)
     assert set(plane.links.links) == {"dp1"}
@@ -264,7 +281,7 @@ async def test_a_restart_undoes_adopts_and_sweeps(plane: Plane) -> None:
 async def test_what_the_registry_forgot_is_registered_again(plane: Plane) -> None:
     await add(plane)
     plane.control.registered.clear()
-    await plane.interfaces.register_again()
+    await plane.resuming.register_again()
     assert set(plane.control.registered) == {1}
 
 
@@ -272,7 +289,7 @@ async def test_registering_again_waits_for_a_registry_that_went_away(plane: Plan
     await add(plane)
     plane.control.registered.clear()
     plane.control.failure = Unavailable("away")
-    again = asyncio.ensure_future(plane.interfaces.register_again())
+    again = asyncio.ensure_future(plane.resuming.register_again())
     await eventually(lambda: plane.control.refusals >= 2)
     assert not again.done()
 
@@ -284,15 +301,15 @@ async def test_registering_again_waits_for_a_registry_that_went_away(plane: Plan
 async def test_registering_again_gives_up_what_is_refused(plane: Plane) -> None:
     await add(plane)
     plane.control.failure = Refused("no such block")
-    await asyncio.wait_for(plane.interfaces.register_again(), 5)
+    await asyncio.wait_for(plane.resuming.register_again(), 5)
 
 
 async def test_nothing_is_registered_again_after_its_release(plane: Plane) -> None:
     await add(plane)
     plane.control.may_register.clear()
-    again = asyncio.ensure_future(plane.interfaces.register_again())
+    again = asyncio.ensure_future(plane.resuming.register_again())
     await eventually(lambda: plane.control.registering == 1)
-    deleting = asyncio.ensure_future(plane.interfaces.delete(call().attachment))
+    deleting = asyncio.ensure_future(plane.releases.delete(call().attachment))
     for _ in range(10):
         await asyncio.sleep(0)
     plane.control.may_register.set()
@@ -305,7 +322,7 @@ async def test_an_address_is_handed_out_again_once_all_nodes_know(plane: Plane) 
     for number in range(12):
         await add(plane, f"c{number}")
     freed = plane.journal.ledger.interfaces[1].addresses
-    await plane.interfaces.delete(call("c0").attachment)
+    await plane.releases.delete(call("c0").attachment)
     with pytest.raises(CniError, match="quarantined until every live node has ack") as caught:
         await add(plane, "late")
     assert caught.value.code is Code.TRY_AGAIN
@@ -367,7 +384,7 @@ async def test_a_fixed_address_waits_until_all_know_that_it_is_ours(
     assert sum(name.startswith("fixed") for name in plane.control.claiming) == 1
 
     # It goes back once nobody has it and all know.
-    await plane.interfaces.delete(call("again").attachment)
+    await plane.releases.delete(call("again").attachment)
     await plane.blocks.settle()
     assert any(block.fixed for block in plane.journal.blocks)
     await plane.show(node(OWN), open_policy(300), watermark=plane.control.revision)
@@ -416,7 +433,7 @@ async def test_what_an_agent_of_another_uid_has_left_is_removed(plane: Plane) ->
     await add(plane)
     plane.links.links["dp77"] = 77
     plane.links.strange.add("dp77")
-    await plane.interfaces.remove_strangers()
+    await plane.resuming.remove_strangers()
     assert set(plane.links.links) == {"dp1"}
 
 
@@ -425,7 +442,7 @@ async def test_links_go_while_the_registry_is_away(plane: Plane) -> None:
         await add(plane, f"c{number}")
     plane.control.failure = Unavailable("away")
     for number in range(3):
-        await plane.interfaces.retire(call(f"c{number}").attachment)
+        await plane.releases.retire(call(f"c{number}").attachment)
     await eventually(lambda: not plane.links.links)
     assert len(plane.control.registered) == 3
     plane.control.failure = None
@@ -437,7 +454,7 @@ async def test_a_node_that_is_not_registered_any_more_releases_all_the_same(plan
     await add(plane)
     head = plane.journal.ledger.progress.head
     plane.control.failure = Refused("n1 is not registered")
-    await plane.interfaces.delete(call().attachment)
+    await plane.releases.delete(call().attachment)
     assert not plane.journal.interfaces
     [old, _] = [old for block in plane.journal.blocks for old in block.released]
     assert (old.revision, old.lineage) == (head, b"")
@@ -447,15 +464,15 @@ async def test_an_interface_whose_block_is_lost_is_closed_for_good(plane: Plane)
     await add(plane)
     plane.control.claims.clear()
     assert len(await plane.blocks.reconcile(OWN)) == 2
-    await plane.interfaces.close_strays()
+    await plane.resuming.close_strays()
     assert not plane.dataplane.dump().local_endpoints
     problems = await plane.interfaces.check(call(), Result(), 0)
     assert "does not own 10.0.0.0" in problems[0]
     # Also after a restart and when it is registered again.
-    await plane.interfaces.resume()
-    await plane.interfaces.register_again()
+    await plane.resuming.resume()
+    await plane.resuming.register_again()
     assert not plane.dataplane.dump().local_endpoints
-    await plane.interfaces.delete(call().attachment)
+    await plane.releases.delete(call().attachment)
     plane.nothing_is_left()
 
 

@@ -65,7 +65,7 @@ interfaces = st.one_of(
 )
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(st.tuples(views, interfaces, st.booleans()), max_size=5))
 def test_the_changed_keys_alone_lead_to_the_same_state_as_everything(
     story: list[tuple[list[StreamObject], LocalInterface | None, bool]],
@@ -189,12 +189,13 @@ def test_nodes_are_mapped_and_routed_to() -> None:
 def test_objects_behind_keys_are_found_for_refusals() -> None:
     tracker, _ = world(endpoint(2, 1, 300, "10.0.0.9"), block(1, 2))
     address = to_mapped(parse_address("10.0.0.9"))
-    assert tracker.object_of(address) == (Kind.ENDPOINT, endpoint(2, 1, 300, "10.0.0.9").key)
-    assert tracker.object_of(bytes(16)) is None
+    key = endpoint(2, 1, 300, "10.0.0.9").key
+    assert tracker.origins.object_of(address) == (Kind.ENDPOINT, key)
+    assert tracker.origins.object_of(bytes(16)) is None
     prefix = block(1, 2).prefix
     assert (
-        tracker.range_key(prefix.mapped)
-        == tracker.block_key(prefix)
+        tracker.origins.range_key(prefix.mapped)
+        == tracker.origins.block_key(prefix)
         == (
             Kind.BLOCK,
             block(1, 2).key,
@@ -220,7 +221,7 @@ def test_packets_to_pools_and_nodes_keep_their_source() -> None:
         "192.0.2.77/32 of nodes",
     }
     member = Member(Role.POOL, Prefix.parse("10.0.0.0/15"))
-    assert tracker.member_key(member) == (Kind.POOL, b"x")
+    assert tracker.origins.member_key(member) == (Kind.POOL, b"x")
     assert shown() == set()
 
 

@@ -19,7 +19,9 @@ from deltaplane.model.objects import (
     SubjectPolicy,
 )
 from nodeagent.control import (
+    CLAIMS_AT_ONCE,
     BlockListing,
+    BlockWish,
     ClaimedBlock,
     NodeFacts,
     NodeRegistration,
@@ -253,6 +255,7 @@ class FakeControl:
         self.revision = 1000
         self.taken: set[bytes] = set()
         self.claiming: list[str] = []
+        self.requests: list[tuple[str, ...]] = []
         self.may_register = asyncio.Event()
         self.may_register.set()
 
@@ -270,20 +273,27 @@ class FakeControl:
         self._check()
         return PoolListing(tuple((pool, 1) for pool in self.known.values()), self.revision)
 
-    async def claim_block(self, pool: str, node: NodeFacts, request_id: str) -> ClaimedBlock:
+    async def claim_blocks(
+        self, wishes: Sequence[BlockWish], node: NodeFacts
+    ) -> tuple[ClaimedBlock | DeltaplaneError, ...]:
         del node
         self._check()
-        self.claiming.append(request_id)
-        if request_id not in self.claims:
-            if not self.free[pool]:
-                raise Exhausted(f"pool {pool} has no free block")
-            self.claims[request_id] = ClaimedBlock(
-                prefix=self.free[pool].pop(0),
-                pool=pool,
-                request_id=request_id,
+        assert 1 <= len(wishes) <= CLAIMS_AT_ONCE
+        self.requests.append(tuple(wish.pool for wish in wishes))
+        return tuple(map(self.claim, wishes))
+
+    def claim(self, wish: BlockWish) -> ClaimedBlock | DeltaplaneError:
+        self.claiming.append(wish.request_id)
+        if wish.request_id not in self.claims:
+            if not self.free[wish.pool]:
+                return Exhausted(f"pool {wish.pool} has no free block")
+            self.claims[wish.request_id] = ClaimedBlock(
+                prefix=self.free[wish.pool].pop(0),
+                pool=wish.pool,
+                request_id=wish.request_id,
                 usable_after=self.usable_after,
             )
-        return self.claims[request_id]
+        return self.claims[wish.request_id]
 
     async def claim_address(self, address: bytes, node: NodeFacts, request_id: str) -> ClaimedBlock:
         del node

@@ -15,7 +15,8 @@ from bench.scale.commands import content_of, differences
 from bench.scale.decoding import Level, decoder_of
 from bench.scale.http2 import CallBroken
 from bench.scale.world import Shape, World
-from deltaplane.delta.sender import Reader, Sender, Tick
+from deltaplane.delta.reader import Reader
+from deltaplane.delta.sender import Sender, Tick
 from deltaplane.delta.wire import ProtobufEncoder, decode_request
 from deltaplane.policy.compiler import Compiler
 from deltaplane.store import keys

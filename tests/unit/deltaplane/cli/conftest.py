@@ -35,6 +35,7 @@ class Cluster:
     slices: list[slicer_pb2.Slice] = field(default_factory=list)
     agents: list[slicer_pb2.AgentStatus] = field(default_factory=list)
     receipts: list[receipts_pb2.WatchResponse] = field(default_factory=list)
+    watched: list[receipts_pb2.WatchRequest] = field(default_factory=list)
     refuse_policies: str = ""
     ends_early: bool = False
     page: int = 1000
@@ -154,6 +155,9 @@ class FakeReceipts:
         self._cluster = cluster
 
     def Watch(self, request: Any, context: Any) -> Any:  # noqa: N802
+        self._cluster.watched.append(request)
+        if request.policy == "shop/nope":
+            context.abort(grpc.StatusCode.NOT_FOUND, "there is no policy 'shop/nope'")
         for receipt in self._cluster.receipts if request.wait else self._cluster.receipts[-1:]:
             answer = receipts_pb2.WatchResponse()
             answer.CopyFrom(receipt)

@@ -26,15 +26,16 @@ def play(view: View, steps: list[tuple[int, bool]], revision: int) -> list[Recor
     for number, present in steps:
         revision += 1
         held = view.get((Kind.ENDPOINT, endpoint(number, incarnation=0).key))
-        before = None if held is None else incarnation_of(held.value)
+        before = None if held is None else held.value
+        known = 0 if before is None else incarnation_of(before)
         change: Change
         if present:
-            incarnation = before or revision
+            incarnation = known or revision
             value = endpoint(number, incarnation=incarnation, identity=revision)
             change = Upsert(value, revision)
         elif held is not None:
             change = Removal(
-                kind=Kind.ENDPOINT, key=held.value.key, generation=revision, incarnation=before or 0
+                kind=Kind.ENDPOINT, key=held.value.key, generation=revision, incarnation=known
             )
         else:
             continue

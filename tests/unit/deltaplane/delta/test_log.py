@@ -6,7 +6,7 @@ from deltaplane.delta.changes import Change, Recorded, Removal, Upsert
 from deltaplane.delta.log import CHUNK_BYTES, Limits, Log, Segment
 from deltaplane.delta.messages import Frame
 from deltaplane.delta.wire import ProtobufEncoder, decode_response
-from deltaplane.model.objects import Kind, PeerSet
+from deltaplane.model.objects import Kind, PeerSet, StreamObject
 
 ENCODER = ProtobufEncoder()
 
@@ -18,7 +18,7 @@ def peer_set(number: int, *identities: int) -> PeerSet:
 def segment(
     previous: int,
     revision: int,
-    *changes: tuple[Change, int | None],
+    *changes: tuple[Change, StreamObject | None],
     events: tuple[int, ...] | None = (),
     closed_at: float = 0.0,
 ) -> Segment:
@@ -124,7 +124,9 @@ def test_merge_keeps_the_last_change_and_drops_what_came_and_went() -> None:
     log.append(
         segment(10, 20, (Upsert(peer_set(1, 300), 20), None), (Upsert(peer_set(2, 300), 20), None))
     )
-    log.append(segment(20, 30, (gone, 0), (Upsert(peer_set(1, 301), 30), 0)))
+    log.append(
+        segment(20, 30, (gone, peer_set(2, 300)), (Upsert(peer_set(1, 301), 30), peer_set(1, 300)))
+    )
     (merged,) = frames(log, 10)
     assert merged.changes == (Upsert(peer_set(1, 301), 30),)
     (last,) = frames(log, 20)

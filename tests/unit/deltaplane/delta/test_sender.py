@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from deltaplane.delta.changes import Change, Removal, Upsert
@@ -17,8 +19,10 @@ from deltaplane.delta.messages import (
     StreamBroken,
     Welcome,
 )
-from deltaplane.delta.sender import DIGEST_EVERY, POLL_MESSAGES, Reader, Sender, Tick
+from deltaplane.delta.reader import Reader
+from deltaplane.delta.sender import Sender, Tick
 from deltaplane.delta.wire import ProtobufEncoder, decode_response
+from deltaplane.delta.writer import DIGEST_EVERY, POLL_MESSAGES
 from deltaplane.model.objects import IdentityObject, Kind
 
 LINEAGE = b"L" * 16
@@ -102,7 +106,7 @@ def test_chunks_are_bounded_and_snapshots_encoded_once() -> None:
     sender = make(*(identity(300 + n, 5, *labels) for n in range(400)))
     one = sender.connect(hello(credit=1 << 30), node_index=1, now=0.0)
     two = sender.connect(hello(credit=1 << 30), node_index=2, now=0.0)
-    assert all(len(data) <= CHUNK_BYTES for data in one.outbox)
+    assert all(isinstance(data, bytes) and len(data) <= CHUNK_BYTES for data in one.outbox)
     assert len(one.outbox) > 4
     assert all(a is b for a, b in zip(list(one.outbox)[1:], list(two.outbox)[1:], strict=True))
 
@@ -123,7 +127,8 @@ def test_a_snapshot_after_a_change_shows_it() -> None:
 
 def test_agents_that_keep_up_share_one_frame() -> None:
     sender = make()
-    readers = [resumed(sender), sender.connect(hello(applied=10), node_index=2, now=0.0)]
+    other = replace(hello(applied=10), node="node-2")
+    readers = [resumed(sender), sender.connect(other, node_index=2, now=0.0)]
     sender.poll(readers[1], 0.0)
     publish(sender, 11, identity(300, 11))
     (one, *_), (two, *_) = (sender.poll(reader, 0.1) for reader in readers)
@@ -174,10 +179,11 @@ def test_a_tick_that_changes_nothing_sends_nothing_but_counts() -> None:
         (hello(applied=9), Mode.SNAPSHOT),  # before the log
         (hello(applied=0), Mode.SNAPSHOT),
         (hello(applied=12, lineage=b"O" * 16), Mode.SNAPSHOT),
-        (hello(applied=12, digest=b"something else.."), Mode.SNAPSHOT),
+        (hello(applied=12, digest=b"something else.."), Mode.REPAIR),
+        (hello(applied=9, digest=b"a view of before"), Mode.REPAIR),
     ],
 )
-def test_resume_or_snapshot(said: Hello, mode: Mode) -> None:
+def test_the_cheapest_step_that_is_right(said: Hello, mode: Mode) -> None:
     sender = make()
     publish(sender, 12, identity(300, 12))
     reader = sender.connect(said, node_index=1, now=0.0)

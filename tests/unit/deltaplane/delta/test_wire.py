@@ -198,7 +198,7 @@ def response(**fields: object) -> bytes:
 STRANGE = {
     "no protobuf": b"\xff\xff",
     "nothing set": b"",
-    "a later version's message": response(bucket_replace=slicer_pb2.BucketReplace()),
+    "a later version's message": response(resolved=slicer_pb2.Resolved()),
     "an address of 3 bytes": response(
         frame={"pieces": [{"endpoints": [{"id": 1, "node_index": 1, "ipv4": b"123"}]}]}
     ),

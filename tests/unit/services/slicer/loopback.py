@@ -5,6 +5,7 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
+from typing import Literal
 
 from deltaplane import wire
 from deltaplane.model.addresses import Prefix
@@ -152,11 +153,16 @@ async def background(coroutine: Coroutine[None, None, None]) -> AsyncIterator[as
 
 @contextlib.asynccontextmanager
 async def slicer(
-    world: World, target: str, *, advertise: str | None = None, graceful: bool = False
+    world: World,
+    target: str,
+    *,
+    advertise: str | None = None,
+    graceful: bool = False,
+    span: Literal["scoped", "all"] = "all",
 ) -> AsyncIterator[asyncio.Event]:
     stop = asyncio.Event()
     listen = (target, advertise) if advertise else (target,)
-    config = Config(listen=listen, log_level="error")
+    config = Config(listen=listen, log_level="error", span=span)
     async with background(serve(config, world.store, stop=stop)) as task:
         path = Path(target.removeprefix("unix:"))
         await until(lambda: task.done() or path.exists())

@@ -1,6 +1,7 @@
 """Streams over a real connection."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -90,22 +91,25 @@ async def test_an_agent_that_is_connected_hears_of_freshness_without_changes(
         assert not agent.barriers[-1].changed
 
 
-async def test_killed_server_comes_back_and_the_agent_gets_a_snapshot(
-    world: World, target: str
+@pytest.mark.parametrize(("knows_the_past", "mode"), [(True, Mode.RESUME), (False, Mode.REPAIR)])
+async def test_killed_server_comes_back_and_the_agent_needs_no_snapshot(
+    world: World, target: str, knows_the_past: bool, mode: Mode
 ) -> None:
     agent = Agent(1)
     async with background(agent.run(target)):
         async with slicer(world, target):
             await until(lambda: agent.barriers)
         await until(lambda: not agent.stream.connected)
-        before = agent.barriers[-1].view
+        before = set(agent.barriers[-1].view.endpoints)
         missed = await world.endpoint(2, 9, 301)
+        if not knows_the_past:
+            await world.write(Delete(keys.CHECKPOINTS))
         async with slicer(world, target):
             await until(lambda: agent.revision >= missed)
-            assert [Mode(a.mode) for a in await agents(target)] == [Mode.SNAPSHOT]
+            assert [Mode(a.mode) for a in await agents(target)] == [mode]
         after = agent.barriers[-1]
         assert after.changed == {
-            (Kind.ENDPOINT, key) for key in after.view.endpoints.keys() - before.endpoints.keys()
+            (Kind.ENDPOINT, key) for key in after.view.endpoints.keys() - before
         }
         assert agent.endpoints == {(1, 1, 300), (2, 9, 301)}
 
@@ -116,14 +120,17 @@ async def test_another_replica_resumes_where_one_has_ended(
 ) -> None:
     switch, agent = Switch(tmp_path), Agent(1)
     switch.lead_to(switch.first)
-    async with slicer(world, switch.second), background(agent.run(switch.target)):
-        async with slicer(world, switch.first, graceful=graceful):
+    async with slicer(world, switch.second), contextlib.AsyncExitStack() as first:
+        # The agent comes last: it is to see no start.
+        await first.enter_async_context(slicer(world, switch.first, graceful=graceful))
+        async with background(agent.run(switch.target)):
             revision = await world.endpoint(2, 3, 301)
             await until(lambda: agent.revision >= revision)
             switch.lead_to(switch.second)
-        missed = await world.endpoint(2, 4, 301)
-        await until(lambda: agent.revision >= missed)
-        assert [Mode(a.mode) for a in await agents(switch.second)] == [Mode.RESUME]
+            await first.aclose()
+            missed = await world.endpoint(2, 4, 301)
+            await until(lambda: agent.revision >= missed)
+            assert [Mode(a.mode) for a in await agents(switch.second)] == [Mode.RESUME]
         assert agent.endpoints == {(1, 1, 300), (2, 3, 301), (2, 4, 301)}
         changed = [key for b in agent.barriers if b.revision >= missed for key in b.changed]
         assert changed == [(Kind.ENDPOINT, bytes((0, 0, 0, 2, 0, 0, 0, 4)))]

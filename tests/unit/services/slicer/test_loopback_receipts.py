@@ -97,3 +97,19 @@ async def test_a_policy_that_is_not_there_has_no_receipt(world: World, target: s
     async with slicer(world, target):
         with pytest.raises(grpc.aio.AioRpcError, match="there is no policy 'shop/absent'"):
             await receipts(target, policy="shop/absent")
+
+
+async def test_only_nodes_whose_span_has_the_subject_are_counted(world: World, target: str) -> None:
+    """The pods of node 1 are selected by the policy; node 2 has others and never hears of it."""
+    one = Agent(1)
+    async with slicer(world, target, span="scoped"), background(one.run(target)):
+        await until(lambda: one.barriers)
+        await world.policy("closed", "web")
+        last = (await receipts(target, policy="shop/closed"))[-1]
+        assert (last.nodes_enforced, last.nodes_total, last.complete) == (1, 1, True)
+        revision = await world.endpoint(1, 5, 300)
+        last = (await receipts(target, endpoint="shop/pod-1-5"))[-1]
+        assert (last.nodes_enforced, last.nodes_total, last.revision) == (1, 1, revision)
+        # A revision is everybody's: node 2 is away.
+        (now,) = await receipts(target, wait=False, revision=revision)
+        assert [(m.node, m.reason) for m in now.missing] == [("node-2", "not connected")]

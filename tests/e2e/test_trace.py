@@ -1,0 +1,94 @@
+"""One trace from an ADD to the kernels of the other nodes, through the command."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from lab import Lab
+from tests.e2e.conftest import Command
+
+POD = """
+apiVersion: v1
+kind: Namespace
+metadata: {name: traced}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: cart, namespace: traced}
+spec:
+  nodeName: node-2
+  containers: [{name: c, image: i}]
+"""
+
+ACK_SECONDS = 10.0
+
+
+def traced(command: Command, *options: str) -> dict[str, Any]:
+    """The trace, once both other nodes have acknowledged; that comes after the ADD."""
+    deadline = time.monotonic() + ACK_SECONDS
+    while True:
+        done = command("trace", "pod", "traced/cart", "-o", "json", *options)
+        assert done.returncode == 0, done.stderr
+        found: dict[str, Any] = json.loads(done.stdout)
+        if len(found["other_nodes_ms"]) == 2 or time.monotonic() > deadline:
+            return found
+
+
+def test_an_add_is_followed_to_the_maps_of_other_nodes(
+    lab: Lab, command: Command, tmp_path: Path
+) -> None:
+    file = tmp_path / "pod.yaml"
+    file.write_text(POD)
+    lab.wait_enforced(lab.apply([file]))
+
+    found = traced(command)
+
+    assert found["node"] == "node-2"
+    stages = {(row["stage"], row["where"]): row for row in found["stages"]}
+    for stage in ("address", "link", "program", "register", "policy", "commit"):
+        assert stages[stage, "node-2"]["depth"] == 1
+    assert stages["RegisterEndpoint", "endpoints"]["depth"] == 2
+    for below in (
+        ("etcd transaction", "endpoints"),
+        ("slicer tick", "slicer"),
+        *(("apply", f"node-{number}") for number in (1, 2, 3)),
+    ):
+        assert stages[below]["depth"] == 3, below
+    # One machine, one clock: no stage begins before what it follows from.
+    order = ["RegisterEndpoint", "etcd transaction", "slicer tick"]
+    begins = [row["at_ms"] for row in found["stages"] if row["stage"] in order]
+    assert begins == sorted(begins)
+    assert set(found["other_nodes_ms"]) == {"node-1", "node-3"}
+    assert 0 < found["first_ms"] <= found["p50_ms"] <= found["last_ms"]
+
+    table = command("trace", "pod", "traced/cart")
+    assert "in the kernels of 2 other nodes: first" in table.stdout
+
+
+def test_named_processes_are_asked_instead(lab: Lab, command: Command, tmp_path: Path) -> None:
+    file = tmp_path / "pod.yaml"
+    file.write_text(POD)
+    lab.wait_enforced(lab.apply([file]))
+    home = lab.layout.node("node-2").agent_admin
+
+    done = command(
+        *("trace", "pod", "traced/cart", "-o", "json"),
+        *("--admin", f"unix:{home}", "--admin", "unix:/nowhere"),
+    )
+
+    assert done.returncode == 0
+    assert {row["where"] for row in json.loads(done.stdout)["stages"]} == {"node-2"}
+    assert "unix:/nowhere is not asked" in done.stderr
+    nobody = command("trace", "pod", "traced/cart", "--admin", "unix:/nowhere")
+    assert nobody.returncode == 3
+    foreign = command("trace", "pod", "traced/cart", "--admin", "ftp://x")
+    assert foreign.returncode == 1
+    assert "http://host:port or unix:/path is needed" in foreign.stderr
+
+
+def test_what_cannot_be_traced_is_explained(command: Command) -> None:
+    assert "NAMESPACE/NAME" in command("trace", "pod", "cart").stderr
+    unknown = command("trace", "pod", "traced/nobody")
+    assert unknown.returncode == 1
+    assert "no endpoint" in unknown.stderr
