@@ -8,9 +8,11 @@ nobody, but it has a processor to itself as well.
 import enum
 from array import array
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
+
+from google.protobuf.message import Message
 
 from bench.scale.world import endpoint_key
 from deltaplane.store.etcdpb import rpc_pb2
@@ -19,15 +21,18 @@ from deltaplane.v1 import slicer_pb2 as pb
 
 Endpoint = pb.EndpointUpsert | registry_pb2.Endpoint
 
-OTHER_KINDS = (
-    ("nodes", "index"),
-    ("blocks", "prefix"),
-    ("identities", "id"),
-    ("peer_sets", "key"),
-    ("subject_policies", "identity"),
-    ("pools", "name"),
+ObjectKey = tuple[int, bytes]
+"""Kind and canonical key of an object that is no endpoint."""
+
+_OTHERS: Sequence[tuple[str, int, Callable[[Any], bytes]]] = (
+    ("nodes", pb.KIND_NODE, lambda item: item.index.to_bytes(4)),
+    ("blocks", pb.KIND_BLOCK, lambda item: bytes((item.prefix.length,)) + item.prefix.address),
+    ("identities", pb.KIND_IDENTITY, lambda item: item.id.to_bytes(4)),
+    ("peer_sets", pb.KIND_PEER_SET, lambda item: item.key),
+    ("subject_policies", pb.KIND_SUBJECT_POLICY, lambda item: item.identity.to_bytes(4)),
+    ("pools", pb.KIND_POOL, lambda item: item.name.encode()),
 )
-"""Fields of a piece besides endpoints and removals, and what names an object of each."""
+"""Fields of a piece besides endpoints and removals, their kind, and the key of an object."""
 
 REMEMBERED = 256
 """Messages for which the outcome is remembered."""
@@ -38,21 +43,24 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Content:
-    """Changes of endpoints, and of everything else.
+    """The changes of a piece. What is removed goes before what comes.
 
     Attributes:
         endpoints: that are there, by key.
         came: their keys.
         removed: endpoints to be forgotten; went: those of them that are gone for everybody.
-        others: objects of other kinds by kind and name; gone_others: such that are gone.
+        left: identities that this agent need not know any more, with their endpoints elsewhere.
+        others: objects of other kinds.
+        removed_others: such that are to be forgotten.
     """
 
-    endpoints: Mapping[int, Endpoint]
+    endpoints: Mapping[int, pb.EndpointUpsert]
     came: "array[int]"
     removed: Sequence[int] = ()
     went: "array[int]" = field(default_factory=lambda: array("Q"))
-    others: dict[tuple[str, object], object] = field(default_factory=dict)
-    gone_others: int = 0
+    left: Sequence[int] = ()
+    others: Mapping[ObjectKey, Message] = field(default_factory=dict)
+    removed_others: Sequence[ObjectKey] = ()
 
 
 @dataclass(slots=True)
@@ -61,7 +69,7 @@ class Delta:
 
     kind: str | None
     message: pb.StreamResponse
-    content: Content | None
+    content: Sequence[Content] = ()
 
 
 @dataclass(slots=True)
@@ -135,31 +143,39 @@ def delta(message: pb.StreamResponse) -> Delta:
     kind = message.WhichOneof("message")
     match kind:
         case "frame":
-            return Delta(kind, message, _content(message.frame.pieces))
+            return Delta(kind, message, [_content(piece) for piece in message.frame.pieces])
         case "snapshot_chunk":
-            return Delta(kind, message, _content(message.snapshot_chunk.pieces))
+            pieces = message.snapshot_chunk.pieces
+            return Delta(kind, message, [_content(piece) for piece in pieces])
         case _:
-            return Delta(kind, message, None)
+            return Delta(kind, message)
 
 
-def _content(pieces: Sequence[pb.Piece]) -> Content:
-    endpoints = {
-        item.node_index << 32 | item.id: item for piece in pieces for item in piece.endpoints
-    }
+def _content(piece: pb.Piece) -> Content:
+    endpoints = {item.node_index << 32 | item.id: item for item in piece.endpoints}
     content = Content(endpoints, array("Q", endpoints))
-    removals = [removal for piece in pieces for removal in piece.removals]
-    if removals:
-        gone = [item for item in removals if item.kind == pb.KIND_ENDPOINT]
-        content.removed = [int.from_bytes(item.key) for item in gone]
-        content.went = array("Q", [int.from_bytes(i.key) for i in gone if not i.left_span])
-        content.gone_others = len(removals) - len(gone)
-    for piece in pieces:
-        for kind, name in OTHER_KINDS:
-            for item in getattr(piece, kind):
-                label = getattr(item, name)
-                is_message = kind == "blocks"
-                content.others[kind, label.SerializeToString() if is_message else label] = item
+    if piece.removals:
+        _take_removals(piece.removals, content)
+    content.others = {
+        (kind, key(item)): item for name, kind, key in _OTHERS for item in getattr(piece, name)
+    }
     return content
+
+
+def _take_removals(removals: Iterable[pb.Removal], content: Content) -> None:
+    removed, went, left, others = [], array("Q"), [], []
+    for item in removals:
+        if item.kind == pb.KIND_ENDPOINT:
+            key = int.from_bytes(item.key)
+            removed.append(key)
+            if not item.left_span:
+                went.append(key)
+            continue
+        others.append((int(item.kind), item.key))
+        if item.kind == pb.KIND_IDENTITY and item.left_span:
+            left.append(int.from_bytes(item.key))
+    content.removed, content.went = removed, went
+    content.left, content.removed_others = left, others
 
 
 def whole_endpoint(message: rpc_pb2.WatchResponse) -> Listed:

@@ -22,8 +22,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.scale import commands
-from bench.scale.agents import Agent, DeltaAgent, EndpointAgent, SliceAgent
+from bench.scale.agents import Agent, EndpointAgent, SliceAgent
 from bench.scale.decoding import Decoder, Level, decoder_of
+from bench.scale.delta_agent import DeltaAgent
 from bench.scale.http2 import Call, CallBroken
 
 RECEIVE_BYTES = 1 << 18
