@@ -12,8 +12,10 @@ import typer
 from rich.console import Console
 
 from bench.scale import plots
+from bench.scale.decoding import Level
+from bench.scale.plane import has_span
 from bench.scale.report import tables
-from bench.scale.runs import Load, Options, has_span, modes_of, run, wrong
+from bench.scale.runs import Load, Options, modes_of, run, wrong
 
 EPILOG = """Examples:
 
@@ -47,13 +49,6 @@ class SpanChoice(enum.StrEnum):
     SCOPED = "scoped"
 
 
-class Decoding(enum.StrEnum):
-    """Who decodes messages."""
-
-    OWN = "own"
-    SHARED = "shared"
-
-
 class Format(enum.StrEnum):
     """How the report is printed."""
 
@@ -83,8 +78,8 @@ def scale(
     processes: Annotated[int, typer.Option(min=1, max=16, help="of raw agents")] = 2,
     controls: Annotated[int, typer.Option(min=1, max=200, help="agents on grpc.aio")] = 20,
     decode: Annotated[
-        Decoding, typer.Option(help="own: every agent decodes; shared: once in a process")
-    ] = Decoding.OWN,
+        Level, typer.Option(help="what every agent decodes itself; see the how-to")
+    ] = Level.PARSED,
     seed: Annotated[int, typer.Option(help="of the loads")] = 0,
     cl2: Annotated[
         Path, typer.Option(help="generator of ClusterLoader2's trace, for --load cl2")
@@ -110,7 +105,7 @@ def scale(
         startups=startups,
         fleets=processes,
         controls=controls,
-        shared=decode is Decoding.SHARED,
+        level=decode,
         seed=seed,
         cl2=cl2,
         folder=folder,

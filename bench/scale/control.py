@@ -22,7 +22,7 @@ import grpc.aio
 from bench.scale import commands
 from bench.scale.agents import BASELINE, EndpointAgent, ListedAgent, SliceAgent
 from bench.scale.applied import Log
-from bench.scale.decoding import decoder_of
+from bench.scale.decoding import Level, decoder_of
 from deltaplane.model.objects import Kind
 from deltaplane.runtime import log, rpc
 from nodeagent.stream import ApplyResult, BarrierReached, HelloState, SlicerStream, View
@@ -126,7 +126,7 @@ class Control:
     def _start(self, command: Mapping[str, Any]) -> None:
         target = f"{command['host']}:{command['port']}"
         mode = command["mode"]
-        decoder: Any = decoder_of(mode, shared=False)
+        decoder: Any = decoder_of(mode, Level.FULL)
         for index in command["nodes"]:
             if mode == "delta":
                 agent = DeltaControl(index)

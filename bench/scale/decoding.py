@@ -1,15 +1,18 @@
 """The messages of the three ways of delivery, decoded into what an agent's memory takes. Pure.
 
-What is kept of an endpoint is the decoded message itself. Whoever decodes the very same bytes for
-another agent of the process may take what is here already, if asked to (`shared`): a report has to
-say so, because a real agent has its processor to itself.
+What is kept of an endpoint is the decoded message itself. How much of the decoding agents of one
+process share is the caller's choice (`Level`), and a report has to say it: a real agent shares with
+nobody, but it has a processor to itself as well.
 """
 
+import enum
 from array import array
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
+
+from google.protobuf.message import Message
 
 from bench.scale.world import endpoint_key
 from deltaplane.store.etcdpb import rpc_pb2
@@ -18,39 +21,46 @@ from deltaplane.v1 import slicer_pb2 as pb
 
 Endpoint = pb.EndpointUpsert | registry_pb2.Endpoint
 
-OTHER_KINDS = (
-    ("nodes", "index"),
-    ("blocks", "prefix"),
-    ("identities", "id"),
-    ("peer_sets", "key"),
-    ("subject_policies", "identity"),
-    ("pools", "name"),
+ObjectKey = tuple[int, bytes]
+"""Kind and canonical key of an object that is no endpoint."""
+
+_OTHERS: Sequence[tuple[str, int, Callable[[Any], bytes]]] = (
+    ("nodes", pb.KIND_NODE, lambda item: item.index.to_bytes(4)),
+    ("blocks", pb.KIND_BLOCK, lambda item: bytes((item.prefix.length,)) + item.prefix.address),
+    ("identities", pb.KIND_IDENTITY, lambda item: item.id.to_bytes(4)),
+    ("peer_sets", pb.KIND_PEER_SET, lambda item: item.key),
+    ("subject_policies", pb.KIND_SUBJECT_POLICY, lambda item: item.identity.to_bytes(4)),
+    ("pools", pb.KIND_POOL, lambda item: item.name.encode()),
 )
-"""Fields of a piece besides endpoints and removals, and what names an object of each."""
+"""Fields of a piece besides endpoints and removals, their kind, and the key of an object."""
 
-SHARED_MESSAGES = 256
-"""Messages that are remembered when decoding is shared."""
+REMEMBERED = 256
+"""Messages for which the outcome is remembered."""
 
+M = TypeVar("M")
 T = TypeVar("T")
 
 
 @dataclass(slots=True)
 class Content:
-    """Changes of endpoints, and of everything else.
+    """The changes of a piece. What is removed goes before what comes.
 
     Attributes:
         endpoints: that are there, by key.
         came: their keys.
         removed: endpoints to be forgotten; went: those of them that are gone for everybody.
-        others: objects of other kinds by kind and name; gone_others: such that are gone.
+        left: identities that this agent need not know any more, with their endpoints elsewhere.
+        others: objects of other kinds.
+        removed_others: such that are to be forgotten.
     """
 
-    endpoints: Mapping[int, Endpoint]
+    endpoints: Mapping[int, pb.EndpointUpsert]
     came: "array[int]"
     removed: Sequence[int] = ()
     went: "array[int]" = field(default_factory=lambda: array("Q"))
-    others: dict[tuple[str, object], object] = field(default_factory=dict)
-    gone_others: int = 0
+    left: Sequence[int] = ()
+    others: Mapping[ObjectKey, Message] = field(default_factory=dict)
+    removed_others: Sequence[ObjectKey] = ()
 
 
 @dataclass(slots=True)
@@ -59,7 +69,7 @@ class Delta:
 
     kind: str | None
     message: pb.StreamResponse
-    content: Content | None
+    content: Sequence[Content] = ()
 
 
 @dataclass(slots=True)
@@ -77,71 +87,105 @@ class Listed:
     resume_at: int
 
 
-class Decoder(Generic[T]):
-    """Decodes messages, each time or, shared, once for each text of bytes."""
+class Level(enum.StrEnum):
+    """How much of decoding every agent does itself.
 
-    def __init__(self, decode: Callable[[bytes], T], *, shared: bool) -> None:
+    FULL: all. PARSED: protobuf's part, in C; going through the decoded objects in Python, which
+    takes ten times as long and says nothing about an agent, is done once for equal bytes. SHARED:
+    equal bytes are decoded once.
+    """
+
+    FULL = "full"
+    PARSED = "parsed"
+    SHARED = "shared"
+
+
+class Decoder(Generic[M, T]):
+    """Decodes the messages of all agents of a process. What it returns nobody changes.
+
+    Attributes:
+        decoded: messages that protobuf decoded; reused: messages that were gone through before.
+    """
+
+    def __init__(
+        self, parse: Callable[[bytes], M], walk: Callable[[M], T], level: Level = Level.FULL
+    ) -> None:
         self.decoded = 0
         self.reused = 0
-        self._decode = decode
-        self._known: OrderedDict[bytes, T] | None = OrderedDict() if shared else None
+        self._parse, self._walk, self._level = parse, walk, level
+        self._known: OrderedDict[bytes, T] = OrderedDict()
 
     def __call__(self, data: bytes) -> T:
-        """The decoded message; nobody changes it."""
-        if self._known is None:
+        """The decoded message."""
+        if self._level is Level.FULL:
             self.decoded += 1
-            return self._decode(data)
-        if (found := self._known.get(data)) is not None:
+            return self._walk(self._parse(data))
+        if self._level is Level.PARSED:
+            self.decoded += 1
+            message = self._parse(data)
+            if (found := self._known.get(data)) is not None:
+                self.reused += 1
+                return found
+        elif (found := self._known.get(data)) is not None:
             self.reused += 1
             return found
-        self.decoded += 1
-        found = self._known[data] = self._decode(data)
-        if len(self._known) > SHARED_MESSAGES:
+        else:
+            self.decoded += 1
+            message = self._parse(data)
+        found = self._known[data] = self._walk(message)
+        if len(self._known) > REMEMBERED:
             self._known.popitem(last=False)
         return found
 
 
-def delta(data: bytes) -> Delta:
-    """Decodes a message of the slicer."""
-    message = pb.StreamResponse.FromString(data)
+def delta(message: pb.StreamResponse) -> Delta:
+    """Goes through a message of the slicer."""
     kind = message.WhichOneof("message")
     match kind:
         case "frame":
-            return Delta(kind, message, _content(message.frame.pieces))
+            return Delta(kind, message, [_content(piece) for piece in message.frame.pieces])
         case "snapshot_chunk":
-            return Delta(kind, message, _content(message.snapshot_chunk.pieces))
+            pieces = message.snapshot_chunk.pieces
+            return Delta(kind, message, [_content(piece) for piece in pieces])
         case _:
-            return Delta(kind, message, None)
+            return Delta(kind, message)
 
 
-def _content(pieces: Sequence[pb.Piece]) -> Content:
-    endpoints = {
-        item.node_index << 32 | item.id: item for piece in pieces for item in piece.endpoints
-    }
+def _content(piece: pb.Piece) -> Content:
+    endpoints = {item.node_index << 32 | item.id: item for item in piece.endpoints}
     content = Content(endpoints, array("Q", endpoints))
-    removals = [removal for piece in pieces for removal in piece.removals]
-    if removals:
-        gone = [item for item in removals if item.kind == pb.KIND_ENDPOINT]
-        content.removed = [int.from_bytes(item.key) for item in gone]
-        content.went = array("Q", [int.from_bytes(i.key) for i in gone if not i.left_span])
-        content.gone_others = len(removals) - len(gone)
-    for piece in pieces:
-        for kind, name in OTHER_KINDS:
-            for item in getattr(piece, kind):
-                label = getattr(item, name)
-                is_message = kind == "blocks"
-                content.others[kind, label.SerializeToString() if is_message else label] = item
+    if piece.removals:
+        _take_removals(piece.removals, content)
+    content.others = {
+        (kind, key(item)): item for name, kind, key in _OTHERS for item in getattr(piece, name)
+    }
     return content
 
 
-def whole_endpoint(data: bytes) -> Listed:
-    """Decodes a message of mode `endpoint`: every object whole."""
-    return _listed(data, registry_pb2.Endpoint.FromString)
+def _take_removals(removals: Iterable[pb.Removal], content: Content) -> None:
+    removed, went, left, others = [], array("Q"), [], []
+    for item in removals:
+        if item.kind == pb.KIND_ENDPOINT:
+            key = int.from_bytes(item.key)
+            removed.append(key)
+            if not item.left_span:
+                went.append(key)
+            continue
+        others.append((int(item.kind), item.key))
+        if item.kind == pb.KIND_IDENTITY and item.left_span:
+            left.append(int.from_bytes(item.key))
+    content.removed, content.went = removed, went
+    content.left, content.removed_others = left, others
 
 
-def whole_slice(data: bytes) -> Listed:
-    """Decodes a message of mode `slice`: every slice whole."""
-    return _listed(data, _members)
+def whole_endpoint(message: rpc_pb2.WatchResponse) -> Listed:
+    """Goes through a message of mode `endpoint`: every object whole."""
+    return _listed(message, registry_pb2.Endpoint.FromString)
+
+
+def whole_slice(message: rpc_pb2.WatchResponse) -> Listed:
+    """Goes through a message of mode `slice`: every slice whole."""
+    return _listed(message, _members)
 
 
 def _members(value: bytes) -> dict[int, Endpoint]:
@@ -149,8 +193,9 @@ def _members(value: bytes) -> dict[int, Endpoint]:
     return {endpoint_key(item.node_index, item.id): item for item in members}
 
 
-def _listed(data: bytes, parse: Callable[[bytes], Endpoint | Mapping[int, Endpoint]]) -> Listed:
-    message = rpc_pb2.WatchResponse.FromString(data)
+def _listed(
+    message: rpc_pb2.WatchResponse, parse: Callable[[bytes], Endpoint | Mapping[int, Endpoint]]
+) -> Listed:
     return Listed(
         [
             (event.kv.key, None if event.type == rpc_pb2.Event.DELETE else parse(event.kv.value))
@@ -161,9 +206,13 @@ def _listed(data: bytes, parse: Callable[[bytes], Endpoint | Mapping[int, Endpoi
     )
 
 
-def decoder_of(mode: str, *, shared: bool) -> Decoder[Delta] | Decoder[Listed]:
+DeltaDecoder = Decoder[pb.StreamResponse, Delta]
+ListedDecoder = Decoder[rpc_pb2.WatchResponse, Listed]
+
+
+def decoder_of(mode: str, level: Level) -> DeltaDecoder | ListedDecoder:
     """What the agents of a process decode with. mode: endpoint, slice or delta."""
     if mode == "delta":
-        return Decoder(delta, shared=shared)
-    decode = whole_slice if mode == "slice" else whole_endpoint
-    return Decoder(decode, shared=shared)
+        return Decoder(pb.StreamResponse.FromString, delta, level)
+    walk = whole_slice if mode == "slice" else whole_endpoint
+    return Decoder(rpc_pb2.WatchResponse.FromString, walk, level)

@@ -16,18 +16,23 @@ import select
 import socket
 import sys
 import time
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from bench.scale import commands
-from bench.scale.agents import Agent, DeltaAgent, EndpointAgent, SliceAgent
-from bench.scale.decoding import Decoder, decoder_of
+from bench.scale.agents import Agent, EndpointAgent, SliceAgent
+from bench.scale.decoding import Decoder, Level, decoder_of
+from bench.scale.delta_agent import DeltaAgent
 from bench.scale.http2 import Call, CallBroken
 
 RECEIVE_BYTES = 1 << 18
 RETRY_SECONDS = (0.05, 0.15)
 """A broken connection comes back after this: at random in between, so that not all come at once."""
+
+TURN_SECONDS = 0.01
+"""Messages are taken this long before sockets have their turn."""
 
 SYNC_SECONDS = 0.02
 """How often a command that waits for the agents looks at them."""
@@ -50,7 +55,8 @@ class Fleet:
 
     def __init__(self) -> None:
         self.peers: dict[int, Peer] = {}
-        self._decoder: Decoder[Any] = decoder_of("delta", shared=False)
+        self._decoder: Decoder[Any, Any] = decoder_of("delta", Level.FULL)
+        self._inbox: deque[tuple[Peer, Call, bytes]] = deque()
         self._target = ("127.0.0.1", 0)
         self._epoll = select.epoll()
         self._by_fd: dict[int, Peer] = {}
@@ -70,12 +76,15 @@ class Fleet:
                     self._read_commands()
                 elif (peer := self._by_fd.get(descriptor)) is not None:
                     self._ready(peer, events)
+            self._take_messages()
             self._acknowledge()
             self._return()
             if self._sync_until is not None:
                 self._check_sync(self._sync_until)
 
     def _patience(self) -> float:
+        if self._inbox:
+            return 0.0
         now = time.monotonic()
         until = now + 1.0
         if self._due:
@@ -132,8 +141,7 @@ class Fleet:
                 if not data:
                     self._lose(peer, "the server closed the connection")
                     return
-                for message in call.receive(data):
-                    peer.agent.receive(message)
+                self._inbox.extend((peer, call, message) for message in call.receive(data))
             self._send(peer, sock, call, had_to_wait=bool(events & select.EPOLLOUT))
         except BlockingIOError:
             return
@@ -142,10 +150,27 @@ class Fleet:
             return
         if call.ended is not None:
             self._lose(peer, call.ended.reason)
-        elif not peer.queued and (due := peer.agent.due_ns()) is not None:
-            peer.queued = True
-            self._number += 1
-            heapq.heappush(self._due, (due, self._number, peer))
+
+    def _take_messages(self) -> None:
+        """Gives messages to their agents, in the order in which they came, for a while.
+
+        Sockets have to be looked after in between: a server gives up on clients whose answers to
+        its PINGs are late.
+        """
+        until = time.monotonic() + TURN_SECONDS
+        while self._inbox and time.monotonic() < until:
+            peer, call, message = self._inbox.popleft()
+            if peer.call is not call:
+                continue  # of a connection that is gone
+            try:
+                peer.agent.receive(message)
+            except CallBroken as error:
+                self._lose(peer, str(error))
+                continue
+            if not peer.queued and (due := peer.agent.due_ns()) is not None:
+                peer.queued = True
+                self._number += 1
+                heapq.heappush(self._due, (due, self._number, peer))
 
     def _send(self, peer: Peer, sock: socket.socket, call: Call, *, had_to_wait: bool) -> None:
         out = call.take_outgoing()
@@ -211,7 +236,7 @@ class Fleet:
 
     def _start(self, command: Mapping[str, Any]) -> None:
         self._target = (command["host"], command["port"])
-        self._decoder = decoder_of(command["mode"], shared=command["shared"])
+        self._decoder = decoder_of(command["mode"], Level(command["level"]))
         for index in command["nodes"]:
             self.peers[index] = Peer(self._agent(command["mode"], index))
             self._connect(self.peers[index])

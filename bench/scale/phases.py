@@ -16,9 +16,8 @@ from bench.scale.lists import lister
 from bench.scale.plane import Plane, cpu_of_agents
 from bench.scale.writer import Step, Written, play
 from bench.summary import percentile
-from deltaplane.errors import Internal
 from deltaplane.runtime import rpc
-from deltaplane.v1 import receipts_pb2, receipts_pb2_grpc, registry_pb2, registry_pb2_grpc
+from deltaplane.v1 import registry_pb2, registry_pb2_grpc
 
 LIST_EVERY_SECONDS = 0.5
 STARTUP_PAUSE_SECONDS = 0.1
@@ -39,8 +38,6 @@ HIGHEST_RATE = 6400.0
 SATURATION_SECONDS = 8.0
 REFINE = 2
 """Halvings of the last step."""
-
-RECEIPT_SECONDS = 120.0
 
 Result = dict[str, Any]
 
@@ -79,7 +76,6 @@ async def cold(plane: Plane) -> Result:
         "agents_cpu_ms": round(cpu_of_agents(used.cpu) * 1000, 1),
         "server_rss_bytes": used.rss["server"],
         "server_bytes_per_agent": (used.rss["server"] - before.rss["server"]) // agents,
-        "decoding": "shared" if stats["reused"] else "each agent its own",
     }
 
 
@@ -303,16 +299,10 @@ async def registered_at_once(plane: Plane, pods: int) -> Result:
 
 
 async def _acknowledged(plane: Plane, written: Written, began_ns: int) -> float | None:
-    """Until the receipt of the newest revision is complete; None: the mode has no receipts."""
-    if plane.mode.name != "delta":
-        return None
-    async with rpc.channel(plane.server.target) as channel:
-        stub = receipts_pb2_grpc.ReceiptsStub(channel)
-        request = receipts_pb2.WatchRequest(revision=written.revision, wait=True)
-        async for receipt in stub.Watch(request, timeout=RECEIPT_SECONDS):
-            if receipt.complete:
-                return round((time.monotonic_ns() - began_ns) / 1e6, 1)
-    raise Internal("the receipt did not become complete")
+    """Milliseconds until the last agent had acknowledged; None: not in time, or they never do."""
+    if plane.mode.name == "delta" and await plane.acknowledged(written.revision):
+        return round((time.monotonic_ns() - began_ns) / 1e6, 1)
+    return None
 
 
 async def memory(plane: Plane, agents: int) -> Result:

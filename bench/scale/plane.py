@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import time
@@ -10,28 +11,43 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import grpc.aio
+
 from bench.claiming import binary
 from bench.scale import records
 from bench.scale.applied import Histogram, Measured
 from bench.scale.commands import measured_from_json
-from bench.scale.processes import Agents, Program, agents, program
+from bench.scale.decoding import Level
+from bench.scale.processes import Agents, Program, agents, program, understands
 from bench.scale.usage import Usage, usage
 from bench.scale.world import World
 from bench.scale.writer import Written, fill
 from deltaplane.errors import Internal
+from deltaplane.runtime import rpc
 from deltaplane.store import keys
 from deltaplane.store.embedded import EtcdProcess
 from deltaplane.store.etcd import EtcdStore
-from deltaplane.v1 import registry_pb2
+from deltaplane.v1 import receipts_pb2, receipts_pb2_grpc, registry_pb2
 
 SYNC_SECONDS = 300.0
 SETTLE_SECONDS = 60.0
-QUIET_SECONDS = 1.0
+STALE_SECONDS = 900
+"""A machine too small for a load must not make the slicer fence nodes while it is measured."""
+
 VERIFY_SECONDS = 10.0
 VERIFIED_AGENTS = 20
 """Whose memory is compared with etcd where comparing all would take minutes."""
 
 VERIFIED_ENTRIES = 400_000
+
+
+SLICER = "services.slicer"
+
+
+@functools.cache
+def has_span() -> bool:
+    """Whether the slicer can send an agent only what it needs."""
+    return understands(SLICER, "--span")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +70,14 @@ class Setup:
     Attributes:
         fleets: processes of raw agents.
         controls: agents on grpc.aio among the nodes.
-        shared: agents of a process decode the same bytes once.
+        level: how much of decoding every agent does itself.
         folder: for etcd's data, logs and exchange.
         fsync: etcd waits for the disk.
     """
 
     fleets: int
     controls: int
-    shared: bool
+    level: Level
     folder: Path
     fsync: bool = True
 
@@ -115,7 +131,7 @@ class Plane:
             "mode": self.mode.name,
             "host": host,
             "port": int(port),
-            "shared": self.setup.shared,
+            "level": self.setup.level.value,
         }
         began = time.monotonic_ns()
         first = self.connected + 1
@@ -170,19 +186,30 @@ class Plane:
         return together, control.spread
 
     async def _settle(self, written: Written) -> None:
-        """Waits until every agent has every change; with a span, until nothing comes any more."""
+        """Waits until every agent has everything, as far as somebody knows that."""
+        if self.mode.name == "delta":
+            await self.acknowledged(written.revision)
+            return
         raw = (await self.stats())["agents"]
         deadline = time.monotonic() + SETTLE_SECONDS
-        applied, since = -1, time.monotonic()
-        while time.monotonic() < deadline:
-            now = (await self.stats())["applied"]
-            if not self.mode.scoped and now >= raw * len(written.committed):
-                return
-            if now != applied:
-                applied, since = now, time.monotonic()
-            elif time.monotonic() - since > QUIET_SECONDS and (self.mode.scoped or now):
+        while (await self.stats())["applied"] < raw * len(written.committed):
+            if time.monotonic() > deadline:
+                self.progress(f"{self.mode.title}: some changes did not arrive")
                 return
             await asyncio.sleep(0.1)
+
+    async def acknowledged(self, revision: int) -> bool:
+        """Waits until the receipt of a revision is complete; False: it did not become so."""
+        async with rpc.channel(self.server.target) as channel:
+            stub = receipts_pb2_grpc.ReceiptsStub(channel)
+            request = receipts_pb2.WatchRequest(revision=revision, wait=True)
+            try:
+                async for receipt in stub.Watch(request, timeout=SETTLE_SECONDS):
+                    if receipt.complete:
+                        return True
+            except grpc.aio.AioRpcError as error:
+                self.progress(f"{self.mode.title}: no complete receipt: {error.details()}")
+        return False
 
     # --- the truth -------------------------------------------------------------------------------
 
@@ -265,8 +292,9 @@ async def plane(
 def _server(mode: Mode, etcd: str) -> Sequence[str]:
     if mode.name != "delta":
         return ("bench.scale.server", "--etcd", etcd, "--mode", mode.name)
-    span = ("--span", "scoped") if mode.scoped else ()
-    return ("services.slicer", *_common(etcd), *span)
+    span = ("--span", "scoped" if mode.scoped else "all") if has_span() else ()
+    stale = ("--stale-after", str(STALE_SECONDS))
+    return (SLICER, *_common(etcd), *stale, *span)
 
 
 def _registry(etcd: str) -> Sequence[str]:

@@ -12,9 +12,9 @@ from typing import Any
 
 from bench.claiming import binary
 from bench.scale import loads, phases
+from bench.scale.decoding import Level
 from bench.scale.kubernetes import sizes
 from bench.scale.plane import Mode, Plane, Setup, plane
-from bench.scale.processes import understands
 from bench.scale.world import Shape, World
 
 SHARES_OF_SATURATION = (0.25, 0.5, 1.0, 2.0)
@@ -23,7 +23,6 @@ SHARES_OF_SATURATION = (0.25, 0.5, 1.0, 2.0)
 REGISTERED_AT_ONCE = (2_000, 20_000)
 MEMORY_AGENTS = 200
 MEMORY_PODS_PER_NODE = (20, 100)
-SLICER = "services.slicer"
 
 
 class Load(enum.StrEnum):
@@ -72,7 +71,7 @@ class Options:
         startups: pods whose start is measured.
         fleets: processes of raw agents.
         controls: agents on grpc.aio.
-        shared: agents of a process decode the same bytes once.
+        level: how much of decoding every agent does itself.
         seed: of the loads.
         cl2: the generator of ClusterLoader2's trace.
         folder: for etcd's data; None: a temporary one.
@@ -88,7 +87,7 @@ class Options:
     startups: int = 20
     fleets: int = 2
     controls: int = 20
-    shared: bool = False
+    level: Level = Level.PARSED
     seed: int = 0
     cl2: Path = Path("../shared/oracles/load/cl2_load.py")
     folder: Path | None = None
@@ -111,11 +110,6 @@ def modes_of(names: Sequence[str], spans: Sequence[str]) -> tuple[Mode, ...]:
     return tuple(found)
 
 
-def has_span() -> bool:
-    """Whether the slicer can send an agent only what it needs."""
-    return understands(SLICER, "--span")
-
-
 def run(options: Options, progress: Progress) -> Result:
     """Runs everything; the report."""
     with tempfile.TemporaryDirectory(prefix="dp-scale-", dir=options.folder) as folder:
@@ -128,7 +122,7 @@ async def _run(options: Options, folder: Path, progress: Progress) -> Result:
     for number, mode in enumerate(options.modes):
         place = folder / str(number)
         place.mkdir()
-        setup = Setup(options.fleets, options.controls, options.shared, place, options.fsync)
+        setup = Setup(options.fleets, options.controls, options.level, place, options.fsync)
         one = _Run(options, mode, setup, progress)
         report["modes"][mode.title] = found = await one.all(saturation)
         if mode.name == "endpoint" and "saturation" in found:
@@ -143,7 +137,7 @@ def _settings(options: Options, folder: Path) -> Result:
         "rate": options.rate,
         "seconds": options.seconds,
         "seed": options.seed,
-        "decoding": "shared inside a process" if options.shared else "each agent its own",
+        "decoding": options.level.value,
         "raw_agents": options.nodes - min(options.controls, options.nodes - 1),
         "grpc_agents": min(options.controls, options.nodes - 1),
         "agent_processes": options.fleets,
@@ -187,7 +181,7 @@ class _Run:
         folder = self.setup.folder / name
         folder.mkdir()
         setup = Setup(
-            self.setup.fleets, self.setup.controls, self.setup.shared, folder, self.setup.fsync
+            self.setup.fleets, self.setup.controls, self.setup.level, folder, self.setup.fsync
         )
         async with plane(self.mode, setup, world, empty=empty, progress=self.progress) as made:
             yield made

@@ -3,19 +3,23 @@
 import random
 from collections.abc import Sequence
 from itertools import count
+from typing import Any
 
 import pytest
 
 from bench.scale import loads, records
-from bench.scale.agents import CREDIT_BYTES, Agent, DeltaAgent, EndpointAgent, SliceAgent
+from bench.scale.agents import Agent, EndpointAgent, SliceAgent
 from bench.scale.applied import change_key, measure
 from bench.scale.baselines import Endpoints, Slices, message
 from bench.scale.commands import content_of, differences
-from bench.scale.decoding import Decoder, delta, whole_endpoint, whole_slice
+from bench.scale.decoding import Level, decoder_of
+from bench.scale.delta_agent import CREDIT_BYTES, DeltaAgent
 from bench.scale.http2 import CallBroken
 from bench.scale.world import Shape, World
+from deltaplane.delta.messages import Hello
 from deltaplane.delta.reader import Reader
 from deltaplane.delta.sender import Sender, Tick
+from deltaplane.delta.span import span
 from deltaplane.delta.wire import ProtobufEncoder, decode_request
 from deltaplane.policy.compiler import Compiler
 from deltaplane.store import keys
@@ -37,6 +41,10 @@ class Clock:
         return self.now
 
 
+def decoder(mode: str, level: Level = Level.FULL) -> Any:
+    return decoder_of(mode, level)
+
+
 def truth_of(stored: Stored) -> dict[int, tuple[int, str, str]]:
     found = {}
     for item in stored.items:
@@ -49,8 +57,8 @@ def truth_of(stored: Stored) -> dict[int, tuple[int, str, str]]:
 class Plane:
     """A slicer's core and its store."""
 
-    def __init__(self) -> None:
-        self.world = World(Shape(3, 60))
+    def __init__(self, shape: Shape | None = None, *, is_scoped: bool = False) -> None:
+        self.world = World(shape or Shape(3, 60))
         self.stored = Stored()
         self.facts = Facts(Compiler())
         self._take(self.stored.take(records.foundation(self.world)))
@@ -63,6 +71,7 @@ class Plane:
             encoder=ProtobufEncoder(),
             revision=self.stored.revision,
             objects=self.facts.flush(self.stored.revision),
+            is_scoped=is_scoped,
         )
         self.now = 0.0
 
@@ -88,7 +97,16 @@ class Plane:
 
     def connect(self, agent: Agent) -> Reader:
         hello = decode_request(agent.hello())
-        return self.sender.connect(hello, node_index=1, now=self.now)  # type: ignore[arg-type]
+        assert isinstance(hello, Hello)
+        index = int(hello.node.removeprefix("node-"))
+        return self.sender.connect(hello, node_index=index, now=self.now)
+
+    def spanned(self, node: int) -> dict[int, tuple[int, str, str]]:
+        """What a node should hold."""
+        scope = span(self.sender.view, node)
+        held = self.sender.view.endpoints.values()
+        keys_ = {h.value.node_index << 32 | h.value.id for h in held if scope.holds(h.value, node)}
+        return {key: value for key, value in truth_of(self.stored).items() if key in keys_}
 
     def exchange(self, agent: Agent, reader: Reader, *, limit: int = 1000) -> None:
         """Delivers what there is and takes what the agent says."""
@@ -106,7 +124,7 @@ class Plane:
 
 
 def delta_agent() -> DeltaAgent:
-    return DeltaAgent("node-1", "uid-node-1", Decoder(delta, shared=False), Clock())
+    return DeltaAgent("node-1", "uid-node-1", decoder("delta"), Clock())
 
 
 def test_an_agent_follows_the_real_sender() -> None:
@@ -182,19 +200,39 @@ def test_a_gap_between_frames_is_seen() -> None:
     assert differences(agent.endpoints(), truth_of(plane.stored), None) == []
 
 
-def test_shared_decoding_gives_every_agent_the_same() -> None:
-    plane = Plane()
-    decoder = Decoder(delta, shared=True)
-    agents = [DeltaAgent("node-1", "uid-node-1", decoder, Clock()) for _ in range(2)]
+@pytest.mark.parametrize("level", list(Level))
+def test_what_agents_share_changes_nothing(level: Level) -> None:
+    plane, shared = Plane(), decoder("delta", level)
+    agents = [DeltaAgent(f"node-{index}", "uid", shared, Clock()) for index in (1, 2)]
     readers = []
     for agent in agents:
         readers.append(plane.connect(agent))
         plane.exchange(agent, readers[-1])
-    assert decoder.reused > 0
+    assert bool(shared.reused) == (level is not Level.FULL)
     plane.write(20)
     for agent, reader in zip(agents, readers, strict=True):
         plane.exchange(agent, reader)
         assert differences(agent.endpoints(), truth_of(plane.stored), None) == []
+
+
+@pytest.mark.parametrize("reconnects", [False, True])
+def test_an_agent_follows_its_span(*, reconnects: bool) -> None:
+    plane, agent = Plane(Shape(6, 10), is_scoped=True), delta_agent()
+    reader = plane.connect(agent)
+    plane.exchange(agent, reader)
+    sizes = set()
+    for _ in range(40):
+        plane.write(4)
+        if reconnects:
+            reader = plane.connect(agent)
+        plane.exchange(agent, reader)
+        expected = plane.spanned(1)
+        assert differences(agent.endpoints(), expected, None) == []
+        assert expected.keys() >= plane.world.spanned(1)
+        sizes.add(len(expected))
+    assert agent.snapshots == 1
+    # With and without the other deployment: the span has changed on the way.
+    assert max(sizes) > 20 > min(sizes), sizes
 
 
 @pytest.mark.parametrize("mode", ["endpoint", "slice"])
@@ -204,9 +242,9 @@ def test_a_baseline_agent_ends_with_what_the_store_has(mode: str) -> None:
     feed: Endpoints | Slices = Slices() if mode == "slice" else Endpoints()
     feed.load(endpoints)
     agent: EndpointAgent | SliceAgent = (
-        SliceAgent(Decoder(whole_slice, shared=False), Clock())
+        SliceAgent(decoder("slice"), Clock())
         if mode == "slice"
-        else EndpointAgent(Decoder(whole_endpoint, shared=False), Clock())
+        else EndpointAgent(decoder("endpoint"), Clock())
     )
     agent.hello()
     agent.receive(message(feed.objects(), 0))
@@ -241,7 +279,7 @@ def test_slices_are_full_before_a_new_one_begins_and_wait_half_a_second() -> Non
 def test_an_empty_slice_goes() -> None:
     plane, slices = Plane(), Slices()
     slices.load([item for item in plane.stored.items if item.key.startswith(keys.ENDPOINTS)])
-    agent = SliceAgent(Decoder(whole_slice, shared=False), Clock())
+    agent = SliceAgent(decoder("slice"), Clock())
     agent.receive(message(slices.objects(), 0, complete=True))
     pods = list(plane.world.pods.values())
     random.Random(0).shuffle(pods)
