@@ -99,8 +99,17 @@ class Reader:
     barrier_revision: int = 0
     barrier_at: float = float("-inf")
 
-    def touch(self, first: int, last: int) -> None:
-        """Its span is touched by something at `first`, and by nothing after `last`."""
+    def touch(self, first: int, last: int, cut: int = 0) -> None:
+        """Its span is touched by something at `first`, and by nothing after `last`.
+
+        Args:
+            first: revision of the first touch that is not known yet.
+            last: revision of the last one.
+            cut: before `first`: whoever was not due is there already, so that all whom a tick
+                touches read the same range; 0: not known.
+        """
+        if not self.is_due:
+            self.cursor = max(self.cursor, cut)
         if self.last_touch <= self.applied:
             self.first_touch = first
         self.last_touch = max(self.last_touch, last)

@@ -213,11 +213,11 @@ class Sender:
         if structural is not None:
             for reader in self.readers.values():
                 first = min(structural, touches.get(reader.node_index, structural))
-                reader.touch(first, tick.revision)
+                reader.touch(first, tick.revision, previous)
             return
         for node_index, first in touches.items():
             if (concerned := self._by_index.get(node_index)) is not None:
-                concerned.touch(first, tick.revision)
+                concerned.touch(first, tick.revision, previous)
 
     def _touches(self, tick: Tick, previous: int, history: Sequence[Recorded]) -> dict[int, int]:
         """Nodes in whose span something happened, however shortly, and the first time it did.
