@@ -44,6 +44,10 @@ CYCLES ?= 100000
 soak-reuse: setup ## Use CYCLES addresses again while nodes, slicers and etcd fail, in virtual time
 	@.venv/bin/python -m tests.sim.reuse_story --cycles $(CYCLES)
 
+.PHONY: sim
+sim: setup ## Tell SEEDS stories of the delta stream in virtual time, every invariant asserted (SEEDS=2000)
+	@.venv/bin/python -m tests.sim --seeds $(or $(SEEDS),2000)
+
 .PHONY: soak-ipam
 soak-ipam: setup ## Search interleavings of address operations for a double allocation or a leak (COUNT=1000000 SEED=0)
 	@PYTHONHASHSEED=0 .venv/bin/python -m tests.soak $(or $(COUNT),1000000) --seed $(or $(SEED),0)

@@ -48,6 +48,8 @@ class Reader:
         last_touch: the last one; 0: none is known.
         said: revision of the last frame, snapshot or barrier: what the next frame follows.
         interest: number of the last Interest.
+        leads_to: Interest and span version that the outbox leads to; covers: those of the last
+            barrier.
         mending: how far a repair is; sums: what its digests should be, by bucket, at barrier_asked.
         repairs: how many were finished; replaced: buckets that they replaced.
         worst_apply_us: from its last Ack, microseconds.
@@ -81,6 +83,8 @@ class Reader:
     last_touch: int = 0
     said: int = 0
     interest: int = 0
+    leads_to: tuple[int, int] = (0, 0)
+    covers: tuple[int, int] = (0, 0)
     mending: Mending = Mending.NOTHING
     sums: tuple[bytes, ...] | None = None
     barrier_asked: int = 0

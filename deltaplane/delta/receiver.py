@@ -169,6 +169,7 @@ class Receiver:
         self._snapshot: _Snapshot | None = None
         self._continues = False  # a frame has come in part
         self._repairs = False  # until the last bucket of a repair, barriers complete nothing
+        self._mended = False  # the last bucket has come; a barrier is to follow
         self._digests: Digests | None = None  # to be sent
         self._applied = 0
         self._consumed = 0  # bytes to be given back as credit
@@ -189,15 +190,17 @@ class Receiver:
             self._trusted = False
         self._reset_stream()
         held, repairable = self._trusted, self._trusted or self._repairable
+        # Without a view the next best is the lineage in which the registration counts.
+        lineage = self.lineage or self._registered_in or self._floor.lineage
         return Hello(
             node=self._node,
             node_uid=self._node_uid,
             boot_id=self._boot_id,
-            lineage=self.lineage or self._floor.lineage,
+            lineage=lineage,
             applied_revision=self.revision if held else 0,
             root_digest=self.view.digest.root if repairable else b"",
             credit_bytes=self._credit_bytes,
-            floor_revision=self._floor_in(self.lineage or self._floor.lineage),
+            floor_revision=self._floor_in(lineage),
             held=held_span(self.view, self._node_index) if held else EMPTY,
         )
 
@@ -234,6 +237,8 @@ class Receiver:
             case BucketReplace():
                 self._bucket(message)
             case DigestRequest():
+                # Buckets follow, also when a snapshot has settled what we asked them for.
+                self._repairs, self._mended = True, False
                 self._digests = self._summed_up(message.revision)
             case Drain() | Reset():
                 self._goodbye(message)
@@ -274,7 +279,7 @@ class Receiver:
             return  # repeated
         if self._snapshot is not None and not self._snapshot.verified:
             raise StreamBroken("a frame inside a snapshot")
-        if not self._trusted and self._snapshot is None:
+        if not (self._trusted or self._mended) and self._snapshot is None:
             raise StreamBroken("a frame before the snapshot")
         if message.previous_revision > self._position:
             raise self._drift(f"frames between {self._position} and {message.previous_revision}")
@@ -289,7 +294,7 @@ class Receiver:
         if message.revision < floor:
             raise StreamBroken(f"snapshot of {message.revision}, below {floor}, which we have seen")
         self._pending.clear()
-        self._continues = self._repairs = False
+        self._continues = self._repairs = self._mended = False
         self._snapshot = _Snapshot(message.id, message.revision)
 
     def _chunk(self, message: SnapshotChunk) -> None:
@@ -320,7 +325,7 @@ class Receiver:
 
     def _barrier_received(self, message: Barrier) -> None:
         unfinished = self._continues or (self._snapshot is not None and not self._snapshot.verified)
-        absent = not self._trusted and self._snapshot is None
+        absent = not (self._trusted or self._mended) and self._snapshot is None
         if unfinished or absent or message.revision < self._position:
             return  # a sign of life in the middle of a snapshot, merge or repair
         assert self.welcome is not None
@@ -336,6 +341,8 @@ class Receiver:
         if message.root_digest not in (b"", self.view.digest.root):
             self._doubt(f"another digest at revision {message.revision}")
             return
+        self._mended = self._mixed = False
+        self._trusted = True
         if message.root_digest:
             self._repairable = True
         self._barrier = message
@@ -365,6 +372,9 @@ class Receiver:
         count = -(-BUCKETS // share)
         buckets = range(self._audited, min(self._audited + count, BUCKETS))
         self._audited = buckets.stop % BUCKETS
+        if not self.view.is_filed:
+            self._doubt("something is held that came with no change, or is gone without one")
+            return
         wrong = [bucket for bucket in buckets if not self.view.audit(bucket)]
         if wrong:
             self._doubt(f"what is held in bucket {wrong[0]} has changed by itself")
@@ -375,10 +385,12 @@ class Receiver:
         self._barrier = None
         if not self._repairable:
             raise self._drift(reason)
-        self._repairable, self._repairs, self._mixed = False, True, True
+        self._repairable, self._mended = False, False
+        self._repairs = self._mixed = True
         self._digests = self._summed_up(self.revision)
 
     def _summed_up(self, revision: int) -> Digests:
+        self.view.file()
         for bucket in range(BUCKETS):
             self.view.audit(bucket)
         return Digests(revision=revision, buckets=self.view.digest.buckets)
@@ -396,8 +408,9 @@ class Receiver:
         except ValueError as error:
             raise StreamBroken(str(error)) from error
         if message.last:
-            self._repairs, self._mixed, self._trusted = False, False, True
-            self._position = self.revision = max(self._position, message.revision)
+            # It is of one revision again; to count as applied it needs a barrier, like any other.
+            self._repairs, self._mended = False, True
+            self._position = max(self._position, message.revision)
 
     def _drift(self, reason: str) -> Drift:
         self._trusted, self._repairable, self._barrier = False, False, None

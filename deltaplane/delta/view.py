@@ -124,7 +124,7 @@ class View:
         del self._tables[kind][key]
         self.digest.subtract(held.value, held.generation)
         if self._members is not None:
-            del self._members[bucket_of(kind, key)][kind, key]
+            self._members[bucket_of(kind, key)].pop((kind, key), None)
 
     def leave(self, identity: int, node_index: int) -> list[ObjectKey]:
         """Forgets an identity and its endpoints on other nodes than this; what has gone.
@@ -146,12 +146,20 @@ class View:
 
     def members(self, bucket: int) -> KeysView[ObjectKey]:
         """Keys of the objects in a bucket, 0..255."""
-        if self._members is None:
-            self._members = [{} for _ in range(BUCKETS)]
-            for held in self:
-                key = held.value.kind, held.value.key
-                self._members[bucket_of(*key)][key] = None
-        return self._members[bucket].keys()
+        return (self._members or self.file())[bucket].keys()
+
+    def file(self) -> list[dict[ObjectKey, None]]:
+        """Sorts the keys of what is held into buckets, whatever changes have said."""
+        self._members = [{} for _ in range(BUCKETS)]
+        for held in self:
+            key = held.value.kind, held.value.key
+            self._members[bucket_of(*key)][key] = None
+        return self._members
+
+    @property
+    def is_filed(self) -> bool:
+        """Whether as much is held as changes have brought."""
+        return self._members is None or sum(map(len, self._members)) == len(self)
 
     def audit(self, bucket: int) -> bool:
         """Hashes what a bucket holds anew; False: that is not what its changes summed up to.

@@ -140,6 +140,7 @@ class Writer:
         else:
             reader.outbox.extend(self._log.read(reader.cursor) or ())
         reader.cursor, reader.through = self._log.cut, self._log.head
+        reader.leads_to = reader.interest, reader.span_version
         return len(reader.outbox) > before
 
     def _frames(self, reader: Reader) -> Iterator[Message]:
@@ -195,6 +196,7 @@ class Writer:
         reader.cursor, reader.through = self._log.cut, self._log.head
         reader.is_due, reader.owes = False, True
         reader.scope = self.scope(reader.node_index)
+        reader.leads_to = reader.interest, reader.span_version
         return reader.scope
 
     def _shared_chunks(self, snapshot_id: int) -> tuple[bytes, ...]:
@@ -296,7 +298,7 @@ class Writer:
             return None
         if not complete:
             return self.next_barrier(reader, reader.barrier_revision, now)
-        reader.owes = False
+        reader.owes, reader.covers = False, reader.leads_to
         current = reader.cursor == self._log.cut and not reader.is_due
         barrier = self.next_barrier(
             reader, self._log.head if current else reader.through, now, is_current=current
@@ -326,8 +328,8 @@ class Writer:
         digest = b""
         if is_current and reader.barriers % DIGEST_EVERY == 0:
             digest = self.root(reader.scope, reader.node_index)
-        if reader.interest or reader.span_version:
-            return self._encode_barrier(revision, digest, reader.interest, reader.span_version)
+        if any(reader.covers):
+            return self._encode_barrier(revision, digest, *reader.covers)
         if self._is_scoped and digest:
             return self._encode_barrier(revision, digest)
         key = (revision, bool(digest))

@@ -111,7 +111,7 @@ class Facts:
         unreadable: keys whose record could not be read, and why.
         urgent: a change since the last flush takes something away or tightens security.
         structural: the first revision since the last flush at which something else was written than
-            an endpoint or a new identity; None: nothing was.
+            an endpoint or a new identity that is still there; None: nothing was.
     """
 
     def __init__(self, compiler: Compiler) -> None:
@@ -128,6 +128,8 @@ class Facts:
         # Which record an object comes from: the newest, should two of them claim one key.
         self._owners: dict[ObjectKey, str] = {}
         self._changes: list[Change] = []
+        # Identities that are new since the last flush, by key: at which revision.
+        self._born: dict[str, int] = {}
 
     def apply(self, record: Record) -> None:
         """Takes a write or a deletion; older ones than the last of the key are ignored."""
@@ -135,8 +137,7 @@ class Facts:
         if old is not None and record.generation <= old.generation:
             return
         self._note_mistake(record)
-        if self.structural is None and not _is_local(record, old):
-            self.structural = record.generation
+        self._note_structural(record, old)
         if record.content is None:
             self._records.pop(record.key, None)
         else:
@@ -163,9 +164,19 @@ class Facts:
         )
         changes.extend(Upsert(value, revision) for value in compiled.upserts)
         self._changes, self.urgent, self.structural = [], False, None
+        self._born.clear()
         return tuple(changes)
 
     # --- one record ------------------------------------------------------------------------------
+
+    def _note_structural(self, record: Record, old: Record | None) -> None:
+        if not _is_local(record, old):
+            # Of an identity that has come since the last flush and goes again nothing is left that
+            # would tell which nodes were told of it meanwhile.
+            first = self._born.get(record.key, record.generation)
+            self.structural = min(first, self.structural or first)
+        elif isinstance(record.content, Identity) and old is None:
+            self._born[record.key] = record.generation
 
     def _note_mistake(self, record: Record) -> None:
         if record.mistake:
