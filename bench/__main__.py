@@ -56,7 +56,9 @@ Format = Annotated[Output, typer.Option("--output", "-o", help="for people or fo
 def _lab(nodes: int) -> Iterator[Lab]:
     # Ended from outside, it still takes its lab down.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    with Lab.up(LabConfig(name=f"bench{os.getpid() % 100000}", nodes=nodes)) as lab:
+    # Traced as in production, not as a lab by default.
+    config = LabConfig(name=f"bench{os.getpid() % 100000}", nodes=nodes, trace_ratio=0.01)
+    with Lab.up(config) as lab:
         yield lab
 
 

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from bench.scraping import histogram_sums
 from lab import Lab
 from tests.e2e.conftest import Command
 
@@ -22,6 +23,7 @@ spec:
 """
 
 ACK_SECONDS = 10.0
+METRIC = "propagation_seconds"
 
 
 def traced(command: Command, *options: str) -> dict[str, Any]:
@@ -64,6 +66,25 @@ def test_an_add_is_followed_to_the_maps_of_other_nodes(
 
     table = command("trace", "pod", "traced/cart")
     assert "in the kernels of 2 other nodes: first" in table.stdout
+
+
+def test_every_process_tells_its_stages_of_every_change(lab: Lab, tmp_path: Path) -> None:
+    file = tmp_path / "pod.yaml"
+    file.write_text(POD)
+    lab.wait_enforced(lab.apply([file]))
+
+    def stages(admin: Path) -> set[str]:
+        sums = histogram_sums(admin)
+        return {stage for (name, stage), total in sums.items() if name == METRIC and total > 0}
+
+    assert stages(lab.layout.admin_socket("endpoints")) == {"register_to_commit"}
+    assert stages(lab.layout.admin_socket("slicer")) == {
+        "seen_to_cut",
+        "cut_to_sent",
+        "cut_to_acked",
+    }
+    for node in ("node-1", "node-2", "node-3"):
+        assert stages(lab.layout.node(node).agent_admin) == {"received_to_applied"}
 
 
 def test_named_processes_are_asked_instead(lab: Lab, command: Command, tmp_path: Path) -> None:
