@@ -400,7 +400,7 @@ class Receiver:
             raise StreamBroken(f"bucket {message.bucket} outside of a repair")
         if not all(isinstance(change, Upsert) for change in message.changes):
             raise StreamBroken("a removal inside a bucket")
-        self._mixed = True
+        self._mixed, self._barrier = True, None
         self._take_pending()
         content = (change for change in message.changes if isinstance(change, Upsert))
         try:

@@ -13,8 +13,9 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+from tests.sim.stream_mutants import MUTANTS, named
 from tests.sim.stream_story import tell
 from tests.sim.stream_world import Violation
 
@@ -70,8 +71,36 @@ def run(first: int, count: int, processes: int) -> int:
     return 1 if broken else 0
 
 
+def hunt(task: tuple[str, int, int]) -> tuple[str, int, str]:
+    """Plants a mutant and tells stories until one breaks: after how many (0: none did), and how."""
+    name, first, count = task
+    named(name).plant()
+    for number in range(count):
+        try:
+            tell(first + number)
+        except Violation as error:
+            return name, number + 1, str(error)
+        if number % CHUNK == CHUNK - 1:
+            gc.collect()
+    return name, 0, ""
+
+
+def hunt_all(names: Sequence[str], first: int, count: int, processes: int) -> int:
+    """Hunts mutants; the exit code is 1 when one survives."""
+    tasks = [(name, first, count) for name in names or [mutant.name for mutant in MUTANTS]]
+    survivors = []
+    with multiprocessing.Pool(processes, prepare, maxtasksperchild=1) as pool:
+        for name, seeds, how in pool.imap_unordered(hunt, tasks):
+            if not seeds:
+                survivors.append(name)
+            say(f"{name:45} {seeds or f'survives {count}':>6}  {how[:200]}")
+    say(f"{len(tasks) - len(survivors)} of {len(tasks)} mutants found")
+    return 1 if survivors else 0
+
+
 def say(text: str) -> None:
     sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
 
 
 def main() -> int:
@@ -82,7 +111,10 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="tell this one")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("-v", "--verbose", action="store_true", help="tell its steps")
+    parser.add_argument("--mutants", nargs="*", metavar="NAME", help="hunt these, or all")
     options = parser.parse_args()
+    if options.mutants is not None:
+        return hunt_all(options.mutants, options.first, options.seeds, options.processes)
     if options.seed is not None:
         tell(options.seed, say if options.verbose else None)
         return 0

@@ -54,6 +54,7 @@ class Story:
         self.now = 0.0
         self.events = 0
         self.is_scoped = seed % 4 != 3
+        self._is_calm = seed % 2 == 0
         self._size_messages(chance.choice((150, 400, 1500, CHUNK_BYTES)))
         self.history = History(b"L" * 16)
         self.histories = {self.history.lineage: self.history}
@@ -67,6 +68,10 @@ class Story:
         ]
         for agent in self.agents:
             self._register(agent)
+        for _ in range(chance.choice((0, 25, 25))):
+            self.writes.write()
+        if self._is_calm:
+            self.writes.calm()
         limits = (Limits(), Limits(max_bytes=6000), Limits(max_bytes=2500, max_seconds=2.0))
         self.replicas = [
             Replica(f"r{number}", self.history, self.board, limit, is_scoped=self.is_scoped)
@@ -85,8 +90,8 @@ class Story:
         return [
             ("write", 30),
             ("flicker", 9),
-            ("watch", 26),
-            ("cut", 22),
+            ("watch", 34),
+            ("cut", 16),
             ("pump", 80),
             ("serve", 14),
             ("receive", 14),
@@ -127,6 +132,8 @@ class Story:
         self.events += 1
         self.now += self.random.choice((0.0, 0.0, 0.01, 0.06, 0.2, 1.1))
         (name,) = self.random.choices(self._events, cum_weights=self._weights)
+        if self._is_calm and name in ("flicker", "fence", "node") and self.random.random() < 0.7:
+            name = "write"
         said = getattr(self, f"do_{name}")()
         if self.told is not None:
             self.told(f"{self.events:4} {self.now:7.2f} s {name:8} {said or ''}")
@@ -229,8 +236,12 @@ class Story:
         """A replica hears of writes."""
         replica = self._replica()
         scanned, head = replica.fanout.scanned, replica.history.revision
-        replica.watch(head if self.random.random() < 0.6 else self.random.randint(scanned, head))
-        return f"{replica.name} {scanned}..{replica.fanout.scanned}"
+        replica.watch(head if self.random.random() < 0.75 else self.random.randint(scanned, head))
+        if self.random.random() < 0.5:
+            replica.cut(self.now)
+        return (
+            f"{replica.name} {scanned}..{replica.fanout.scanned}, cut {replica.fanout.sender.cut}"
+        )
 
     def do_cut(self) -> str:
         """A replica ends its tick."""
@@ -291,7 +302,10 @@ class Story:
         if agent.index and agent.receiver is None:
             agent.start(self.history)
         if agent.stream is None or not agent.stream.has_server:
-            self._connect(agent, self._replica())
+            replica = self._replica()
+            if self.random.random() < 0.6:
+                replica = max(self.replicas, key=lambda r: r.fanout.sender.head)
+            self._connect(agent, replica)
         return self._where(agent)
 
     def _connect(self, agent: Agent, replica: Replica) -> None:
@@ -451,7 +465,12 @@ class Story:
     def do_spoil(self) -> str:
         """An entry in an agent's memory changes by itself."""
         agent = self._agent()
-        if agent.receiver is None or not len(view := agent.receiver.view) or agent.mended:
+        if (
+            agent.receiver is None
+            or not len(view := agent.receiver.view)
+            or agent.mended
+            or agent.is_mending
+        ):
             return "nothing"
         keys = sorted((h.value.kind, h.value.key) for h in view)
         kind, key = self.random.choice(keys)
@@ -459,13 +478,13 @@ class Story:
         how = self.random.choice(("lost", "changed", "generation", "added"))
         if how == "lost":
             del table[key]
-        elif how == "generation" and not agent.is_mending:
+        elif how == "generation":
             table[key] = Held(held.value, held.generation + self.random.choice((-3, 5, 1 << 40)))
         elif how == "added":
             kind, key = self._add(agent)
         else:
             table[key] = Held(_spoiled(held.value), held.generation)
-        agent.corrupted[kind, key] = agent.is_mending
+        agent.corrupted.add((kind, key))
         return f"{agent.name} {how} {kind.name} {key.hex()}"
 
     def _add(self, agent: Agent) -> ObjectKey:
@@ -494,7 +513,8 @@ class Story:
             self._serve_all()
             if self.now >= mended_by:
                 for agent in self.agents:
-                    require(not agent.is_spoiled, "repair: still spoiled:", agent.spoiled)
+                    mended = not (agent.wrong or agent.wild or agent.doubting)
+                    require(mended, "repair: still spoiled:", agent.spoiled)
         for agent in self.agents:
             self._check_end(agent)
 
@@ -549,7 +569,7 @@ class Story:
                 stream.session.reader
             ) < min(head, agent.revision):
                 found.append(f"{agent.name} is at {agent.revision} of {head}")
-            elif agent.is_spoiled:
+            elif agent.wrong or agent.wild or agent.doubting:
                 found.append(agent.spoiled)
         if self.history.fences:
             found.append(f"fenced: {sorted(self.history.fences)}")

@@ -18,6 +18,7 @@ from deltaplane.delta.messages import (
     ClientMessage,
     DigestRequest,
     Digests,
+    Frame,
     Hello,
     Interest,
     ServerMessage,
@@ -34,7 +35,13 @@ from deltaplane.delta.wire import (
     decode_response,
     encode_request,
 )
-from deltaplane.model.objects import EndpointObject, Kind, StreamObject, SubjectPolicy
+from deltaplane.model.objects import (
+    DERIVED_KINDS,
+    EndpointObject,
+    Kind,
+    StreamObject,
+    SubjectPolicy,
+)
 from deltaplane.policy.compiler import Compiler
 from services.slicer.facts import Facts
 from services.slicer.fanout import Fanout, Session
@@ -209,9 +216,11 @@ class Agent:
 
     def _forget_process(self) -> None:
         self.shown: Objects = {}
-        self.corrupted: dict[ObjectKey, bool] = {}  # True: while it was being repaired
+        self.corrupted: set[ObjectKey] = set()
         self.wild = False  # what was corrupted may have led to more
         self.doubting = self.mended = False
+        self.mends = False  # a snapshot or repair is there but for its barrier
+        self.has_content = False  # this stream has brought more than barriers
         self.doubts = self.buckets = 0
         self.is_whole = False  # the repair is of all it holds
         self.number = 0  # of the last Interest
@@ -233,7 +242,26 @@ class Agent:
     def is_mending(self) -> bool:
         """Whether a repair or a snapshot is on its way."""
         receiver = self.receiver
-        return receiver is not None and bool(receiver._repairs or receiver._snapshot)
+        return self.mends or (
+            receiver is not None and bool(receiver._repairs or receiver._snapshot)
+        )
+
+    @property
+    def wrong(self) -> list[ObjectKey]:
+        """What was spoiled, and is not what the last barrier said.
+
+        The generation of a derived object is in no digest: it does nothing until it keeps a change
+        away.
+        """
+        if self.receiver is None:
+            return []
+        view = self.receiver.view
+        return [
+            key
+            for key in self.corrupted
+            if key[0] not in DERIVED_KINDS
+            or (held.value if (held := view.get(key)) else None) != self.shown.get(key)
+        ]
 
     @property
     def spoiled(self) -> str:
@@ -285,8 +313,8 @@ class Agent:
         assert isinstance(hello, Hello)
         require(hello.applied_revision in (0, self.revision), "hello: claims more than is applied")
         # What is wrong in the view is in the Hello, too.
-        self.wild |= bool(self.corrupted)
-        self.doubting = self.mended = False
+        self.wild |= bool(self.wrong)
+        self.doubting = self.mended = self.mends = self.has_content = False
         if replica.fanout.obstacle(hello) is not None:
             return
         session = replica.fanout.admit(hello, lambda: None, now=now)
@@ -329,27 +357,33 @@ class Agent:
     def _look(self, message: ServerMessage) -> None:
         assert self.receiver is not None
         if self.receiver.doubts > self.doubts:
-            require(self.is_spoiled, "digest: doubted though nothing was spoiled")
+            require(self.is_spoiled, f"digest: {self.name} doubted though nothing was spoiled")
             self._doubted()
+        self.has_content |= isinstance(message, Frame | BucketReplace | SnapshotEnd)
         match message:
             case BucketReplace(last=True):
                 bound = max(1, len(self.corrupted))
                 if not (self.is_whole or self.wild):
                     require(self.buckets <= bound, "repair:", self.buckets, "buckets for", bound)
                 self.repairs += 1
-                self.mended = True
+                self.mends = True
             case SnapshotEnd():
-                self.mended = True
+                self.mends = True
             case DigestRequest(revision=0):
                 self.is_whole = True
             case Barrier() if self.receiver._barrier is message:
                 assert self.stream is not None
+                self.mended |= self.mends
+                self.mends = False
+                if not self.has_content:
+                    return  # what an earlier stream has brought in advance may still be there
                 self.prefetched = self.stream.wanted[message.interest_number]
 
     def _doubted(self) -> None:
         assert self.receiver is not None
         self.doubts = self.receiver.doubts
-        self.doubting, self.mended, self.is_whole, self.buckets = True, False, False, 0
+        self.doubting, self.is_whole, self.buckets = True, False, 0
+        self.mended = self.mends = False
 
     def audit(self, now: float) -> None:
         """Looks at a part of what it holds."""
@@ -396,8 +430,7 @@ class Agent:
             return
         repaired = tuple(self.corrupted) if self.mended else ()
         if self.mended:
-            # What was spoiled meanwhile, in a bucket that had been replaced before, still is.
-            self.corrupted = {k: False for k, late in self.corrupted.items() if late}
+            self.corrupted.clear()
             self.wild = self.mended = self.doubting = False
             self._verified.clear()
         require(not self.doubting, "doubt: a doubted view is applied")
@@ -417,10 +450,6 @@ class Agent:
     ) -> None:
         wanted = self.prefetched if self.is_scoped else ()
         expected = history.content_at(self.node, barrier.revision, wanted)
-        for key in [key for key in self.corrupted if key in repaired]:
-            held = barrier.view.get(key)
-            if (held.value if held else None) == expected.get(key):
-                del self.corrupted[key]
         if not self.wild:
             self._compare(barrier, expected)
         if expected is not self.shown:
@@ -431,7 +460,7 @@ class Agent:
                 if expected.get(key) is not before.get(key) and expected.get(key) != before.get(key)
             }
             require(
-                self.wild or changed <= barrier.changed | self.corrupted.keys() | set(repaired),
+                self.wild or changed <= barrier.changed | self.corrupted | set(repaired),
                 "changed: does not name",
                 changed - barrier.changed,
             )
@@ -451,14 +480,18 @@ class Agent:
                 if seen is not None and seen[0] is held and seen[1] is should:
                     continue
                 if should != held.value:
-                    raise Violation(f"prefix at {barrier.revision}: {key}: {held} is not {should}")
+                    raise Violation(
+                        f"prefix: {self.name} at {barrier.revision}: {key}: {held} is not {should}"
+                    )
                 assert should is not None
                 verified[key] = held, should
         if not ignored and count != len(expected):
             present = {(h.value.kind, h.value.key) for h in barrier.view}
-            raise Violation(f"prefix at {barrier.revision}: without {expected.keys() - present}")
+            raise Violation(
+                f"prefix: {self.name} at {barrier.revision}: without {expected.keys() - present}"
+            )
         if ignored:
-            for key in expected.keys() - ignored.keys():
+            for key in expected.keys() - ignored:
                 require(barrier.view.get(key), "prefix: without", key)
 
 

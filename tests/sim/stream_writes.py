@@ -61,7 +61,12 @@ class Writes:
             (4, self.block),
             (2, self.pool),
         ]
-        self._weights = [weight for weight, _ in self._all]
+        self._weights: list[float] = [weight for weight, _ in self._all]
+
+    def calm(self) -> None:
+        """From now on, nearly all that is written is endpoints and identities."""
+        rare = (self.policy, self.block, self.pool)
+        self._weights = [w / 12 if kind in rare else w for w, kind in self._all]
 
     def restored(self, history: History) -> None:
         """The store is that of a backup: counters are raised, addresses wait for everybody."""

@@ -13,5 +13,7 @@ SHARE = 100
 @pytest.mark.timeout(600)
 def test_every_invariant_holds_at_every_step(first: int) -> None:
     command = [sys.executable, "-m", "tests.sim", "--first", str(first), "--seeds", str(SHARE)]
-    told = subprocess.run([*command, "--processes", "1"], capture_output=True, text=True)
+    told = subprocess.run(
+        [*command, "--processes", "1"], capture_output=True, text=True, check=False
+    )
     assert told.returncode == 0, told.stdout
