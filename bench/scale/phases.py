@@ -220,42 +220,31 @@ async def startup(plane: Plane, *, count: int, rate: float) -> Result:
 
 
 async def batches(plane: Plane) -> list[Result]:
-    """Bytes of a change over how many are written at once; what comes anyway is taken off."""
+    """Bytes of a change over how many are written at once; bookmarks in between are counted in."""
     found = []
-    duration = BATCH_WRITES * BATCH_EVERY_SECONDS
-    idle = await _received(plane, asyncio.sleep(duration))
     for size in BATCH_SIZES:
+        await plane.clear()
+        await asyncio.sleep(BATCH_EVERY_SECONDS)  # what is on its way has come
+        before = await plane.stats()
         steps = loads.writes(
             plane.world, changes=size, count=BATCH_WRITES, every=BATCH_EVERY_SECONDS
         )
-        loaded = await _received(plane, _play_and_rest(plane, steps, duration))
-        raw = max(1, loaded["agents"])
-        changes = size * BATCH_WRITES
+        written = await play(plane.store, steps)
+        await plane.settle(written)
+        after = await plane.stats()
+        deliveries = max(1, after["agents"] * len(written.committed))
         found.append(
             {
                 "changes_per_write": size,
                 "bytes_per_change_per_agent": round(
-                    (loaded["bytes"] - idle["bytes"]) / raw / changes, 2
+                    (after["bytes"] - before["bytes"]) / deliveries, 2
                 ),
                 "messages_per_change_per_agent": round(
-                    (loaded["messages"] - idle["messages"]) / raw / changes, 4
+                    (after["messages"] - before["messages"]) / deliveries, 4
                 ),
             }
         )
     return found
-
-
-async def _play_and_rest(plane: Plane, steps: Iterable[Step], duration: float) -> None:
-    until = time.monotonic() + duration
-    await play(plane.store, steps)
-    await asyncio.sleep(max(0.0, until - time.monotonic()))
-
-
-async def _received(plane: Plane, during: Awaitable[object]) -> dict[str, int]:
-    before = await plane.stats()
-    await during
-    after = await plane.stats()
-    return {name: after[name] - before[name] for name in after} | {"agents": after["agents"]}
 
 
 async def reconnect(plane: Plane) -> Result:

@@ -172,7 +172,7 @@ class Plane:
 
     async def measured(self, written: Written) -> tuple[Measured, Histogram]:
         """What became of changes: at the raw agents, and the spread at the control agents."""
-        await self._settle(written)
+        await self.settle(written)
         file = self.folder / "written.json"
         times = [(c, written.begun.get(c, at), at) for c, at in written.committed.items()]
         file.write_text(json.dumps(times), encoding="utf-8")
@@ -185,7 +185,7 @@ class Plane:
             together.merge(one)
         return together, control.spread
 
-    async def _settle(self, written: Written) -> None:
+    async def settle(self, written: Written) -> None:
         """Waits until every agent has everything, as far as somebody knows that."""
         if self.mode.name == "delta":
             await self.acknowledged(written.revision)

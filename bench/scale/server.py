@@ -21,6 +21,7 @@ import grpc
 import grpc.aio
 
 from bench.scale.baselines import Endpoints, Slices, message
+from bench.scale.watching import watched
 from deltaplane.store import keys
 from deltaplane.store.etcd import EtcdStore
 from deltaplane.store.etcdpb import rpc_pb2
@@ -53,23 +54,27 @@ class Log:
 class Server:
     """One baseline."""
 
-    def __init__(self, feed: Endpoints | Slices, store: EtcdStore) -> None:
-        self._feed, self._store = feed, store
+    def __init__(self, feed: Endpoints | Slices, etcd: str) -> None:
+        self._feed, self._etcd = feed, etcd
         self._log = Log()
         self._work = asyncio.Event()
 
     async def start(self) -> int:
         """Lists the endpoints; the revision that the list shows."""
-        listing = await self._store.list(keys.ENDPOINTS)
+        store = EtcdStore([self._etcd])
+        try:
+            listing = await store.list(keys.ENDPOINTS)
+        finally:
+            await store.close()
         self._feed.load(listing.items)
         return listing.revision
 
     async def watch(self, after: int) -> None:
         """Takes changes until cancelled."""
-        async for batch in self._store.watch(keys.ENDPOINTS, after=after):
-            if batch.events:
+        async for batches in watched(self._etcd, keys.ENDPOINTS, after=after):
+            for batch in batches:
                 self._feed.take(batch.events, time.monotonic())
-                self._work.set()
+            self._work.set()
 
     async def send(self) -> None:
         """Publishes what is due until cancelled."""
@@ -139,8 +144,7 @@ class Server:
 
 async def serve(etcd: str, mode: str) -> None:
     """Serves until told to stop."""
-    store = EtcdStore([etcd])
-    served = Server(Slices() if mode == "slice" else Endpoints(), store)
+    served = Server(Slices() if mode == "slice" else Endpoints(), etcd)
     revision = await served.start()
     server = grpc.aio.server()
     served.add_to(server)
@@ -156,7 +160,6 @@ async def serve(etcd: str, mode: str) -> None:
         for task in running:
             task.cancel()
     await server.stop(None)
-    await store.close()
 
 
 def main() -> None:
