@@ -17,7 +17,7 @@ from nodeagent.dataplane import bpffs
 
 # From linux/sched.h and linux/mount.h.
 CLONE_NEWNS = 0x00020000
-MS_REC, MS_PRIVATE = 0x4000, 1 << 18
+MS_BIND, MS_REC, MS_PRIVATE, MS_SHARED = 0x1000, 0x4000, 1 << 18, 1 << 20
 
 CLEANER = """
 import contextlib, os, select, signal, sys
@@ -61,6 +61,11 @@ def leave() -> None:
         raise OSError(number, f"cannot make a mount namespace: {os.strerror(number)}")
     netns.mount("none", Path("/"), "none", MS_REC | MS_PRIVATE)
     netns.mount("tmpfs", Path("/run"), "tmpfs")
+    # As `ip netns add` wants it, which else mounts the folder over itself with all that is in it:
+    # what was there before could not be removed any more.
+    netns.FOLDER.mkdir(parents=True)
+    netns.mount(str(netns.FOLDER), netns.FOLDER, "none", MS_BIND | MS_REC)
+    netns.mount("none", netns.FOLDER, "none", MS_REC | MS_SHARED)
     while bpffs.is_mounted():
         netns.unmount(bpffs.BPFFS)
     # A run that is interrupted ends its workers before they end their labs, and from outside such

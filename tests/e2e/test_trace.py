@@ -9,14 +9,38 @@ from bench.scraping import histogram_sums
 from lab import Lab
 from tests.e2e.conftest import Command
 
-POD = """
+ONLOOKERS = """
 apiVersion: v1
 kind: Namespace
 metadata: {name: traced}
 ---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: cart-only, namespace: traced}
+spec:
+  podSelector: {matchLabels: {app: onlooker}}
+  ingress: [{from: [{podSelector: {matchLabels: {app: cart}}}]}]
+---
 apiVersion: v1
 kind: Pod
-metadata: {name: cart, namespace: traced}
+metadata: {name: onlooker-1, namespace: traced, labels: {app: onlooker}}
+spec:
+  nodeName: node-1
+  containers: [{name: c, image: i}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: onlooker-3, namespace: traced, labels: {app: onlooker}}
+spec:
+  nodeName: node-3
+  containers: [{name: c, image: i}]
+"""
+"""Whose nodes are told of the pod that is followed, because of their policy."""
+
+POD = """
+apiVersion: v1
+kind: Pod
+metadata: {name: cart, namespace: traced, labels: {app: cart}}
 spec:
   nodeName: node-2
   containers: [{name: c, image: i}]
@@ -24,6 +48,14 @@ spec:
 
 ACK_SECONDS = 10.0
 METRIC = "propagation_seconds"
+
+
+def start(lab: Lab, folder: Path) -> None:
+    """The onlookers first: what comes after them comes to their nodes as a change."""
+    for name, text in (("onlookers", ONLOOKERS), ("pod", POD)):
+        file = folder / f"{name}.yaml"
+        file.write_text(text)
+        lab.wait_enforced(lab.apply([file]))
 
 
 def traced(command: Command, *options: str) -> dict[str, Any]:
@@ -40,9 +72,7 @@ def traced(command: Command, *options: str) -> dict[str, Any]:
 def test_an_add_is_followed_to_the_maps_of_other_nodes(
     lab: Lab, command: Command, tmp_path: Path
 ) -> None:
-    file = tmp_path / "pod.yaml"
-    file.write_text(POD)
-    lab.wait_enforced(lab.apply([file]))
+    start(lab, tmp_path)
 
     found = traced(command)
 
@@ -69,9 +99,7 @@ def test_an_add_is_followed_to_the_maps_of_other_nodes(
 
 
 def test_every_process_tells_its_stages_of_every_change(lab: Lab, tmp_path: Path) -> None:
-    file = tmp_path / "pod.yaml"
-    file.write_text(POD)
-    lab.wait_enforced(lab.apply([file]))
+    start(lab, tmp_path)
 
     def stages(admin: Path) -> set[str]:
         sums = histogram_sums(admin)
@@ -88,9 +116,7 @@ def test_every_process_tells_its_stages_of_every_change(lab: Lab, tmp_path: Path
 
 
 def test_named_processes_are_asked_instead(lab: Lab, command: Command, tmp_path: Path) -> None:
-    file = tmp_path / "pod.yaml"
-    file.write_text(POD)
-    lab.wait_enforced(lab.apply([file]))
+    start(lab, tmp_path)
     home = lab.layout.node("node-2").agent_admin
 
     done = command(
