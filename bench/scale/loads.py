@@ -54,15 +54,21 @@ def burst(world: World, *, pods: int) -> Iterator[Step]:
 def writes(world: World, *, changes: int, count: int, every: float) -> Iterator[Step]:
     """Writes of so many changes each, one transaction after another where one has no room.
 
+    Pods come and go in turn. At the end as many are there as before, or one more.
+
     Args:
         world: where.
         changes: of each write.
         count: writes.
         every: seconds between two.
     """
-    for number in range(count):
-        for _ in range(changes):
-            yield created(world, world.create(world.some_deployment()), number * every)
+    for number in range(count * changes):
+        at = number // changes * every
+        deployment = world.some_deployment()
+        if number % 2:
+            yield deleted(world, world.delete(world.oldest(deployment)), at)
+        else:
+            yield created(world, world.create(deployment), at)
 
 
 # --- ClusterLoader2 ------------------------------------------------------------------------------

@@ -62,6 +62,7 @@ ROWS: Sequence[tuple[str, Sequence[str], str]] = (
     ("pod start p99, ms", ("startup", "start", "p99_ms"), ".1f"),
     ("first ping from everywhere p50, ms", ("startup", "first_ping", "p50_ms"), ".1f"),
     ("first ping from everywhere p99, ms", ("startup", "first_ping", "p99_ms"), ".1f"),
+    ("endpoint changes per write, registered together", ("peak", "changes_per_write"), ".1f"),
     ("all streams cut: in sync, ms", ("reconnect", "in_sync_ms"), ".0f"),
     ("all streams cut: snapshots", ("reconnect", "snapshots"), ".0f"),
     ("all streams cut: memory growth", ("reconnect", "memory_growth"), ".1%"),

@@ -21,6 +21,9 @@ SHARES_OF_SATURATION = (0.25, 0.5, 1.0, 2.0)
 """Of the rate at which mode `endpoint` is saturated: there all modes are compared."""
 
 REGISTERED_AT_ONCE = (2_000, 20_000)
+PEAK = 500
+"""Pods that are registered at the same time through the registry."""
+
 MEMORY_AGENTS = 200
 MEMORY_PODS_PER_NODE = (20, 100)
 
@@ -206,7 +209,9 @@ class _Run:
                 return {"rolling": await self._do("rolling update", phases.under(up, steps))}
             case Load.STARTUP:
                 starting = phases.startup(up, count=options.startups, rate=options.rate)
-                return {"startup": await self._do("pods start", starting)}
+                found = {"startup": await self._do("pods start", starting)}
+                registering = phases.peak(up, PEAK)
+                return found | {"peak": await self._do("pods registered together", registering)}
             case Load.BATCHES:
                 return {"batches": await self._do("batch sizes", phases.batches(up))}
             case Load.RECONNECT:
