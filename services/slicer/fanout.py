@@ -12,7 +12,7 @@ from deltaplane.delta.reader import Reader
 from deltaplane.delta.sender import Published, Sender, Tick
 from deltaplane.errors import Conflict, Internal, NotFound, Unavailable
 from services.slicer.facts import Facts, Record
-from services.slicer.pacing import Pacer
+from services.slicer.pacing import STRAGGLERS, Pacer
 from services.slicer.quarantine import Quarantine
 from services.slicer.receipts import Effective, describe
 from services.slicer.watermark import Coverage, Fence, Group, Watermark, may_unfence
@@ -25,11 +25,24 @@ DRAIN_SPREAD_SECONDS = 1.0
 
 @dataclass(slots=True, eq=False)
 class Session:
-    """One stream. superseded: a newer stream of the same node has taken its place."""
+    """One stream.
+
+    Attributes:
+        reader: what the sender knows of it.
+        wake: for its writer.
+        superseded: a newer stream of the same node has taken its place.
+        round: number of the round in which its writer was woken and has not come to rest since; 0:
+            it rests.
+    """
 
     reader: Reader
     wake: Wake
     superseded: bool = False
+    round: int = 0
+
+
+def _nothing() -> None:
+    """Nobody waits."""
 
 
 @dataclass(slots=True)
@@ -55,6 +68,8 @@ class Fanout:
         self.watchers: set[Wake] = set()
         self.draining = False
         self._pending = _Pending(revision=sender.head)
+        self._round = self._writing = self._stragglers = 0
+        self._round_over: Wake = _nothing
 
     @property
     def scanned(self) -> int:
@@ -141,6 +156,32 @@ class Fanout:
                 self.sender.renew(session.reader)
                 session.wake()
 
+    # --- rounds ----------------------------------------------------------------------------------
+
+    def begin_round(self, over: Wake) -> list[Session]:
+        """Those whose writers should be woken; `over` is called when most have come to rest.
+
+        Whoever is still writing from an earlier round is slow and does not count.
+        """
+        due = self.due
+        fresh = [session for session in due if not session.round]
+        self._round += 1
+        for session in fresh:
+            session.round = self._round
+        self._writing, self._stragglers = len(fresh), int(len(fresh) * STRAGGLERS)
+        self._round_over = over
+        if not fresh:
+            over()
+        return due
+
+    def rested(self, session: Session) -> None:
+        """A writer has nothing to write, or is gone."""
+        number, session.round = session.round, 0
+        if number == self._round and number:
+            self._writing -= 1
+            if self._writing <= self._stragglers:
+                self._round_over()
+
     def _notify(self) -> None:
         for wake in tuple(self.watchers):
             wake()
@@ -203,6 +244,7 @@ class Fanout:
     def leave(self, session: Session) -> None:
         """Ends a session."""
         self.sender.disconnect(session.reader)
+        self.rested(session)
         if self.sessions.get(session.reader.node) is session:
             del self.sessions[session.reader.node]
         self._notify()

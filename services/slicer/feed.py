@@ -19,6 +19,7 @@ from services.slicer import checkpoints, metrics
 from services.slicer.checkpoints import Checkpoint
 from services.slicer.facts import Facts
 from services.slicer.fanout import Fanout
+from services.slicer.pacing import LONGEST_SECONDS
 from services.slicer.repository import LEASE_SECONDS, Batch, Replica, Repository
 from services.slicer.tracing import Stages
 
@@ -187,13 +188,14 @@ class Feed:
         metrics.TICKS.inc()
         metrics.CHANGES.inc(published.changes)
         metrics.FRAME_BYTES.inc(published.size)
-        if due := fanout.due:
-            for number, session in enumerate(due):
-                session.wake()
-                if number % WAKE_AT_ONCE == 0:
-                    await asyncio.sleep(0)
-            # The writers that keep up have written when this returns; the others do not count.
-            await asyncio.sleep(0)
+        over = asyncio.Event()
+        for number, session in enumerate(fanout.begin_round(over.set)):
+            session.wake()
+            if number % WAKE_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LONGEST_SECONDS):
+                await over.wait()
         self._stages.sent(self._clock.wall_ns(), agents=len(fanout.sessions))
         fanout.pacer.sent(cut_at=started, round_seconds=self._clock.now() - started)
 

@@ -3,6 +3,9 @@
 SHORTEST_SECONDS = 0.005
 LONGEST_SECONDS = 0.1
 
+STRAGGLERS = 0.05
+"""A round is over when all but this share have been written to: one that is slow keeps nobody."""
+
 ROUNDS = 1.5
 """A tick lasts this many rounds: a third of the time is left for everything else."""
 
@@ -18,10 +21,11 @@ class Pacer:
         """The earliest time for the next cut, seconds; it may be past.
 
         Args:
-            urgent: something is taken away or tightened: only the shortest tick is waited for.
+            urgent: something is taken away or tightened: nothing but the round is waited for.
         """
-        tick = min(max(ROUNDS * self._round_seconds, SHORTEST_SECONDS), LONGEST_SECONDS)
-        return self._cut_at + (SHORTEST_SECONDS if urgent else tick)
+        rounds = 1.0 if urgent else ROUNDS
+        tick = min(max(rounds * self._round_seconds, SHORTEST_SECONDS), LONGEST_SECONDS)
+        return self._cut_at + tick
 
     def sent(self, *, cut_at: float, round_seconds: float) -> None:
         """Notes a cut and how long it took to hand it to every agent that keeps up."""

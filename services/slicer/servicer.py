@@ -222,6 +222,7 @@ class SlicerServicer:
                 metrics.SENT_MESSAGES.inc(len(batch))
                 metrics.SENT_BYTES.inc(sum(map(len, batch)))
             else:
+                self._fanout.rested(session)
                 await wait(wake, sender.bookmark_at(reader) - self._clock.now())
         raise Refused("a newer stream of this node has taken over")
 

@@ -9,7 +9,6 @@ from deltaplane.model.objects import EndpointObject, Kind, NodeObject
 from deltaplane.policy.compiler import Compiler
 from services.slicer.facts import EndpointRecord, Facts, NodeRecord, Record
 from services.slicer.fanout import Fanout, Session
-from services.slicer.pacing import SHORTEST_SECONDS
 from services.slicer.receipts import Effective
 
 LINEAGE = b"L" * 16
@@ -103,7 +102,7 @@ def test_ticks_are_cut_when_due(fanout: Fanout) -> None:
     fanout.take([endpoint(2, 12)], 12, wall_ns=0)
     assert fanout.cut_at() == pytest.approx(100.06)
     fanout.take([deleted(1, 13)], 13, wall_ns=0)
-    assert fanout.cut_at() == pytest.approx(100.0 + SHORTEST_SECONDS), "a deletion is urgent"
+    assert fanout.cut_at() == pytest.approx(100.04), "a deletion waits for no more than the round"
 
 
 def test_progress_without_writes_moves_the_head(fanout: Fanout) -> None:
@@ -197,3 +196,26 @@ def test_a_listing_after_lost_history_goes_on_in_the_stream(fanout: Fanout) -> N
     assert len(fanout.sender.view.endpoints) == 2
     # Nobody can resume from inside of what was lost.
     assert fanout.admit(hello(2, applied=30), Woken(), now=0.0).reader.mode is Mode.SNAPSHOT
+
+
+def test_a_round_is_over_when_all_but_the_slow_have_come_to_rest(fanout: Fanout) -> None:
+    sessions = [fanout.admit(hello(index), Woken(), now=0.0) for index in (1, 2)]
+    over = Woken()
+    fanout.take([endpoint(1, 11)], 11, wall_ns=0)
+    fanout.cut(now=0.0, wall_ns=0)
+    assert set(fanout.begin_round(over)) == set(sessions)
+    fanout.rested(sessions[0])
+    calls = [over.times]
+    fanout.take([endpoint(2, 12)], 12, wall_ns=0)
+    fanout.cut(now=0.0, wall_ns=0)
+    assert set(fanout.begin_round(over)) == set(sessions), "the slow one is woken, too"
+    for session in (sessions[0], sessions[1]):
+        fanout.rested(session)
+        calls.append(over.times)
+    assert calls == [0, 1, 1], "but not waited for a second time"
+
+
+def test_a_round_of_nobody_is_over_at_once(fanout: Fanout) -> None:
+    over = Woken()
+    assert fanout.begin_round(over) == []
+    assert over.times == 1

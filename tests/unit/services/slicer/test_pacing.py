@@ -8,11 +8,16 @@ def test_idle_means_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("round_seconds", "tick"),
-    [(0.0, SHORTEST_SECONDS), (0.001, SHORTEST_SECONDS), (0.02, 0.03), (9.0, LONGEST_SECONDS)],
+    ("round_seconds", "tick", "urgent"),
+    [
+        (0.0, SHORTEST_SECONDS, SHORTEST_SECONDS),
+        (0.001, SHORTEST_SECONDS, SHORTEST_SECONDS),
+        (0.02, 0.03, 0.02),
+        (9.0, LONGEST_SECONDS, LONGEST_SECONDS),
+    ],
 )
-def test_a_tick_follows_the_rounds(round_seconds: float, tick: float) -> None:
+def test_a_tick_follows_the_rounds(round_seconds: float, tick: float, urgent: float) -> None:
     pacer = Pacer()
     pacer.sent(cut_at=100.0, round_seconds=round_seconds)
     assert pacer.cut_at(urgent=False) == pytest.approx(100.0 + tick)
-    assert pacer.cut_at(urgent=True) == pytest.approx(100.0 + SHORTEST_SECONDS)
+    assert pacer.cut_at(urgent=True) == pytest.approx(100.0 + urgent)
