@@ -52,9 +52,6 @@ class Mutant:
 MUTANTS = (
     # --- guards of a view ------------------------------------------------------------------------
     Mutant(
-        "upsert_without_guard", View, "_upsert", "change.generation <= held.generation", "False"
-    ),
-    Mutant(
         "removal_of_another_incarnation",
         View,
         "_remove",
@@ -367,7 +364,7 @@ MUTANTS = (
         "_bucket",
         "self._position = max(self._position, message.revision)",
         "self._position = self.revision = max(self._position, message.revision)\n"
-        "            self._mixed, self._trusted = False, True",
+        "        self._mixed, self._trusted = False, True",
     ),
     Mutant("interrupted_repair_is_trusted", Receiver, "hello", "if self._mixed:", "if False:"),
     Mutant("repair_compares_everything", Writer, "_sums", "if not self._is_scoped:", "if True:"),

@@ -68,8 +68,8 @@ class Story:
         ]
         for agent in self.agents:
             self._register(agent)
-        for _ in range(chance.choice((0, 25, 25))):
-            self.writes.write()
+        if chance.random() < 0.8:
+            self.writes.begin()
         if self._is_calm:
             self.writes.calm()
         limits = (Limits(), Limits(max_bytes=6000), Limits(max_bytes=2500, max_seconds=2.0))
@@ -216,7 +216,7 @@ class Story:
     def do_write(self) -> str:
         """Writes of services."""
         before = self.history.revision
-        for _ in range(self.random.choice((1, 1, 2, 5))):
+        for _ in range(self.random.choice((1, 1, 2) if self._is_calm else (1, 1, 2, 5))):
             self.writes.write()
         return self._written(before)
 
@@ -237,7 +237,7 @@ class Story:
         replica = self._replica()
         scanned, head = replica.fanout.scanned, replica.history.revision
         replica.watch(head if self.random.random() < 0.75 else self.random.randint(scanned, head))
-        if self.random.random() < 0.5:
+        if self.random.random() < 0.7:
             replica.cut(self.now)
         return (
             f"{replica.name} {scanned}..{replica.fanout.scanned}, cut {replica.fanout.sender.cut}"
@@ -252,8 +252,8 @@ class Story:
     def do_pump(self) -> str:
         """An agent and its replica get on with each other."""
         agent = self._agent()
-        if agent.stream is None or agent.receiver is None:
-            return "nothing"
+        if agent.stream is None or agent.receiver is None or not agent.stream.has_server:
+            return self._come(agent) if self.random.random() < 0.5 else "nothing"
         agent.stream.replica.serve(agent.stream, 100, self.now)
         agent.receive(self.random.choice((1, 3, 100, 100, 100)), self.now)
         if self.random.random() < 0.8:
@@ -298,7 +298,9 @@ class Story:
 
     def do_connect(self) -> str:
         """An agent comes to a replica."""
-        agent = self._agent()
+        return self._come(self._agent())
+
+    def _come(self, agent: Agent) -> str:
         if agent.index and agent.receiver is None:
             agent.start(self.history)
         if agent.stream is None or not agent.stream.has_server:
