@@ -79,15 +79,7 @@ MUTANTS = (
     ),
     Mutant("told_not_cleared_by_moves", SpanIndex, "_moved", "self._told.clear()", "pass"),
     Mutant("told_not_cleared_by_policies", SpanIndex, "_policy", "self._told.clear()", "pass"),
-    Mutant("told_not_cleared_by_sets", SpanIndex, "_peer_set", "self._told.clear()", "pass"),
     Mutant("shared_peers_not_cleared", SpanIndex, "_peer_set", "self._shared.clear()", "pass"),
-    Mutant(
-        "index_keeps_left_sets",
-        SpanIndex,
-        "_policy",
-        "for key in before - named:",
-        "for key in ():",
-    ),
     Mutant(
         "span_forgets_peers_of_prefetched",
         SpanIndex,
@@ -154,8 +146,8 @@ MUTANTS = (
         "touched_from_the_tick_on",
         Sender,
         "_touch",
-        "concerned.touch(first, tick.revision)",
-        "concerned.touch(tick.revision, tick.revision)",
+        "concerned.touch(first, tick.revision, previous)",
+        "concerned.touch(tick.revision, tick.revision, previous)",
     ),
     Mutant(
         "touch_forgets_the_first",
@@ -248,13 +240,6 @@ MUTANTS = (
     ),
     Mutant("objects_not_touched", Pieces, "touch", "self._objects.pop(key, None)", "pass"),
     # --- the ladder ------------------------------------------------------------------------------
-    Mutant(
-        "held_span_ignored",
-        Sender,
-        "_rung",
-        "hello.held if self.is_scoped else EMPTY",
-        "self._writer.scope(node_index)",
-    ),
     Mutant(
         "patched_from_the_new_span",
         Sender,

@@ -17,6 +17,7 @@ from deltaplane.delta.receiver import Refusal
 from deltaplane.delta.view import Held
 from deltaplane.model.addresses import AddressPair
 from deltaplane.model.objects import (
+    DERIVED_KINDS,
     BlockObject,
     DirectionPolicy,
     EndpointObject,
@@ -216,6 +217,8 @@ class Story:
     def do_write(self) -> str:
         """Writes of services."""
         before = self.history.revision
+        if self.random.random() < 0.4:
+            self.history.revision += 1  # something else is written: a lease, a coverage
         for _ in range(self.random.choice((1, 1, 2) if self._is_calm else (1, 1, 2, 5))):
             self.writes.write()
         return self._written(before)
@@ -482,10 +485,14 @@ class Story:
             del table[key]
         elif how == "generation":
             table[key] = Held(held.value, held.generation + self.random.choice((-3, 5, 1 << 40)))
+            if kind in DERIVED_KINDS and (kind, key) not in agent.corrupted:
+                agent.latent.add((kind, key))
         elif how == "added":
             kind, key = self._add(agent)
         else:
             table[key] = Held(_spoiled(held.value), held.generation)
+        if how != "generation":
+            agent.latent.discard((kind, key))
         agent.corrupted.add((kind, key))
         return f"{agent.name} {how} {kind.name} {key.hex()}"
 
@@ -575,7 +582,8 @@ class Story:
                 found.append(agent.spoiled)
         if self.history.fences:
             found.append(f"fenced: {sorted(self.history.fences)}")
-        if self.board.watermark.live < head:
+        last = max((record.generation for record in self.history.records[-1:]), default=0)
+        if self.board.watermark.live < last:
             found.append(f"the watermark is {self.board.watermark.live} of {head}")
         return found
 
