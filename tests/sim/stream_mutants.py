@@ -78,7 +78,6 @@ MUTANTS = (
         "index_forgets_gone_endpoints", SpanIndex, "_endpoint", "if was is not None:", "if False:"
     ),
     Mutant("told_not_cleared_by_moves", SpanIndex, "_moved", "self._told.clear()", "pass"),
-    Mutant("told_not_cleared_by_policies", SpanIndex, "_policy", "self._told.clear()", "pass"),
     Mutant("shared_peers_not_cleared", SpanIndex, "_peer_set", "self._shared.clear()", "pass"),
     Mutant(
         "span_forgets_peers_of_prefetched",
@@ -228,14 +227,6 @@ MUTANTS = (
         "left_peers_stay_as_subjects", delivery, "left_behind", " | (old.peers - new.peers)", ""
     ),
     Mutant(
-        "shared_whatever_the_cursor",
-        Delivery,
-        "_kept_pieces",
-        "key = cursor, tuple(wanted)",
-        "key = 0, tuple(wanted)",
-    ),
-    Mutant("shared_not_forgotten", Writer, "changed", "self._delivery.forget()", "pass"),
-    Mutant(
         "pieces_not_touched", Pieces, "_file", "self._units.pop(endpoint.identity, None)", "pass"
     ),
     Mutant("objects_not_touched", Pieces, "touch", "self._objects.pop(key, None)", "pass"),
@@ -281,7 +272,12 @@ MUTANTS = (
         "reader.span_version += 1",
     ),
     Mutant(
-        "interest_covered_too_early", Writer, "next_barrier", "*reader.covers", "reader.interest, 0"
+        "interest_covered_too_early",
+        Sender,
+        "_interest",
+        "reader.interest, reader.is_due = message.number, True",
+        "reader.interest, reader.is_due = message.number, True\n"
+        "    reader.covers = message.number, 0",
     ),
     Mutant(
         "continued_frames_end_early",

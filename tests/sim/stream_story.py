@@ -372,6 +372,7 @@ class Story:
             return "nothing"
         if self.random.random() < 0.7:
             replica.publish()
+            self.history.revision += 1
         if self.random.random() < 0.7:
             replica.advance()
             self.check_watermark()
@@ -481,7 +482,9 @@ class Story:
         kind, key = self.random.choice(keys)
         table, held = view._tables[kind], view._tables[kind][key]
         how = self.random.choice(("lost", "changed", "generation", "added"))
-        if how == "lost":
+        if how == "lost" and len(keys) % 2:
+            view._forget(held)  # as if its change had never come: only a digest tells
+        elif how == "lost":
             del table[key]
         elif how == "generation":
             table[key] = Held(held.value, held.generation + self.random.choice((-3, 5, 1 << 40)))
