@@ -52,9 +52,6 @@ class Mutant:
 MUTANTS = (
     # --- guards of a view ------------------------------------------------------------------------
     Mutant(
-        "upsert_without_guard", View, "_upsert", "change.generation <= held.generation", "False"
-    ),
-    Mutant(
         "removal_of_another_incarnation",
         View,
         "_remove",
@@ -81,16 +78,7 @@ MUTANTS = (
         "index_forgets_gone_endpoints", SpanIndex, "_endpoint", "if was is not None:", "if False:"
     ),
     Mutant("told_not_cleared_by_moves", SpanIndex, "_moved", "self._told.clear()", "pass"),
-    Mutant("told_not_cleared_by_policies", SpanIndex, "_policy", "self._told.clear()", "pass"),
-    Mutant("told_not_cleared_by_sets", SpanIndex, "_peer_set", "self._told.clear()", "pass"),
     Mutant("shared_peers_not_cleared", SpanIndex, "_peer_set", "self._shared.clear()", "pass"),
-    Mutant(
-        "index_keeps_left_sets",
-        SpanIndex,
-        "_policy",
-        "for key in before - named:",
-        "for key in ():",
-    ),
     Mutant(
         "span_forgets_peers_of_prefetched",
         SpanIndex,
@@ -157,8 +145,8 @@ MUTANTS = (
         "touched_from_the_tick_on",
         Sender,
         "_touch",
-        "concerned.touch(first, tick.revision)",
-        "concerned.touch(tick.revision, tick.revision)",
+        "concerned.touch(first, tick.revision, previous)",
+        "concerned.touch(tick.revision, tick.revision, previous)",
     ),
     Mutant(
         "touch_forgets_the_first",
@@ -239,25 +227,10 @@ MUTANTS = (
         "left_peers_stay_as_subjects", delivery, "left_behind", " | (old.peers - new.peers)", ""
     ),
     Mutant(
-        "shared_whatever_the_cursor",
-        Delivery,
-        "_kept_pieces",
-        "key = cursor, tuple(wanted)",
-        "key = 0, tuple(wanted)",
-    ),
-    Mutant("shared_not_forgotten", Writer, "changed", "self._delivery.forget()", "pass"),
-    Mutant(
         "pieces_not_touched", Pieces, "_file", "self._units.pop(endpoint.identity, None)", "pass"
     ),
     Mutant("objects_not_touched", Pieces, "touch", "self._objects.pop(key, None)", "pass"),
     # --- the ladder ------------------------------------------------------------------------------
-    Mutant(
-        "held_span_ignored",
-        Sender,
-        "_rung",
-        "hello.held if self.is_scoped else EMPTY",
-        "self._writer.scope(node_index)",
-    ),
     Mutant(
         "patched_from_the_new_span",
         Sender,
@@ -299,7 +272,12 @@ MUTANTS = (
         "reader.span_version += 1",
     ),
     Mutant(
-        "interest_covered_too_early", Writer, "next_barrier", "*reader.covers", "reader.interest, 0"
+        "interest_covered_too_early",
+        Sender,
+        "_interest",
+        "reader.interest, reader.is_due = message.number, True",
+        "reader.interest, reader.is_due = message.number, True\n"
+        "    reader.covers = message.number, 0",
     ),
     Mutant(
         "continued_frames_end_early",
@@ -367,7 +345,7 @@ MUTANTS = (
         "_bucket",
         "self._position = max(self._position, message.revision)",
         "self._position = self.revision = max(self._position, message.revision)\n"
-        "            self._mixed, self._trusted = False, True",
+        "        self._mixed, self._trusted = False, True",
     ),
     Mutant("interrupted_repair_is_trusted", Receiver, "hello", "if self._mixed:", "if False:"),
     Mutant("repair_compares_everything", Writer, "_sums", "if not self._is_scoped:", "if True:"),

@@ -198,8 +198,9 @@ class History:
             if node == EVERYTHING:
                 content = dict(known.contents[-1])
                 self._fold(content, changed, None, node)
-            elif not known.contents[-1] or derived or self._moves(changed, node):
-                # Anything may have changed: from scratch.
+            elif not known.contents[-1] or (
+                (derived or self._moves(changed, node)) and self.scope(node) != known.scope
+            ):
                 known.scope = scope = self.scope(node)
                 content = {k: v for k, v in self.full.items() if scope.tells(v, node)}
             else:

@@ -17,6 +17,7 @@ from deltaplane.delta.receiver import Refusal
 from deltaplane.delta.view import Held
 from deltaplane.model.addresses import AddressPair
 from deltaplane.model.objects import (
+    DERIVED_KINDS,
     BlockObject,
     DirectionPolicy,
     EndpointObject,
@@ -68,8 +69,8 @@ class Story:
         ]
         for agent in self.agents:
             self._register(agent)
-        for _ in range(chance.choice((0, 25, 25))):
-            self.writes.write()
+        if chance.random() < 0.8:
+            self.writes.begin()
         if self._is_calm:
             self.writes.calm()
         limits = (Limits(), Limits(max_bytes=6000), Limits(max_bytes=2500, max_seconds=2.0))
@@ -216,7 +217,9 @@ class Story:
     def do_write(self) -> str:
         """Writes of services."""
         before = self.history.revision
-        for _ in range(self.random.choice((1, 1, 2, 5))):
+        if self.random.random() < 0.4:
+            self.history.revision += 1  # something else is written: a lease, a coverage
+        for _ in range(self.random.choice((1, 1, 2) if self._is_calm else (1, 1, 2, 5))):
             self.writes.write()
         return self._written(before)
 
@@ -237,7 +240,7 @@ class Story:
         replica = self._replica()
         scanned, head = replica.fanout.scanned, replica.history.revision
         replica.watch(head if self.random.random() < 0.75 else self.random.randint(scanned, head))
-        if self.random.random() < 0.5:
+        if self.random.random() < 0.7:
             replica.cut(self.now)
         return (
             f"{replica.name} {scanned}..{replica.fanout.scanned}, cut {replica.fanout.sender.cut}"
@@ -252,8 +255,8 @@ class Story:
     def do_pump(self) -> str:
         """An agent and its replica get on with each other."""
         agent = self._agent()
-        if agent.stream is None or agent.receiver is None:
-            return "nothing"
+        if agent.stream is None or agent.receiver is None or not agent.stream.has_server:
+            return self._come(agent) if self.random.random() < 0.5 else "nothing"
         agent.stream.replica.serve(agent.stream, 100, self.now)
         agent.receive(self.random.choice((1, 3, 100, 100, 100)), self.now)
         if self.random.random() < 0.8:
@@ -298,7 +301,9 @@ class Story:
 
     def do_connect(self) -> str:
         """An agent comes to a replica."""
-        agent = self._agent()
+        return self._come(self._agent())
+
+    def _come(self, agent: Agent) -> str:
         if agent.index and agent.receiver is None:
             agent.start(self.history)
         if agent.stream is None or not agent.stream.has_server:
@@ -367,6 +372,7 @@ class Story:
             return "nothing"
         if self.random.random() < 0.7:
             replica.publish()
+            self.history.revision += 1
         if self.random.random() < 0.7:
             replica.advance()
             self.check_watermark()
@@ -476,14 +482,20 @@ class Story:
         kind, key = self.random.choice(keys)
         table, held = view._tables[kind], view._tables[kind][key]
         how = self.random.choice(("lost", "changed", "generation", "added"))
-        if how == "lost":
+        if how == "lost" and len(keys) % 2:
+            view._forget(held)  # as if its change had never come: only a digest tells
+        elif how == "lost":
             del table[key]
         elif how == "generation":
             table[key] = Held(held.value, held.generation + self.random.choice((-3, 5, 1 << 40)))
+            if kind in DERIVED_KINDS and (kind, key) not in agent.corrupted:
+                agent.latent.add((kind, key))
         elif how == "added":
             kind, key = self._add(agent)
         else:
             table[key] = Held(_spoiled(held.value), held.generation)
+        if how != "generation":
+            agent.latent.discard((kind, key))
         agent.corrupted.add((kind, key))
         return f"{agent.name} {how} {kind.name} {key.hex()}"
 
@@ -573,7 +585,8 @@ class Story:
                 found.append(agent.spoiled)
         if self.history.fences:
             found.append(f"fenced: {sorted(self.history.fences)}")
-        if self.board.watermark.live < head:
+        last = max((record.generation for record in self.history.records[-1:]), default=0)
+        if self.board.watermark.live < last:
             found.append(f"the watermark is {self.board.watermark.live} of {head}")
         return found
 

@@ -36,7 +36,6 @@ from deltaplane.delta.wire import (
     encode_request,
 )
 from deltaplane.model.objects import (
-    DERIVED_KINDS,
     EndpointObject,
     Kind,
     StreamObject,
@@ -217,6 +216,7 @@ class Agent:
     def _forget_process(self) -> None:
         self.shown: Objects = {}
         self.corrupted: set[ObjectKey] = set()
+        self.latent: set[ObjectKey] = set()  # only the generation of a derived object
         self.wild = False  # what was corrupted may have led to more
         self.doubting = self.mended = False
         self.mends = False  # a snapshot or repair is there but for its barrier
@@ -259,7 +259,7 @@ class Agent:
         return [
             key
             for key in self.corrupted
-            if key[0] not in DERIVED_KINDS
+            if key not in self.latent
             or (held.value if (held := view.get(key)) else None) != self.shown.get(key)
         ]
 
@@ -431,6 +431,7 @@ class Agent:
         repaired = tuple(self.corrupted) if self.mended else ()
         if self.mended:
             self.corrupted.clear()
+            self.latent.clear()
             self.wild = self.mended = self.doubting = False
             self._verified.clear()
         require(not self.doubting, "doubt: a doubted view is applied")

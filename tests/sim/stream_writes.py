@@ -63,6 +63,14 @@ class Writes:
         ]
         self._weights: list[float] = [weight for weight, _ in self._all]
 
+    def begin(self) -> None:
+        """A cluster that is at work already."""
+        for number in range(POLICIES - 1):
+            key = f"policies/shop/p{number}"
+            self.commit([(key, self._new_policy(key, peers=2))])
+        for _ in range(20):
+            self.write()
+
     def calm(self) -> None:
         """From now on, nearly all that is written is endpoints and identities."""
         rare = (self.policy, self.block, self.pool)
@@ -189,8 +197,8 @@ class Writes:
         writes: list[Write] = []
         if not (nodes := self._nodes()):
             return []
-        identity = identity or self._identity()
-        if not identity or self.random.random() < 0.1:
+        given, identity = identity, identity or self._identity()
+        if not identity or (not given and self.random.random() < 0.2):
             if not (writes := self.identity_comes()):
                 return []
             assert isinstance(writes[0][1], Identity)
@@ -312,15 +320,13 @@ class Writes:
             return LabelSelector.of({"tier": f"t{self.random.randrange(TIERS)}"})
         return LabelSelector.of({"app": f"a{self.random.randrange(APPS)}"})
 
-    def _new_policy(self, key: str) -> NetworkPolicy:
-        peers = tuple(
-            PolicyPeer(pod_selector=self._selector())
-            for _ in range(self.random.choice((0, 1, 1, 2)))
-        )
+    def _new_policy(self, key: str, peers: int | None = None) -> NetworkPolicy:
+        count = self.random.choice((0, 1, 1, 2)) if peers is None else peers
+        named = tuple(PolicyPeer(pod_selector=self._selector()) for _ in range(count))
         ports: tuple[PolicyPort, ...] = ()
         if self.random.random() < 0.3:
             ports = (PolicyPort(port="http"),)
-        rule = PolicyRule(peers=peers, ports=ports)
+        rule = PolicyRule(peers=named, ports=ports)
         egress = self.random.random() < 0.4
         return NetworkPolicy(
             namespace="shop",

@@ -68,7 +68,7 @@ def _identity(number: int, labels: list[str], there: bool) -> Step:
     return Step((value.kind, value.key), value if there else None)
 
 
-def _node(index: int, name: str) -> Step:
+def node_step(index: int, name: str) -> Step:
     value = NodeObject(index=index, name=name, addresses=AddressPair(ipv4=bytes((9, 9, 9, index))))
     return Step((value.kind, value.key), value)
 
@@ -88,7 +88,7 @@ steps = st.one_of(
     st.builds(_policy, _identities, _some_sets, _some_sets, st.booleans()),
     st.builds(_peer_set, st.sampled_from(SETS), st.lists(_identities, unique=True, max_size=3)),
     st.builds(_identity, _identities, st.lists(st.sampled_from("ab"), max_size=1), st.booleans()),
-    st.builds(_node, _nodes, st.sampled_from("xy")),
+    st.builds(node_step, _nodes, st.sampled_from("xy")),
 )
 prefetches = st.builds(_prefetch, _nodes, st.frozensets(_identities, max_size=2))
 

@@ -202,3 +202,27 @@ def test_what_cannot_be_read_is_absent_until_it_can() -> None:
     assert isinstance(facts.flush(6)[-1], Removal)
     facts.relist([], 7)
     assert facts.unreadable == {}
+
+
+def structural_after(*records: Record) -> int | None:
+    facts = Facts(Compiler())
+    facts.apply(Record(key="identities/301", generation=5, content=identity(301)))
+    facts.flush(5)
+    for record in records:
+        facts.apply(record)
+    return facts.structural
+
+
+def test_an_identity_that_stays_is_not_structural() -> None:
+    comes = Record(key="identities/302", generation=10, content=identity(302))
+    assert structural_after(comes) is None
+
+
+def test_an_identity_that_goes_is_structural_from_where_it_came() -> None:
+    comes = Record(key="identities/302", generation=10, content=identity(302))
+    other = Record(key="policies/shop/p", generation=12, content=policy("p", "a1"))
+    goes = Record(key="identities/302", generation=13, content=None)
+    assert structural_after(comes, goes) == 10
+    assert structural_after(comes, other, goes) == 10
+    old = Record(key="identities/301", generation=13, content=None)
+    assert structural_after(comes, old) == 13
