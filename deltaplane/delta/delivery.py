@@ -30,7 +30,8 @@ class Delivery:
     def __init__(self, encoder: Encoder, pieces: Pieces) -> None:
         self._encoder = encoder
         self._pieces = pieces
-        self._shared: dict[tuple[int, tuple[int, ...]], list[bytes]] = {}
+        # By the changes in them, which the log keeps as long as it has this cut.
+        self._shared: dict[tuple[int, ...], list[bytes]] = {}
 
     def forget(self) -> None:
         """Drops what was shared: the range of changes has another end now."""
@@ -40,7 +41,6 @@ class Delivery:
         self,
         changes: Sequence[Based],
         *,
-        cursor: int,
         revision: int,
         old: Scope,
         new: Scope,
@@ -49,15 +49,14 @@ class Delivery:
         """All that a node needs.
 
         Args:
-            changes: merged, of (cursor, revision].
-            cursor: where the node is; with `old` it names what the node holds.
+            changes: merged, since the node's cursor; what does not concern it may be left out.
             revision: where it is led.
-            old: its span at cursor.
+            old: its span at its cursor.
             new: its span at revision.
             node_index: its number.
         """
         if old == new:
-            return self._kept_pieces(changes, cursor, new, node_index)
+            return self._kept_pieces(changes, new, node_index)
         left = [
             self._encoder.change(change, revision) for change in left_behind(old, new, revision)
         ]
@@ -66,25 +65,21 @@ class Delivery:
         kept = self._put_together(part for part in parts if part is not None)
         return [*head, *kept, *self._gained(old, new)]
 
-    def _kept_pieces(
-        self, changes: Sequence[Based], cursor: int, scope: Scope, node_index: int
-    ) -> list[bytes]:
-        wanted: list[int] = []
+    def _kept_pieces(self, changes: Sequence[Based], scope: Scope, node_index: int) -> list[bytes]:
+        wanted: list[Based] = []
         moved: list[_Part] = []
-        for number, based in enumerate(changes):
+        for based in changes:
             part = self._kept(based, scope, scope, node_index)
             if part is None:
                 continue
             if part[1] is based.recorded.fragment:
-                wanted.append(number)
+                wanted.append(based)
             else:
                 moved.append(part)
-        key = cursor, tuple(wanted)
+        key = tuple(map(id, wanted))
         if key not in self._shared:
-            selected = (changes[number] for number in wanted)
-            self._shared[key] = list(
-                self._put_together((it.base, it.recorded.fragment) for it in selected)
-            )
+            parts = [(it.base, it.recorded.fragment) for it in wanted]
+            self._shared[key] = list(self._put_together(parts))
         return [*self._put_together(moved), *self._shared[key]]
 
     def _put_together(self, parts: Iterator[_Part] | Sequence[_Part]) -> Iterator[bytes]:

@@ -30,11 +30,11 @@ from deltaplane.delta.messages import (
 )
 from deltaplane.delta.pieces import Pieces
 from deltaplane.delta.reader import Reader
-from deltaplane.delta.span import EMPTY
+from deltaplane.delta.span import COMMON_KINDS, EMPTY
 from deltaplane.delta.span_digest import SpanDigest
 from deltaplane.delta.span_index import SpanIndex
 from deltaplane.delta.view import Outcome, View
-from deltaplane.delta.writer import BOOKMARK_SECONDS, Writer
+from deltaplane.delta.writer import BOOKMARK_SECONDS, Relevance, Writer
 from deltaplane.model.objects import (
     EndpointObject,
     IdentityObject,
@@ -188,6 +188,8 @@ class Sender:
         self.pieces.touch(history)
         self._writer.head_unix_ns = wall_ns
         self._writer.changed()
+        if self.is_scoped:
+            self._writer.relevance = self._relevance(previous, history, merged)
         self._touch(tick, previous, history)
         size = len(data) or sum(len(recorded.fragment) for recorded in merged)
         return Published(len(merged), size)
@@ -233,6 +235,19 @@ class Sender:
             for node in self._concerned(before, change):
                 touches[node] = min(touches.get(node, change.generation), change.generation)
         return touches
+
+    def _relevance(
+        self, previous: int, history: Sequence[Recorded], merged: Sequence[Recorded]
+    ) -> Relevance:
+        """Which of a tick's changes each node may need, so that nobody looks at all of them."""
+        position = {recorded.change.object_key: i for i, recorded in enumerate(merged)}
+        common = {i for (kind, _), i in position.items() if kind in COMMON_KINDS}
+        found: dict[int, set[int]] = {}
+        for recorded in history:
+            if (number := position.get(recorded.change.object_key)) is not None:
+                for node in self._concerned(recorded.before, recorded.change):
+                    found.setdefault(node, set()).add(number)
+        return Relevance(previous, common, found)
 
     def _concerned(self, before: StreamObject | None, change: Change) -> Iterator[int]:
         index = self.index

@@ -1,13 +1,15 @@
 """What an agent is sent next: frames or a snapshot, buckets of a repair, barriers."""
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from functools import partial
 
 from deltaplane.delta.changes import ObjectKey
 from deltaplane.delta.delivery import Delivery
 from deltaplane.delta.digest import BUCKETS, as_bytes, bucket_of, hash_object
 from deltaplane.delta.encoder import Encoder
-from deltaplane.delta.log import CHUNK_BYTES, Log
+from deltaplane.delta.log import CHUNK_BYTES, Based, Log
 from deltaplane.delta.messages import (
     Barrier,
     Control,
@@ -43,6 +45,21 @@ _GROUP_BYTES = CHUNK_BYTES - 64
 """Pieces that share a message; the rest is its head."""
 
 
+@dataclass(frozen=True, slots=True)
+class Relevance:
+    """Which changes of the last tick a node may need; what is not named it does not.
+
+    Attributes:
+        cut: where the tick begins.
+        common: positions of the changes that all need.
+        own: positions of the others, by node number.
+    """
+
+    cut: int
+    common: AbstractSet[int]
+    own: Mapping[int, AbstractSet[int]]
+
+
 class Writer:
     """Puts messages together; what can be shared among readers is made once.
 
@@ -50,6 +67,7 @@ class Writer:
         watermarks: revisions that every live node, and every registered node, has passed.
         waiting: numbers of the nodes that wait for a watermark; they hear of a new one soon.
         head_unix_ns: when the log's head was scanned.
+        relevance: of the last tick; None: all of it may be everybody's.
     """
 
     def __init__(
@@ -67,6 +85,7 @@ class Writer:
         self.watermarks = (0, 0)
         self.waiting: frozenset[int] = frozenset()
         self.head_unix_ns = 0
+        self.relevance: Relevance | None = None
         self._encoder = encoder
         self._log = log
         self._view = view
@@ -144,14 +163,12 @@ class Writer:
         return len(reader.outbox) > before
 
     def _frames(self, reader: Reader) -> Iterator[Message]:
-        changes = self._log.changes_after(reader.cursor)
-        assert changes is not None
+        changes = self._relevant(reader)
         old, new = reader.scope, self.scope(reader.node_index)
         if old != new:
             reader.scope, reader.span_version = new, reader.span_version + 1
         pieces = self._delivery.pieces(
             changes,
-            cursor=reader.cursor,
             revision=self._log.cut,
             old=old,
             new=new,
@@ -165,6 +182,16 @@ class Writer:
             yield self._encoder.frame(said, revision, oldest, group, continues=number < len(groups))
         if groups:
             reader.said = revision
+
+    def _relevant(self, reader: Reader) -> Sequence[Based]:
+        """What has happened since its cursor, but for what does not concern it."""
+        changes = self._log.changes_after(reader.cursor)
+        assert changes is not None
+        relevance = self.relevance
+        if relevance is None or reader.cursor != relevance.cut or reader.interest:
+            return changes  # what it asked for in advance may be newer than the tick
+        own = relevance.own.get(reader.node_index, frozenset())
+        return [changes[position] for position in sorted(relevance.common | own)]
 
     # --- snapshots -------------------------------------------------------------------------------
 
@@ -300,8 +327,10 @@ class Writer:
             return self.next_barrier(reader, reader.barrier_revision, now)
         reader.owes, reader.covers = False, reader.leads_to
         current = reader.cursor == self._log.cut and not reader.is_due
+        # Head may have moved since the last refill, and a barrier with it: none goes back.
+        through = max(reader.through, reader.barrier_revision)
         barrier = self.next_barrier(
-            reader, self._log.head if current else reader.through, now, is_current=current
+            reader, self._log.head if current else through, now, is_current=current
         )
         if current and reader.mending is Mending.WANTED:
             reader.mending, reader.barrier_asked = Mending.ASKED, reader.barrier_revision
