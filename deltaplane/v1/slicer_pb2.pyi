@@ -1468,7 +1468,7 @@ class Slice(_message.Message):
     """Newest generation of a member."""
     @_builtins.property
     def endpoints(self) -> _containers.RepeatedCompositeFieldContainer[Global___EndpointUpsert]:
-        """Members, ordered by (node index, id)."""
+        """Members, ordered by (node index, id); their lags count from the slice's generation."""
 
     def __init__(
         self,
@@ -1498,7 +1498,7 @@ class ListSlicesResponse(_message.Message):
     next_page_token: _builtins.str
     """Empty on the last page."""
     revision: _builtins.int
-    """Revision of the view; lags in endpoints count from here."""
+    """Revision of the view."""
     @_builtins.property
     def slices(self) -> _containers.RepeatedCompositeFieldContainer[Global___Slice]:
         """Ordered by identity, then hash prefix."""

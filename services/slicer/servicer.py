@@ -20,6 +20,7 @@ from deltaplane.v1 import receipts_pb2, receipts_pb2_grpc, slicer_pb2
 from services.slicer import metrics
 from services.slicer.facts import EndpointRecord
 from services.slicer.fanout import Fanout, Session
+from services.slicer.listings import Listings
 from services.slicer.peers import Peers
 from services.slicer.receipts import (
     ENDPOINT_KINDS,
@@ -39,7 +40,6 @@ from services.slicer.wire import (
     effective_to_proto,
     quarantine_to_proto,
     receipt_to_proto,
-    slice_to_proto,
 )
 
 SLICER = slicer_pb2.DESCRIPTOR.services_by_name["Slicer"].full_name
@@ -89,6 +89,7 @@ class SlicerServicer:
         self._clock = clock
         self._server_id = server_id
         self._refusals = Refusals()
+        self._listings = Listings()
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """Registers the methods; Stream without (de)serialisers."""
@@ -97,7 +98,6 @@ class SlicerServicer:
             "ListSlices": grpc.unary_unary_rpc_method_handler(
                 self.ListSlices,
                 request_deserializer=slicer_pb2.ListSlicesRequest.FromString,
-                response_serializer=slicer_pb2.ListSlicesResponse.SerializeToString,
             ),
             "ListAgents": grpc.unary_unary_rpc_method_handler(
                 self.ListAgents,
@@ -240,10 +240,8 @@ class SlicerServicer:
     async def ListSlices(
         self,
         request: slicer_pb2.ListSlicesRequest,
-        context: grpc.aio.ServicerContext[
-            slicer_pb2.ListSlicesRequest, slicer_pb2.ListSlicesResponse
-        ],
-    ) -> slicer_pb2.ListSlicesResponse:
+        context: grpc.aio.ServicerContext[slicer_pb2.ListSlicesRequest, bytes],
+    ) -> bytes:
         """A page of slices, each page at the revision it was made at."""
         size = request.page_size or DEFAULT_PAGE
         if size > LARGEST_PAGE:
@@ -254,11 +252,10 @@ class SlicerServicer:
             page = list(islice(found, size + 1))
         except ValueError as error:
             raise Invalid("page_token", str(error)) from error
-        revision = self._fanout.scanned
-        return slicer_pb2.ListSlicesResponse(
-            slices=(slice_to_proto(item, revision) for item in page[:size]),
+        return self._listings.page(
+            page[:size],
             next_page_token=page[size - 1].id if len(page) > size else "",
-            revision=revision,
+            revision=self._fanout.scanned,
         )
 
     async def ListAgents(

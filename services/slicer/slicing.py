@@ -24,10 +24,11 @@ HASH_BITS = 64
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """An endpoint and its generation."""
+    """An endpoint, its generation, and the hash of its key as binary digits."""
 
     endpoint: EndpointObject
     generation: int
+    bits: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +75,7 @@ class SliceIndex:
         self.remove(endpoint.key)
         self._identity_of[endpoint.key] = endpoint.identity
         members = self._members.setdefault(endpoint.identity, {})
-        members[endpoint.key] = Member(endpoint, generation)
+        members[endpoint.key] = Member(endpoint, generation, hash_bits(endpoint.key))
 
     def remove(self, key: bytes) -> None:
         """Removes an endpoint; nothing happens if there is none."""
@@ -105,7 +106,7 @@ class SliceIndex:
                     yield slice_
 
     def _cut(self, identity: int) -> Iterator[Slice]:
-        stack = [("", [(hash_bits(key), m) for key, m in self._members[identity].items()])]
+        stack = [("", [(m.bits, m) for m in self._members[identity].values()])]
         while stack:
             prefix, group = stack.pop()
             if len(group) <= self._limit or len(prefix) == HASH_BITS:

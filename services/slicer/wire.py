@@ -164,13 +164,13 @@ def node_of_record(stored: KeyValue) -> registry_pb2.Node:
     return registry_pb2.Node.FromString(stored.value)
 
 
-def slice_to_proto(value: Slice, revision: int) -> slicer_pb2.Slice:
-    """A slice; lags count from the revision."""
-    endpoints = []
+def slice_to_proto(value: Slice) -> slicer_pb2.Slice:
+    """A slice; lags count from its generation, so that it stays as it is while no member changes."""
+    endpoints, base = [], value.generation
     for member in value.members:
-        message = object_to_proto(member.endpoint, revision)
+        message = object_to_proto(member.endpoint, base)
         assert isinstance(message, slicer_pb2.EndpointUpsert)
-        message.generation_lag = revision - member.generation
+        message.generation_lag = base - member.generation
         endpoints.append(message)
     return slicer_pb2.Slice(
         id=value.id, identity=value.identity, generation=value.generation, endpoints=endpoints

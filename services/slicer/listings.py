@@ -1,0 +1,48 @@
+"""Listings of slices from encoded parts: a slice is encoded again when one of its members changes.
+
+That is why a listing costs little, however many endpoints there are: not because slices were read
+from somewhere else.
+"""
+
+from collections.abc import Sequence
+
+from deltaplane.v1 import slicer_pb2
+from services.slicer.slicing import Member, Slice
+from services.slicer.wire import slice_to_proto
+
+FORGOTTEN_AT = 2.0
+"""Encoded slices are dropped when there are so many times as many as the last listings named."""
+
+_AT_LEAST = 1000
+
+
+class Listings:
+    """Slices as they were encoded last, by id."""
+
+    def __init__(self) -> None:
+        self._encoded: dict[str, tuple[tuple[Member, ...], bytes]] = {}
+        self._named: set[str] = set()
+
+    def page(self, slices: Sequence[Slice], *, next_page_token: str, revision: int) -> bytes:
+        """A ListSlicesResponse."""
+        rest = slicer_pb2.ListSlicesResponse(next_page_token=next_page_token, revision=revision)
+        parts = [self._encode(slice_) for slice_ in slices]
+        if not next_page_token:
+            self._trim()
+        return b"".join((*parts, rest.SerializeToString()))
+
+    def _encode(self, slice_: Slice) -> bytes:
+        """A response with this slice alone: protobuf messages concatenate."""
+        self._named.add(slice_.id)
+        known = self._encoded.get(slice_.id)
+        if known is not None and known[0] == slice_.members:
+            return known[1]
+        data = slicer_pb2.ListSlicesResponse(slices=[slice_to_proto(slice_)]).SerializeToString()
+        self._encoded[slice_.id] = slice_.members, data
+        return data
+
+    def _trim(self) -> None:
+        """At the end of a listing: slices that are no more are named by none."""
+        if len(self._encoded) > max(_AT_LEAST, FORGOTTEN_AT * len(self._named)):
+            self._encoded = {i: kept for i, kept in self._encoded.items() if i in self._named}
+        self._named.clear()
