@@ -272,14 +272,6 @@ MUTANTS = (
         "reader.span_version += 1",
     ),
     Mutant(
-        "interest_covered_too_early",
-        Sender,
-        "_interest",
-        "reader.interest, reader.is_due = message.number, True",
-        "reader.interest, reader.is_due = message.number, True\n"
-        "    reader.covers = message.number, 0",
-    ),
-    Mutant(
         "continued_frames_end_early",
         Receiver,
         "_barrier_received",

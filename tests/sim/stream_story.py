@@ -494,7 +494,9 @@ class Story:
             kind, key = self._add(agent)
         else:
             table[key] = Held(_spoiled(held.value), held.generation)
-        if how != "generation":
+        if how == "lost" and len(keys) % 2:
+            agent.latent.add((kind, key))  # the stream may bring it again
+        elif how != "generation":
             agent.latent.discard((kind, key))
         agent.corrupted.add((kind, key))
         return f"{agent.name} {how} {kind.name} {key.hex()}"

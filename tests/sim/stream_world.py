@@ -216,7 +216,7 @@ class Agent:
     def _forget_process(self) -> None:
         self.shown: Objects = {}
         self.corrupted: set[ObjectKey] = set()
-        self.latent: set[ObjectKey] = set()  # only the generation of a derived object
+        self.latent: set[ObjectKey] = set()  # what may do nothing, or mend itself
         self.wild = False  # what was corrupted may have led to more
         self.doubting = self.mended = False
         self.mends = False  # a snapshot or repair is there but for its barrier
