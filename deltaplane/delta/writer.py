@@ -27,7 +27,13 @@ from deltaplane.delta.view import Held, View
 from deltaplane.model.objects import StreamObject
 
 BOOKMARK_SECONDS = 1.0
-"""An agent hears from us at least this often."""
+"""An agent hears from us at least this often, …"""
+
+BOOKMARKS_PER_SECOND = 500
+"""… unless there are more agents than that: then each hears from us as much more seldom, …"""
+
+LONGEST_BOOKMARK_SECONDS = 2.5
+"""… up to this. It is less than the four periods after which an agent gives a stream up."""
 
 WATERMARK_SECONDS = 0.05
 """A new watermark comes to an agent that waits for it at most this often, and …"""
@@ -305,12 +311,18 @@ class Writer:
 
     # --- barriers --------------------------------------------------------------------------------
 
+    @property
+    def bookmark_seconds(self) -> float:
+        """Between two signs of life of a stream on which nothing happens."""
+        wanted = max(BOOKMARK_SECONDS, len(self._readers) / BOOKMARKS_PER_SECOND)
+        return min(wanted, LONGEST_BOOKMARK_SECONDS)
+
     def bookmark_at(self, reader: Reader) -> float:
         """When `poll` will have something to say even if nothing happens, seconds."""
         if reader.watermarks == self.watermarks or reader.node_index not in self.waiting:
-            return reader.barrier_at + BOOKMARK_SECONDS
+            return reader.barrier_at + self.bookmark_seconds
         pause = max(WATERMARK_SECONDS, WATERMARK_SECONDS_PER_READER * len(self._readers))
-        return reader.barrier_at + min(pause, BOOKMARK_SECONDS)
+        return reader.barrier_at + min(pause, self.bookmark_seconds)
 
     def _barrier(self, reader: Reader, now: float) -> bytes | None:
         """A barrier when the outbox has been sent and leads to something new, or as a sign of life.

@@ -165,7 +165,7 @@ def node_of_record(stored: KeyValue) -> registry_pb2.Node:
 
 
 def slice_to_proto(value: Slice) -> slicer_pb2.Slice:
-    """A slice; lags count from its generation, so that it stays as it is while no member changes."""
+    """A slice; lags count from its generation: it stays the same while no member changes."""
     endpoints, base = [], value.generation
     for member in value.members:
         message = object_to_proto(member.endpoint, base)

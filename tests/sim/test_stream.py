@@ -10,10 +10,11 @@ import pytest
 
 from tests.sim.stream_mutants import MUTANTS
 
-SEEDS = 2000
+SEEDS = 700
 SHARE = 100
 
 FOUND_BY: dict[str, int] = {
+    "pending_survives_a_stream": 20,
     "another_lineage_resumes": 5,
     "asked_digests_are_not_awaited": 11,
     "audit_never_run": 1,

@@ -68,7 +68,7 @@ class Server:
         changes = self.log.changes_after(cut)
         assert changes is not None
         pieces = self.delivery.pieces(
-            changes, cursor=cut, revision=self.log.cut, old=old, new=new, node_index=node
+            changes, revision=self.log.cut, old=old, new=new, node_index=node
         )
         frame = decode_response(ENCODER.frame(cut, self.log.cut, 0, [p for p in pieces if p]))
         assert isinstance(frame, Frame)
@@ -137,7 +137,6 @@ def test_nodes_with_the_same_needs_get_the_same_bytes() -> None:
     found = [
         server.delivery.pieces(
             changes,
-            cursor=cut,
             revision=server.log.cut,
             old=Scope(),
             new=Scope(),
