@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +21,7 @@ from rich.console import Console
 from bench import claiming
 from bench.adding import Adder, Samples
 from bench.echo import first_answer
+from bench.fanning import fan_out
 from bench.reuse import measure as measure_reuse
 from bench.rounds import FULL, Kind, Together, floor, full_node, measure, measure_together
 from bench.scale.command import EPILOG, scale
@@ -214,6 +216,31 @@ def reuse(
     name = f"release to free, {nodes} agents, {slicers} slicers"
     summary = summarize(name, samples.seconds, samples.failures)
     _report("Reuse of addresses", [summary], output)
+
+
+@app.command()
+def fanout(
+    nodes: Annotated[int, typer.Option(min=1, help="agents")] = 1000,
+    pods: Annotated[int, typer.Option(min=1, help="pods on each node")] = 20,
+    ticks: Annotated[int, typer.Option(min=1)] = 100,
+    per_tick: Annotated[int, typer.Option(min=2, help="changes in a tick")] = 10,
+    output: Format = Output.TABLE,
+) -> None:
+    """CPU of a change in the slicer's core, for all agents, with span on and off."""
+    found = [
+        fan_out(nodes=nodes, pods=pods, ticks=ticks, per_tick=per_tick, is_scoped=is_scoped)
+        for is_scoped in (True, False)
+    ]
+    if output is Output.JSON:
+        print(json.dumps([asdict(one) for one in found], indent=2))
+        return
+    for one in found:
+        span = "on" if one.is_scoped else "off"
+        print(
+            f"span {span}: {one.change_us:.0f} us a change, {one.touched:.1f} of {nodes} agents "
+            f"touched by a tick, {one.bytes_per_change:.2f} bytes a change and agent, "
+            f"{one.snapshot_ms:.2f} ms a snapshot"
+        )
 
 
 app.command(epilog=EPILOG)(scale)
