@@ -336,6 +336,8 @@ class Receiver:
             self._trusted = self._repairable = True
         self._take_pending()
         self.revision = self._position = message.revision
+        # One that nobody has taken yet would be taken with a later view.
+        self._barrier = None
         if self._repairs:
             return
         if message.root_digest not in (b"", self.view.digest.root):

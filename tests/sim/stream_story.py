@@ -585,6 +585,8 @@ class Story:
                 found.append(f"{agent.name} is at {agent.revision} of {head}")
             elif agent.wrong or agent.wild or agent.doubting:
                 found.append(agent.spoiled)
+            elif stream.session.reader.refused.keys() != agent.refused.keys():
+                found.append(f"{agent.name} has a Nack under way")
         if self.history.fences:
             found.append(f"fenced: {sorted(self.history.fences)}")
         last = max((record.generation for record in self.history.records[-1:]), default=0)

@@ -10,7 +10,7 @@ import pytest
 
 from tests.sim.stream_mutants import MUTANTS
 
-SEEDS = 700
+SEEDS = 1200
 SHARE = 100
 
 FOUND_BY: dict[str, int] = {
