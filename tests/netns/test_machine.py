@@ -16,7 +16,7 @@ from nodeagent.dataplane import bpffs
 from tests import machine
 
 machine.leave()
-assert list(Path("/run").iterdir()) == []
+assert list(Path("/run").iterdir()) == [netns.FOLDER]
 assert not bpffs.is_mounted()
 netns.create("{name}")
 assert bpffs.ensure()

@@ -128,7 +128,8 @@ class Slicer:
         self.streams: list[Served] = []
         self.repository = Repository(self.line)
         self._replica = Replica(f"{self.name}-{self.lives}", "")
-        self._feed = Feed(self.repository, self._replica, self.clock)
+        # Every address is mapped everywhere: nothing is harder to take back.
+        self._feed = Feed(self.repository, self._replica, self.clock, is_scoped=False)
         self.fanout = await self._feed.start()
         self._lease_at = float("-inf")
         self.progress = Progress(
