@@ -3,6 +3,7 @@
 Each keeps its own memory of every endpoint that it was told of. `delta_agent` has ours.
 """
 
+from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
@@ -59,7 +60,7 @@ class Agent(Protocol):
         ...
 
 
-class ListedAgent:
+class ListedAgent(ABC):
     """An agent of a baseline: lists, then watches; it acknowledges nothing, as in Kubernetes."""
 
     path: str = BASELINE
@@ -89,8 +90,9 @@ class ListedAgent:
         if found.complete:
             self.in_sync_ns = self._clock()
 
+    @abstractmethod
     def _take(self, name: bytes, value: Endpoint | Mapping[int, Endpoint] | None) -> None:
-        raise NotImplementedError
+        """An object is there with this value, or gone."""
 
     def due_ns(self) -> int | None:
         """See Agent."""
