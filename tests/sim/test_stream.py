@@ -24,7 +24,7 @@ FOUND_BY: dict[str, int] = {
     "continued_frames_end_early": 141,
     "coverage_of_the_fastest": 8,
     "digest_not_checked": 91,
-    "doubt_goes_on_applying": 20,
+    "doubt_goes_on_applying": 298,
     "effective_is_head": 1,
     "effective_is_the_first_touch": 1,
     "endpoints_concern_their_node_alone": 5,
