@@ -12,7 +12,7 @@ nothing.
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from deltaplane.model.objects import EndpointObject
 
@@ -62,30 +62,93 @@ def hash_bits(key: bytes) -> str:
     return f"{int.from_bytes(digest):0{HASH_BITS}b}"
 
 
+@dataclass(slots=True, eq=False)
+class _Bucket:
+    """A leaf, which is a slice, or what has been split.
+
+    Attributes:
+        prefix: leading bits of all hashes in it.
+        count: members, in both halves.
+        members: by key; empty once it is split.
+        halves: by the next bit; None: it is a leaf.
+        cut: the slice as it was last asked for; None: a member has changed since.
+    """
+
+    prefix: str
+    count: int = 0
+    members: dict[bytes, Member] = field(default_factory=dict)
+    halves: "tuple[_Bucket, _Bucket] | None" = None
+    cut: Slice | None = None
+
+    def path(self, bits: str) -> "Iterator[_Bucket]":
+        """From here to the leaf of a hash."""
+        bucket = self
+        yield bucket
+        while bucket.halves is not None:
+            bucket = bucket.halves[bits[len(bucket.prefix)] == "1"]
+            yield bucket
+
+    def leaves(self) -> "Iterator[_Bucket]":
+        """Ascending by prefix; such as are empty are left out."""
+        if self.halves is not None:
+            for half in self.halves:
+                yield from half.leaves()
+        elif self.count:
+            yield self
+
+    def split(self) -> None:
+        """Halves a leaf."""
+        halves = _Bucket(f"{self.prefix}0"), _Bucket(f"{self.prefix}1")
+        for key, member in self.members.items():
+            half = halves[member.bits[len(self.prefix)] == "1"]
+            half.members[key] = member
+            half.count += 1
+        self.members, self.halves, self.cut = {}, halves, None
+
+    def join(self) -> None:
+        """Makes it a leaf again."""
+        self.members = {k: m for leaf in self.leaves() for k, m in leaf.members.items()}
+        self.halves = None
+
+
 class SliceIndex:
-    """Endpoints by identity; `slices` cuts them up when somebody asks."""
+    """Endpoints by identity, cut up as they come and go; only what changes is cut again."""
 
     def __init__(self, limit: int = LIMIT) -> None:
         self._limit = limit
         self._identity_of: dict[bytes, int] = {}
-        self._members: dict[int, dict[bytes, Member]] = {}
+        self._roots: dict[int, _Bucket] = {}
 
     def put(self, endpoint: EndpointObject, generation: int) -> None:
         """Adds or replaces an endpoint."""
-        self.remove(endpoint.key)
-        self._identity_of[endpoint.key] = endpoint.identity
-        members = self._members.setdefault(endpoint.identity, {})
-        members[endpoint.key] = Member(endpoint, generation, hash_bits(endpoint.key))
+        key = endpoint.key
+        self.remove(key)
+        self._identity_of[key] = endpoint.identity
+        member = Member(endpoint, generation, hash_bits(key))
+        root = self._roots.setdefault(endpoint.identity, _Bucket(""))
+        for bucket in root.path(member.bits):
+            bucket.count += 1
+        bucket.members[key], bucket.cut = member, None
+        while bucket.count > self._limit and len(bucket.prefix) < HASH_BITS:
+            bucket.split()
+            *_, bucket = bucket.path(member.bits)
 
     def remove(self, key: bytes) -> None:
         """Removes an endpoint; nothing happens if there is none."""
         identity = self._identity_of.pop(key, None)
         if identity is None:
             return
-        members = self._members[identity]
-        del members[key]
-        if not members:
-            del self._members[identity]
+        joined: _Bucket | None = None
+        for bucket in self._roots[identity].path(hash_bits(key)):
+            bucket.count -= 1
+            if joined is None and bucket.halves is not None and bucket.count <= self._limit:
+                joined = bucket
+        del bucket.members[key]
+        bucket.cut = None
+        if joined is not None:
+            joined.join()
+        if not self._roots[identity].count:
+            del self._roots[identity]
 
     def slices(self, *, identity: int = 0, after: str = "") -> Iterator[Slice]:
         """Slices ordered by identity, then prefix.
@@ -98,25 +161,18 @@ class SliceIndex:
             ValueError: `after` is no id of a slice.
         """
         first, prefix = _position(after)
-        for number in sorted([identity] if identity else self._members):
-            if number < first or number not in self._members:
+        for number in sorted([identity] if identity else self._roots):
+            if number < first or number not in self._roots:
                 continue
-            for slice_ in self._cut(number):
-                if number > first or not after or slice_.prefix > prefix:
-                    yield slice_
+            for leaf in self._roots[number].leaves():
+                if number > first or not after or leaf.prefix > prefix:
+                    yield self._slice(number, leaf)
 
-    def _cut(self, identity: int) -> Iterator[Slice]:
-        stack = [("", [(m.bits, m) for m in self._members[identity].values()])]
-        while stack:
-            prefix, group = stack.pop()
-            if len(group) <= self._limit or len(prefix) == HASH_BITS:
-                members = sorted((m for _, m in group), key=lambda m: m.endpoint.key)
-                yield Slice(identity=identity, prefix=prefix, members=tuple(members))
-                continue
-            depth = len(prefix)
-            # The stack turns the order round.
-            halves = ((b, [item for item in group if item[0][depth] == b]) for b in "10")
-            stack.extend((prefix + bit, half) for bit, half in halves if half)
+    def _slice(self, identity: int, leaf: _Bucket) -> Slice:
+        if leaf.cut is None:
+            members = tuple(member for _, member in sorted(leaf.members.items()))
+            leaf.cut = Slice(identity=identity, prefix=leaf.prefix, members=members)
+        return leaf.cut
 
 
 def _position(slice_id: str) -> tuple[int, str]:
