@@ -4,9 +4,10 @@ Everybody who waits for something registers a callback: a stream's writer for ne
 receipt for new acknowledgements. A callback only sets a flag; the waiting is the shell's.
 """
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from deltaplane.delta.changes import ObjectKey
 from deltaplane.delta.messages import Ack, ClientMessage, Drain, Hello
 from deltaplane.delta.reader import Reader
 from deltaplane.delta.sender import Published, Sender, Tick
@@ -39,6 +40,10 @@ class Session:
     wake: Wake
     superseded: bool = False
     round: int = 0
+
+
+def _described(refused: Mapping[ObjectKey, str]) -> tuple[str, ...]:
+    return tuple(describe(kind, key, reason) for (kind, key), reason in sorted(refused.items()))
 
 
 def _nothing() -> None:
@@ -267,10 +272,7 @@ class Fanout:
             Effective(
                 node_index=session.reader.node_index,
                 revision=self.sender.effective(session.reader),
-                refused=tuple(
-                    describe(kind, key, reason)
-                    for (kind, key), reason in sorted(session.reader.refused.items())
-                ),
+                refused=_described(refused) if (refused := session.reader.refused) else (),
             )
             for session in self.sessions.values()
         )

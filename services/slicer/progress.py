@@ -47,6 +47,9 @@ STEP_SECONDS_PER_AGENT = 0.0001
 
 IDLE_SECONDS = 1.0
 
+FENCE_SECONDS = 0.5
+"""How often it is looked whether a node is too late, at most: they have tens of seconds."""
+
 
 class Board:
     """The keys of progress as they were at one revision.
@@ -139,6 +142,8 @@ class Progress:
         self._clock = clock
         self._lease = lease
         self._patience = Patience(stale_after)
+        self._fence_seconds = min(FENCE_SECONDS, stale_after / 10)
+        self._fenced_at = float("-inf")
         self._target = fanout.sender.head
         self._aimed_at = float("-inf")
         self._behind_since: float | None = None
@@ -279,6 +284,9 @@ class Progress:
 
     async def _fence(self, now: float) -> None:
         board = self.board
+        if self._waits and now < self._fenced_at + self._fence_seconds:
+            return  # it looks at every node
+        self._fenced_at = now
         covered = board.witnessed
         board.witnessed = {server_id: set(c.nodes) for server_id, c in board.coverages.items()}
         covered.pop(self._server_id, None)

@@ -122,10 +122,11 @@ def receipt(
         head: a revision below the subject's cannot know all nodes, so nothing is complete then.
         fenced: numbers of fenced nodes: what is missing on them is no surprise.
     """
+    kinds = {kind.name for kind in subject.kinds}
     missing = [
         replace(found, reason="fenced") if index in fenced else found
         for index, name in nodes.items()
-        if (found := _missing(subject, name, effective.get(index))) is not None
+        if (found := _missing(subject.revision, kinds, name, effective.get(index))) is not None
     ]
     missing.sort(key=lambda entry: entry.node)
     return Receipt(
@@ -137,14 +138,15 @@ def receipt(
     )
 
 
-def _missing(subject: Subject, node: str, known: Effective | None) -> Missing | None:
+def _missing(
+    revision: int, kinds: Collection[str], node: str, known: Effective | None
+) -> Missing | None:
     if known is None:
         return Missing(node=node, effective_revision=0, reason="not connected")
-    if known.revision < subject.revision:
+    if known.revision < revision:
         return Missing(node=node, effective_revision=known.revision, reason="lagging")
-    names = {kind.name for kind in subject.kinds}
     for refused in known.refused:
-        if refused.partition(" ")[0] in names:
+        if refused.partition(" ")[0] in kinds:
             return Missing(
                 node=node, effective_revision=known.revision, reason=f"refused: {refused}"
             )
