@@ -148,6 +148,11 @@ class View:
         """Keys of the objects in a bucket, 0..255."""
         return (self._members or self.file())[bucket].keys()
 
+    def lost(self) -> set[ObjectKey]:
+        """Keys of what was filed and is not held any more, though no change took it away."""
+        filed = self._members or ()
+        return {key for members in filed for key in members if self.get(key) is None}
+
     def file(self) -> list[dict[ObjectKey, None]]:
         """Sorts the keys of what is held into buckets, whatever changes have said."""
         self._members = [{} for _ in range(BUCKETS)]

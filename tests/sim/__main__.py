@@ -2,7 +2,7 @@
 
     python -m tests.sim [--seeds N] [--first N] [--processes N]
     python -m tests.sim --seed N [-v]
-    python -m tests.sim --mutants [NAME …] [--seeds N]
+    python -m tests.sim --mutants [NAME …] [--seeds N | --known]
 
 A story that breaks something is printed with its seed; `--seed N -v` tells it again, step by step.
 """
@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 
+from tests.sim.found_by import FOUND_BY
 from tests.sim.stream_mutants import MUTANTS, named
 from tests.sim.stream_story import tell
 from tests.sim.stream_world import Violation
@@ -86,14 +87,20 @@ def hunt(task: tuple[str, int, int]) -> tuple[str, int, str]:
 
 
 def hunt_all(names: Sequence[str], first: int, count: int, processes: int) -> int:
-    """Hunts mutants; the exit code is 1 when one survives."""
-    tasks = [(name, first, count) for name in names or [mutant.name for mutant in MUTANTS]]
+    """Hunts mutants, those without a name too; the exit code is 1 when one survives."""
+    return hunted(
+        [(name, first, count) for name in names or [mutant.name for mutant in MUTANTS]], processes
+    )
+
+
+def hunted(tasks: Sequence[tuple[str, int, int]], processes: int) -> int:
+    """Carries hunts out, each in a process of its own."""
     survivors = []
     with multiprocessing.Pool(processes, prepare, maxtasksperchild=1) as pool:
         for name, seeds, how in pool.imap_unordered(hunt, tasks):
             if not seeds:
                 survivors.append(name)
-            say(f"{name:45} {seeds or f'survives {count}':>6}  {how[:200]}")
+            say(f"{name:45} {seeds or 'survives':>8}  {how[:200]}")
     say(f"{len(tasks) - len(survivors)} of {len(tasks)} mutants found")
     return 1 if survivors else 0
 
@@ -112,7 +119,13 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("-v", "--verbose", action="store_true", help="tell its steps")
     parser.add_argument("--mutants", nargs="*", metavar="NAME", help="hunt these, or all")
+    parser.add_argument(
+        "--known", action="store_true", help="hunt each mutant with the seed that found it before"
+    )
     options = parser.parse_args()
+    if options.known:
+        names = options.mutants or [mutant.name for mutant in MUTANTS]
+        return hunted([(name, FOUND_BY.get(name, 0), 1) for name in names], options.processes)
     if options.mutants is not None:
         return hunt_all(options.mutants, options.first, options.seeds, options.processes)
     if options.seed is not None:

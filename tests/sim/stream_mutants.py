@@ -50,6 +50,21 @@ class Mutant:
 
 
 MUTANTS = (
+    # --- what memory has lost --------------------------------------------------------------------
+    Mutant(
+        "lost_before_a_repair_is_not_named",
+        Receiver,
+        "_summed_up",
+        "self._changed |= self.view.lost()",
+        "pass",
+    ),
+    Mutant(
+        "lost_before_a_snapshot_is_not_named",
+        Receiver,
+        "_barrier_received",
+        " | self.view.lost()",
+        "",
+    ),
     # --- guards of a view ------------------------------------------------------------------------
     Mutant(
         "removal_of_another_incarnation",

@@ -484,6 +484,7 @@ class Story:
         how = self.random.choice(("lost", "changed", "generation", "added"))
         if how == "lost" and len(keys) % 2:
             view._forget(held)  # as if its change had never come: only a digest tells
+            agent.kernel.pop((kind, key), None)
         elif how == "lost":
             del table[key]
         elif how == "generation":

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from deltaplane.delta.changes import ObjectKey
+from deltaplane.delta.changes import ObjectKey, Upsert
 from deltaplane.delta.digest import BUCKETS
 from deltaplane.delta.log import Limits
 from deltaplane.delta.messages import (
@@ -28,7 +28,7 @@ from deltaplane.delta.messages import (
 )
 from deltaplane.delta.receiver import BarrierReached, Floor, Receiver, Refusal
 from deltaplane.delta.sender import Sender
-from deltaplane.delta.view import Held
+from deltaplane.delta.view import Held, View
 from deltaplane.delta.wire import (
     ProtobufEncoder,
     decode_request,
@@ -215,6 +215,7 @@ class Agent:
 
     def _forget_process(self) -> None:
         self.shown: Objects = {}
+        self.kernel: Objects = {}  # what it was led to by what barriers name as changed
         self.corrupted: set[ObjectKey] = set()
         self.latent: set[ObjectKey] = set()  # what may do nothing, or mend itself
         self.wild = False  # what was corrupted may have led to more
@@ -428,6 +429,7 @@ class Agent:
         barrier = self.receiver.take_barrier()
         if barrier is None:
             return
+        was_wild = self.wild
         repaired = tuple(self.corrupted) if self.mended else ()
         if self.mended:
             self.corrupted.clear()
@@ -440,33 +442,52 @@ class Agent:
         if barrier.lineage == self.lineage:
             require(barrier.revision >= self.revision, "stale: the kernel would go back")
         require(barrier.revision >= self.registered_at or history.lineage != self.registered_in)
-        self._check(barrier, history, repaired)
+        self._check(barrier, history, repaired, was_wild=was_wild)
         self.lineage, self.revision = barrier.lineage, barrier.revision
         self.watermark = barrier.watermark
         self.refused = {(r.kind, r.key): r for r in refused}
         self.receiver.applied(barrier.revision, refused=self.refused.values())
 
     def _check(
-        self, barrier: BarrierReached, history: History, repaired: Iterable[ObjectKey]
+        self,
+        barrier: BarrierReached,
+        history: History,
+        repaired: Iterable[ObjectKey],
+        *,
+        was_wild: bool,
     ) -> None:
         wanted = self.prefetched if self.is_scoped else ()
         expected = history.content_at(self.node, barrier.revision, wanted)
         if not self.wild:
             self._compare(barrier, expected)
+        named = self._lead_kernel(barrier).union(repaired)
         if expected is not self.shown:
-            before = self.shown
-            changed = {
-                key
-                for key in expected.keys() | before.keys()
-                if expected.get(key) is not before.get(key) and expected.get(key) != before.get(key)
-            }
-            require(
-                self.wild or changed <= barrier.changed | self.corrupted | set(repaired),
-                "changed: does not name",
-                changed - barrier.changed,
-            )
+            named |= expected.keys() | self.shown.keys()
             check_closure(expected, self.node)
+        if was_wild:
+            named |= self.kernel.keys()
+        if not self.wild:
+            wrong = [
+                key
+                for key in named - self.corrupted
+                if (have := self.kernel.get(key)) is not (should := expected.get(key))
+                and have != should
+            ]
+            require(not wrong, "changed: does not name", self.name, wrong, was_wild)
+        elif self.kernel == expected and is_sound(barrier.view, expected):
+            # Nothing has come of it, and the stream has brought again what was lost.
+            self.wild = False
+            self.latent |= self.corrupted
         self.shown = expected
+
+    def _lead_kernel(self, barrier: BarrierReached) -> set[ObjectKey]:
+        """Does what a kernel is made to do; the keys that are concerned."""
+        for key in barrier.changed:
+            if (held := barrier.view.get(key)) is None:
+                self.kernel.pop(key, None)
+            else:
+                self.kernel[key] = held.value
+        return set(barrier.changed)
 
     def _compare(self, barrier: BarrierReached, expected: Objects) -> None:
         verified, ignored, count = self._verified, self.corrupted, 0
@@ -494,6 +515,16 @@ class Agent:
         if ignored:
             for key in expected.keys() - ignored:
                 require(barrier.view.get(key), "prefix: without", key)
+
+
+def is_sound(view: View, expected: Objects) -> bool:
+    """Whether a view holds just this, and its digest is that of what it holds."""
+    if {(held.value.kind, held.value.key): held.value for held in view} != expected:
+        return False
+    anew = View()
+    for held in view:
+        anew.apply(Upsert(held.value, held.generation))
+    return anew.digest.root == view.digest.root
 
 
 def check_closure(objects: Objects, node: int) -> None:
