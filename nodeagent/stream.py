@@ -31,7 +31,7 @@ from deltaplane.delta.receiver import (
     Refusal,
 )
 from deltaplane.delta.view import Held, View
-from deltaplane.delta.wire import decode_response, encode_request
+from deltaplane.delta.wire import decode_responses, encode_request
 from deltaplane.errors import DeltaplaneError, Unavailable
 from deltaplane.runtime import log, rpc
 from deltaplane.runtime.clock import Clock, SystemClock
@@ -267,10 +267,9 @@ class _Session:
         """Takes what has come, applies the last barrier in it, sends what is due, or waits."""
         was_welcomed = self.receiver.welcome is not None
         for _ in range(min(len(self._inbox), BATCH_MESSAGES)):
-            data = self._inbox.popleft()
-            message = decode_response(data)
-            self.receiver.receive(message, len(data))
-            self.following.received(message)
+            for message, size in decode_responses(self._inbox.popleft()):
+                self.receiver.receive(message, size)
+                self.following.received(message)
         if self.receiver.welcome is not None and not was_welcomed:
             self.welcomed(self.receiver.welcome)
         await self.apply_last()

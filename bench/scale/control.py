@@ -42,6 +42,7 @@ class DeltaControl:
     messages: int = 0
     acks: int = 0
     view: View = field(default_factory=View)
+    revision: int = 0
 
     async def run(self, target: str) -> None:
         """Streams until cancelled."""
@@ -56,9 +57,11 @@ class DeltaControl:
         if self.in_sync_ns:
             changed = [key for kind, key in barrier.changed if kind is Kind.ENDPOINT]
             held = barrier.view.endpoints
-            came = array("Q", [int.from_bytes(key) for key in changed if key in held])
+            new = [k for k in changed if k in held and held[k].generation > self.revision]
+            came = array("Q", map(int.from_bytes, new))
             went = array("Q", [int.from_bytes(key) for key in changed if key not in held])
             self.log.note(now, came, went)
+        self.revision = barrier.revision
         self.in_sync_ns = self.in_sync_ns or now
         return ApplyResult()
 

@@ -8,7 +8,7 @@ nobody, but it has a processor to itself as well.
 import enum
 from array import array
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -34,6 +34,8 @@ _OTHERS: Sequence[tuple[str, int, Callable[[Any], bytes]]] = (
 )
 """Fields of a piece besides endpoints and removals, their kind, and the key of an object."""
 
+_BUNDLE_TAG = pb.StreamResponse.DESCRIPTOR.fields_by_name["bundle"].number << 3 | 2
+
 REMEMBERED = 256
 """Messages for which the outcome is remembered."""
 
@@ -48,6 +50,7 @@ class Content:
     Attributes:
         endpoints: that are there, by key.
         came: their keys.
+        since: revisions at which these were written last, in the same order; oldest: the first.
         removed: endpoints to be forgotten; went: those of them that are gone for everybody.
         left: identities that this agent need not know any more, with their endpoints elsewhere.
         others: objects of other kinds.
@@ -56,11 +59,22 @@ class Content:
 
     endpoints: Mapping[int, pb.EndpointUpsert]
     came: "array[int]"
+    since: "array[int]"
     removed: Sequence[int] = ()
     went: "array[int]" = field(default_factory=lambda: array("Q"))
     left: Sequence[int] = ()
     others: Mapping[ObjectKey, Message] = field(default_factory=dict)
     removed_others: Sequence[ObjectKey] = ()
+    oldest: int = 0
+
+    def came_after(self, revision: int) -> "array[int]":
+        """Keys of the endpoints that were written after a revision.
+
+        The others had been written before: they come because the span has grown.
+        """
+        if self.oldest > revision:
+            return self.came
+        return array("Q", [k for k, at in zip(self.came, self.since, strict=True) if at > revision])
 
 
 @dataclass(slots=True)
@@ -138,6 +152,30 @@ class Decoder(Generic[M, T]):
         return found
 
 
+def unbundled(data: bytes) -> Iterator[bytes]:
+    """The messages of a bundle of the slicer; any other message as it is."""
+    if not data or data[0] != _BUNDLE_TAG:
+        yield data
+        return
+    _, position = _length(data, 1)
+    while position < len(data):
+        size, position = _length(data, position + 1)
+        yield data[position : position + size]
+        position += size
+
+
+def _length(data: bytes, position: int) -> tuple[int, int]:
+    """A varint, and where it ends."""
+    number = shift = 0
+    while True:
+        byte = data[position]
+        position += 1
+        number |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return number, position
+        shift += 7
+
+
 def delta(message: pb.StreamResponse) -> Delta:
     """Goes through a message of the slicer."""
     kind = message.WhichOneof("message")
@@ -153,7 +191,10 @@ def delta(message: pb.StreamResponse) -> Delta:
 
 def _content(piece: pb.Piece) -> Content:
     endpoints = {item.node_index << 32 | item.id: item for item in piece.endpoints}
-    content = Content(endpoints, array("Q", endpoints))
+    base = piece.base_revision
+    since = {key: base - item.generation_lag for key, item in endpoints.items()}
+    content = Content(endpoints, array("Q", endpoints), array("Q", since.values()))
+    content.oldest = min(content.since, default=base)
     if piece.removals:
         _take_removals(piece.removals, content)
     content.others = {

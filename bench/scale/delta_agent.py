@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 
 from bench.scale.agents import Clock
 from bench.scale.applied import Log
-from bench.scale.decoding import Content, DeltaDecoder, ObjectKey
+from bench.scale.decoding import Content, DeltaDecoder, ObjectKey, unbundled
 from bench.scale.http2 import CallBroken
 from deltaplane.delta.wire.objects import deltas
 from deltaplane.v1 import slicer_pb2 as pb
@@ -22,6 +22,9 @@ CREDIT_BYTES = 4 << 20
 
 CREDIT_RETURN = 4
 """As the real agent's: an Ack for credit alone goes out once a quarter has been used."""
+
+LAZY_ACK_NS = 10 * 10**9
+"""As the real agent's: bookmarks alone are acknowledged this seldom."""
 
 SLICER = "/deltaplane.v1.Slicer/Stream"
 
@@ -53,7 +56,7 @@ class DeltaAgent:
         self._continues = False
         self._snapshot: list[Sequence[Content]] | None = None
         self._snapshot_verified = False
-        self._applied = self._acked = 0
+        self._applied = self._acked = self._wanted = 0
         self._consumed = 0
         self._acked_ns = 0
         self._received_ns = 0
@@ -77,6 +80,10 @@ class DeltaAgent:
 
     def receive(self, data: bytes) -> None:
         """See Agent."""
+        for message in unbundled(data):
+            self._take(message)
+
+    def _take(self, data: bytes) -> None:
         self.messages += 1
         found = self._decode(data)
         message = found.message
@@ -149,10 +156,13 @@ class DeltaAgent:
         pending, self._pending = self._pending, []
         for part in pending:
             self._apply(part)
+        before = self._revision
         self._revision = self._position = self._applied = barrier.revision
+        if not barrier.bookmark:
+            self._wanted = barrier.revision
         now = self._clock()
         for part in pending:
-            self.log.note(now, part.came, part.went)
+            self.log.note(now, part.came_after(before), part.went)
         self.in_sync_ns = self.in_sync_ns or now
         self._worst_us = max(self._worst_us, (now - began) // 1000)
 
@@ -202,10 +212,11 @@ class DeltaAgent:
 
     def due_ns(self) -> int | None:
         """See Agent."""
-        starving = CREDIT_RETURN * self._consumed >= CREDIT_BYTES
-        if self._welcome is None or not (starving or self._applied > self._acked):
+        if self._welcome is None:
             return None
-        return self._acked_ns + self._welcome.ack_interval_ms * 1_000_000
+        if CREDIT_RETURN * self._consumed >= CREDIT_BYTES or self._acked < self._wanted:
+            return self._acked_ns + self._welcome.ack_interval_ms * 1_000_000
+        return self._acked_ns + LAZY_ACK_NS if self._acked < self._applied else None
 
     def poll(self, now_ns: int) -> bytes | None:
         """See Agent."""

@@ -40,12 +40,17 @@ SYNC_SECONDS = 0.02
 
 @dataclass(slots=True, eq=False)
 class Peer:
-    """An agent and its connection. received: bytes of its former connections."""
+    """An agent and its connection.
+
+    Attributes:
+        due: when it has something to say, nanoseconds; None: not before something comes.
+        received: bytes of its former connections.
+    """
 
     agent: Agent
     call: Call | None = None
     sock: socket.socket | None = None
-    queued: bool = False
+    due: int | None = None
     received: int = 0
     reasons: list[str] = field(default_factory=list)
 
@@ -114,7 +119,7 @@ class Fleet:
             self._epoll.unregister(peer.sock)
             del self._by_fd[peer.sock.fileno()]
             peer.sock.close()
-        peer.sock = peer.call = None
+        peer.sock = peer.call = peer.due = None
 
     def _lose(self, peer: Peer, reason: str) -> None:
         self._disconnect(peer)
@@ -167,8 +172,9 @@ class Fleet:
             except CallBroken as error:
                 self._lose(peer, str(error))
                 continue
-            if not peer.queued and (due := peer.agent.due_ns()) is not None:
-                peer.queued = True
+            due = peer.agent.due_ns()
+            if due is not None and (peer.due is None or due < peer.due):
+                peer.due = due
                 self._number += 1
                 heapq.heappush(self._due, (due, self._number, peer))
 
@@ -189,8 +195,10 @@ class Fleet:
     def _acknowledge(self) -> None:
         now = time.monotonic_ns()
         while self._due and self._due[0][0] <= now:
-            peer = heapq.heappop(self._due)[2]
-            peer.queued = False
+            due, _, peer = heapq.heappop(self._due)
+            if due != peer.due:
+                continue  # it had something to say earlier
+            peer.due = None
             if peer.call is None or peer.sock is None:
                 continue
             if (message := peer.agent.poll(now)) is not None:

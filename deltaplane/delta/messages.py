@@ -133,7 +133,12 @@ class Frame:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Barrier:
-    """Everything through revision has been sent. root_digest: of the view at revision, or empty."""
+    """Everything through revision has been sent.
+
+    Attributes:
+        root_digest: of the view at revision, or empty.
+        bookmark: a mere sign of life, not to be acknowledged by itself.
+    """
 
     revision: int
     head_revision: int
@@ -143,6 +148,7 @@ class Barrier:
     interest_number: int = 0
     span_version: int = 0
     root_digest: bytes = b""
+    bookmark: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

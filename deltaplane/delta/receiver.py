@@ -44,6 +44,8 @@ AUDIT_SHARE = 10
 CREDIT_RETURN = 4
 """An Ack goes out for credit alone once one part in so many has been used."""
 
+LAZY_ACK_SECONDS = 10.0
+"""Bookmarks alone are acknowledged this seldom: only to show people that the agent is well."""
 
 _COUNTED = (Frame, SnapshotBegin, SnapshotChunk, SnapshotEnd, BucketReplace)
 """Messages that use up credit."""
@@ -172,6 +174,7 @@ class Receiver:
         self._mended = False  # the last bucket has come; a barrier is to follow
         self._digests: Digests | None = None  # to be sent
         self._applied = 0
+        self._wanted = 0  # the last barrier that is no bookmark: its Ack is waited for
         self._consumed = 0  # bytes to be given back as credit
         self._worst_apply = 0.0
         self._acked = Ack(applied_revision=0, received_revision=0)
@@ -330,8 +333,9 @@ class Receiver:
             return  # a sign of life in the middle of a snapshot, merge or repair
         assert self.welcome is not None
         if self._snapshot is not None:
-            self._changed |= self._snapshot.view.differences(self.view)
+            self._changed |= self._snapshot.view.differences(self.view) | self.view.lost()
             self.view, self.lineage = self._snapshot.view, self.welcome.lineage
+            self.view.file()
             self._snapshot, self._mixed = None, False
             self._trusted = self._repairable = True
         self._take_pending()
@@ -347,6 +351,8 @@ class Receiver:
         self._trusted = True
         if message.root_digest:
             self._repairable = True
+        if not message.bookmark:
+            self._wanted = message.revision
         self._barrier = message
 
     def _take_pending(self) -> None:
@@ -392,6 +398,8 @@ class Receiver:
         self._digests = self._summed_up(self.revision)
 
     def _summed_up(self, revision: int) -> Digests:
+        # What was lost may be gone by now for everybody: no bucket will tell of it then.
+        self._changed |= self.view.lost()
         self.view.file()
         for bucket in range(BUCKETS):
             self.view.audit(bucket)
@@ -462,19 +470,20 @@ class Receiver:
 
     def ack_due_at(self) -> float | None:
         """When `poll` will have something to say, seconds; None: not before something happens."""
-        if self.welcome is None or not self._has_news():
+        if self.welcome is None:
             return None
         if self._digests is not None:
             return float("-inf")
-        return self._acked_at + self.welcome.ack_interval_ms / 1000
-
-    def _has_news(self) -> bool:
+        prompt = self._acked_at + self.welcome.ack_interval_ms / 1000
+        acked = self._acked.applied_revision
         # Credit alone waits for the next barrier, so that it does not use up the interval of its
         # Ack.
         starving = self._consumed >= self._credit_bytes / CREDIT_RETURN
-        return bool(
-            self._digests or self._nacks or starving or self._applied > self._acked.applied_revision
-        )
+        if self._nacks or starving or acked < self._wanted <= self._applied:
+            return prompt
+        if acked < self._applied:
+            return max(prompt, self._acked_at + LAZY_ACK_SECONDS)
+        return None
 
     def poll(self, now: float) -> tuple[ClientMessage, ...]:
         """Nacks and an Ack, if there is something new and the last one is an ack interval ago."""

@@ -29,7 +29,7 @@ from deltaplane.model.objects import StreamObject
 BOOKMARK_SECONDS = 1.0
 """An agent hears from us at least this often, …"""
 
-BOOKMARKS_PER_SECOND = 500
+BOOKMARKS_PER_SECOND = 400
 """… unless there are more agents than that: then each hears from us as much more seldom, …"""
 
 LONGEST_BOOKMARK_SECONDS = 2.5
@@ -101,7 +101,7 @@ class Writer:
         self._readers = readers
         self._is_scoped = is_scoped
         self._delivery = Delivery(encoder, pieces)
-        self._barriers: dict[tuple[int, bool], bytes] = {}
+        self._barriers: dict[tuple[int, bytes, bool, int, int], bytes] = {}
         self._chunks: tuple[bytes, ...] | None = None
 
     def changed(self) -> None:
@@ -337,12 +337,17 @@ class Writer:
             return None
         if not complete:
             return self.next_barrier(reader, reader.barrier_revision, now)
+        is_bookmark = not reader.owes and bool(reader.barriers)
         reader.owes, reader.covers = False, reader.leads_to
         current = reader.cursor == self._log.cut and not reader.is_due
         # Head may have moved since the last refill, and a barrier with it: none goes back.
         through = max(reader.through, reader.barrier_revision)
         barrier = self.next_barrier(
-            reader, self._log.head if current else through, now, is_current=current
+            reader,
+            self._log.head if current else through,
+            now,
+            is_current=current,
+            is_bookmark=is_bookmark,
         )
         if current and reader.mending is Mending.WANTED:
             reader.mending, reader.barrier_asked = Mending.ASKED, reader.barrier_revision
@@ -351,7 +356,13 @@ class Writer:
         return barrier
 
     def next_barrier(
-        self, reader: Reader, revision: int, now: float, *, is_current: bool = False
+        self,
+        reader: Reader,
+        revision: int,
+        now: float,
+        *,
+        is_current: bool = False,
+        is_bookmark: bool = False,
     ) -> bytes:
         """A barrier, counted as sent.
 
@@ -361,6 +372,7 @@ class Writer:
             now: seconds.
             is_current: the agent holds what is known at the last cut; nothing has changed up to
                 head.
+            is_bookmark: nothing in its span was written since the barrier before.
         """
         reader.barrier_revision, reader.barrier_at = revision, now
         reader.said = max(reader.said, revision)
@@ -369,13 +381,9 @@ class Writer:
         digest = b""
         if is_current and reader.barriers % DIGEST_EVERY == 0:
             digest = self.root(reader.scope, reader.node_index)
-        if any(reader.covers):
-            return self._encode_barrier(revision, digest, *reader.covers)
-        if self._is_scoped and digest:
-            return self._encode_barrier(revision, digest)
-        key = (revision, bool(digest))
+        key = (revision, digest, is_bookmark, *reader.covers)
         if key not in self._barriers:
-            self._barriers[key] = self._encode_barrier(revision, digest)
+            self._barriers[key] = self._encode_barrier(*key)
         return self._barriers[key]
 
     def passed(self) -> tuple[int, int]:
@@ -384,7 +392,12 @@ class Writer:
         return live, strict
 
     def _encode_barrier(
-        self, revision: int, digest: bytes, interest: int = 0, span_version: int = 0
+        self,
+        revision: int,
+        digest: bytes,
+        is_bookmark: bool,  # noqa: FBT001 - part of the key
+        interest: int,
+        span_version: int,
     ) -> bytes:
         live, strict = self.passed()
         return self._encoder.control(
@@ -397,5 +410,6 @@ class Writer:
                 interest_number=interest,
                 span_version=span_version,
                 root_digest=digest,
+                bookmark=is_bookmark,
             )
         )

@@ -405,6 +405,7 @@ class StreamResponse(_message.Message):
     DRAIN_FIELD_NUMBER: _builtins.int
     RESET_FIELD_NUMBER: _builtins.int
     DIGEST_REQUEST_FIELD_NUMBER: _builtins.int
+    BUNDLE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def welcome(self) -> Global___Welcome:
         """Answer to Hello."""
@@ -449,6 +450,10 @@ class StreamResponse(_message.Message):
     def digest_request(self) -> Global___DigestRequest:
         """Asks for Digests."""
 
+    @_builtins.property
+    def bundle(self) -> Global___Bundle:
+        """Several messages, to be taken one after the other."""
+
     def __init__(
         self,
         *,
@@ -463,12 +468,13 @@ class StreamResponse(_message.Message):
         drain: Global___Drain | None = ...,
         reset: Global___Reset | None = ...,
         digest_request: Global___DigestRequest | None = ...,
+        bundle: Global___Bundle | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["barrier", b"barrier", "bucket_replace", b"bucket_replace", "digest_request", b"digest_request", "drain", b"drain", "frame", b"frame", "message", b"message", "reset", b"reset", "resolved", b"resolved", "snapshot_begin", b"snapshot_begin", "snapshot_chunk", b"snapshot_chunk", "snapshot_end", b"snapshot_end", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["barrier", b"barrier", "bucket_replace", b"bucket_replace", "bundle", b"bundle", "digest_request", b"digest_request", "drain", b"drain", "frame", b"frame", "message", b"message", "reset", b"reset", "resolved", b"resolved", "snapshot_begin", b"snapshot_begin", "snapshot_chunk", b"snapshot_chunk", "snapshot_end", b"snapshot_end", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["barrier", b"barrier", "bucket_replace", b"bucket_replace", "digest_request", b"digest_request", "drain", b"drain", "frame", b"frame", "message", b"message", "reset", b"reset", "resolved", b"resolved", "snapshot_begin", b"snapshot_begin", "snapshot_chunk", b"snapshot_chunk", "snapshot_end", b"snapshot_end", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["barrier", b"barrier", "bucket_replace", b"bucket_replace", "bundle", b"bundle", "digest_request", b"digest_request", "drain", b"drain", "frame", b"frame", "message", b"message", "reset", b"reset", "resolved", b"resolved", "snapshot_begin", b"snapshot_begin", "snapshot_chunk", b"snapshot_chunk", "snapshot_end", b"snapshot_end", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome", "frame", "barrier", "snapshot_begin", "snapshot_chunk", "snapshot_end", "bucket_replace", "resolved", "drain", "reset", "digest_request"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome", "frame", "barrier", "snapshot_begin", "snapshot_chunk", "snapshot_end", "bucket_replace", "resolved", "drain", "reset", "digest_request", "bundle"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -1132,6 +1138,7 @@ class Barrier(_message.Message):
     SPAN_VERSION_FIELD_NUMBER: _builtins.int
     ROOT_DIGEST_FIELD_NUMBER: _builtins.int
     STRICT_WATERMARK_REVISION_FIELD_NUMBER: _builtins.int
+    BOOKMARK_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """All changes up to here have been sent."""
     head_revision: _builtins.int
@@ -1148,6 +1155,10 @@ class Barrier(_message.Message):
     """Root digest of the span at revision, 16 bytes little endian; only now and then."""
     strict_watermark_revision: _builtins.int
     """Revision that every registered node has passed, fenced ones included; never above the other watermark."""
+    bookmark: _builtins.bool
+    """A mere sign of life: nothing was written in the agent's span since the barrier before. It need not be
+    acknowledged by itself; later acknowledgements cover it.
+    """
     def __init__(
         self,
         *,
@@ -1159,14 +1170,39 @@ class Barrier(_message.Message):
         span_version: _builtins.int = ...,
         root_digest: _builtins.bytes = ...,
         strict_watermark_revision: _builtins.int = ...,
+        bookmark: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["head_revision", b"head_revision", "head_unix_ns", b"head_unix_ns", "interest_number", b"interest_number", "revision", b"revision", "root_digest", b"root_digest", "span_version", b"span_version", "strict_watermark_revision", b"strict_watermark_revision", "watermark_revision", b"watermark_revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bookmark", b"bookmark", "head_revision", b"head_revision", "head_unix_ns", b"head_unix_ns", "interest_number", b"interest_number", "revision", b"revision", "root_digest", b"root_digest", "span_version", b"span_version", "strict_watermark_revision", b"strict_watermark_revision", "watermark_revision", b"watermark_revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Barrier: _TypeAlias = Barrier  # noqa: Y015
+
+@_typing.final
+class Bundle(_message.Message):
+    """Messages that were due at the same time, at most 256 KiB of them or a single one. No bundle is in a bundle."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MESSAGES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___StreamResponse]:
+        """In order; what each one costs in credit is its own size."""
+
+    def __init__(
+        self,
+        *,
+        messages: _abc.Iterable[Global___StreamResponse] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["messages", b"messages"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Bundle: _TypeAlias = Bundle  # noqa: Y015
 
 @_typing.final
 class SnapshotBegin(_message.Message):

@@ -62,6 +62,11 @@ _CHUNK_TAG = _tag(pb.StreamResponse, "snapshot_chunk")
 _CHUNK_PIECES_TAG = _tag(pb.SnapshotChunk, "pieces")
 _BUCKET_TAG = _tag(pb.StreamResponse, "bucket_replace")
 _BUCKET_PIECES_TAG = _tag(pb.BucketReplace, "pieces")
+_BUNDLE_TAG = _tag(pb.StreamResponse, "bundle")
+_BUNDLE_MESSAGES_TAG = _tag(pb.Bundle, "messages")
+
+BUNDLE_BYTES = 256 << 10
+"""Of messages in a bundle: as much as the largest chunk of a snapshot."""
 
 
 class ProtobufEncoder:
@@ -125,6 +130,27 @@ class ProtobufEncoder:
     def control(self, message: m.Control) -> bytes:
         """A StreamResponse without changes."""
         return _CONTROL_TO_PROTO[type(message)](message).SerializeToString()
+
+
+def bundled(batch: Sequence[bytes]) -> Iterator[bytes]:
+    """Messages that are due at the same time, in as few writes as BUNDLE_BYTES allow.
+
+    A write costs a server and an agent far more than the bytes of a small message.
+    """
+    start, size = 0, 0
+    for position, data in enumerate(batch):
+        if size and size + len(data) > BUNDLE_BYTES:
+            yield _bundle(batch[start:position])
+            start, size = position, 0
+        size += len(data)
+    if batch:
+        yield _bundle(batch[start:])
+
+
+def _bundle(batch: Sequence[bytes]) -> bytes:
+    if len(batch) == 1:
+        return batch[0]
+    return _field(_BUNDLE_TAG, b"".join(_field(_BUNDLE_MESSAGES_TAG, data) for data in batch))
 
 
 def _plain(field: str, cls: Callable[..., Message]) -> Callable[[Any], pb.StreamResponse]:
@@ -205,14 +231,33 @@ def decode_request(data: bytes) -> m.ClientMessage:
                 raise Invalid("message", f"{which} is not taken")
 
 
-def decode_response(data: bytes) -> m.ServerMessage:
-    """A server's message.
+def decode_responses(data: bytes) -> Iterator[tuple[m.ServerMessage, int]]:
+    """A server's messages that came together, and the size of each in bytes.
 
     Raises:
         Invalid: malformed, or of a kind that this version does not take.
     """
     with _checked():
         response = pb.StreamResponse.FromString(data)
+    if response.WhichOneof("message") != "bundle":
+        yield _response(response), len(data)
+        return
+    for inner in response.bundle.messages:
+        yield _response(inner), inner.ByteSize()
+
+
+def decode_response(data: bytes) -> m.ServerMessage:
+    """A server's message that came alone.
+
+    Raises:
+        Invalid: as `decode_responses`.
+    """
+    with _checked():
+        return _response(pb.StreamResponse.FromString(data))
+
+
+def _response(response: pb.StreamResponse) -> m.ServerMessage:
+    with _checked():
         match which := response.WhichOneof("message"):
             case "frame":
                 frame = response.frame

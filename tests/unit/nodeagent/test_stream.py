@@ -21,7 +21,7 @@ from deltaplane.delta.messages import (
     Welcome,
 )
 from deltaplane.delta.view import View
-from deltaplane.delta.wire import ProtobufEncoder, decode_request
+from deltaplane.delta.wire import ProtobufEncoder, bundled, decode_request
 from nodeagent import stream as stream_module
 from nodeagent.stream import ApplyResult, BarrierReached, HelloState, SlicerStream, Timing
 
@@ -99,7 +99,7 @@ async def talk_nonsense(context: _Context) -> None:
 
 
 async def send_snapshot(context: _Context) -> None:
-    for message in (WELCOME, *EMPTY_SNAPSHOT):
+    for message in bundled([WELCOME, *EMPTY_SNAPSHOT]):
         await context.write(message)
     await asyncio.Event().wait()
 

@@ -1,9 +1,13 @@
 import pytest
 
 from deltaplane.delta.changes import Change, Removal, Upsert
+from deltaplane.delta.digest import bucket_of
 from deltaplane.delta.messages import (
     Ack,
     Barrier,
+    BucketReplace,
+    DigestRequest,
+    Digests,
     Drift,
     Frame,
     Hello,
@@ -17,7 +21,13 @@ from deltaplane.delta.messages import (
     StreamBroken,
     Welcome,
 )
-from deltaplane.delta.receiver import BarrierReached, Floor, Receiver, Refusal
+from deltaplane.delta.receiver import (
+    LAZY_ACK_SECONDS,
+    BarrierReached,
+    Floor,
+    Receiver,
+    Refusal,
+)
 from deltaplane.delta.view import View
 from deltaplane.model.objects import IdentityObject, Kind
 
@@ -270,6 +280,56 @@ def test_acks_keep_their_distance(receiver: Receiver) -> None:
         ),
     )
     assert receiver.ack_due_at() is None
+
+
+def bookmark(revision: int) -> Barrier:
+    return Barrier(revision=revision, head_revision=revision, head_unix_ns=0, bookmark=True)
+
+
+def test_bookmarks_alone_are_acknowledged_late(receiver: Receiver) -> None:
+    feed(receiver, bookmark(11))
+    receiver.applied(11)
+    assert receiver.ack_due_at() == LAZY_ACK_SECONDS
+    assert receiver.poll(LAZY_ACK_SECONDS - 0.1) == ()
+    (ack,) = receiver.poll(LAZY_ACK_SECONDS)
+    assert isinstance(ack, Ack)
+    assert ack.applied_revision == 11
+    assert receiver.ack_due_at() is None
+
+
+def test_a_bookmark_does_not_hold_up_the_barrier_before_it(receiver: Receiver) -> None:
+    feed(receiver, barrier(11), bookmark(12))
+    receiver.applied(12)
+    assert receiver.ack_due_at() == pytest.approx(0.1)
+    (ack,) = receiver.poll(0.1)
+    assert isinstance(ack, Ack)
+    assert ack.applied_revision == 12
+
+
+def test_what_memory_has_lost_is_named_though_it_is_gone_for_everybody(receiver: Receiver) -> None:
+    receiver.audit(1)
+    del receiver.view.identities[key(300)[1]]
+    gone = frame(10, 12, Removal(kind=Kind.IDENTITY, key=key(300)[1], generation=12))
+    reached = feed(receiver, gone, barrier(12))
+    assert reached is not None
+    assert reached.changed == frozenset(), "nobody knows yet"
+    receiver.audit()
+    (digests,) = receiver.poll(1.0)
+    assert isinstance(digests, Digests)
+    content = tuple(Upsert(h.value, h.generation) for h in receiver.view)
+    bucket = bucket_of(*content[0].object_key)
+    mended = BucketReplace(revision=12, bucket=bucket, changes=content, last=True)
+    reached = feed(receiver, DigestRequest(revision=12), mended, barrier(12))
+    assert reached is not None
+    assert key(300) in reached.changed, "the kernel has it still"
+
+
+def test_what_memory_has_lost_is_named_by_a_snapshot_without_it(receiver: Receiver) -> None:
+    receiver.hello()
+    del receiver.view.identities[key(300)[1]]
+    reached = feed(receiver, welcome(), *snapshot(20), barrier(20))
+    assert reached is not None
+    assert key(300) in reached.changed
 
 
 def test_credit_comes_back_with_the_next_ack_or_when_it_runs_low(receiver: Receiver) -> None:

@@ -238,6 +238,18 @@ def test_bookmarks_every_second_and_digests_now_and_then() -> None:
     assert digests == [sender.view.digest.root] * (10 // DIGEST_EVERY)
 
 
+def test_what_nothing_was_written_for_is_a_bookmark() -> None:
+    sender = make()
+    reader = sender.connect(hello(applied=0), node_index=1, now=0.0)
+    first = drain(sender, reader)[-1]
+    sender.advance(11, wall_ns=1)
+    quiet = drain(sender, reader, 1.0)[-1]
+    publish(sender, 12, identity(300, 12))
+    after = drain(sender, reader, 1.1)[-1]
+    found = [b.bookmark for b in (first, quiet, after) if isinstance(b, Barrier)]
+    assert found == [False, True, False]
+
+
 def test_without_credit_nothing_is_queued_and_later_all_is_merged() -> None:
     sender = make()
     reader = sender.connect(hello(applied=10, credit=1), node_index=1, now=0.0)

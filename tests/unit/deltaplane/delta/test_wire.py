@@ -2,12 +2,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.scale.decoding import unbundled
 from deltaplane.delta import messages as m
 from deltaplane.delta.changes import Change, Removal, Upsert
 from deltaplane.delta.wire import (
+    BUNDLE_BYTES,
     ProtobufEncoder,
+    bundled,
     decode_request,
     decode_response,
+    decode_responses,
     encode_request,
 )
 from deltaplane.errors import Invalid
@@ -160,6 +164,34 @@ def test_controls(message: m.Control) -> None:
     assert decode_response(ENCODER.control(message)) == message
 
 
+SMALL = [ENCODER.control(message) for message in CONTROLS]
+
+
+def test_a_bundle_is_its_messages_one_after_the_other() -> None:
+    (data,) = bundled(SMALL)
+    assert list(decode_responses(data)) == list(zip(CONTROLS, map(len, SMALL), strict=True))
+    message = slicer_pb2.StreamResponse.FromString(data)
+    assert message.SerializeToString() == data, "as protobuf itself would write it"
+    assert list(unbundled(data)) == SMALL
+
+
+def test_a_single_message_is_no_bundle() -> None:
+    assert list(bundled(SMALL[:1])) == SMALL[:1]
+    assert list(decode_responses(SMALL[0])) == [(CONTROLS[0], len(SMALL[0]))]
+    assert list(unbundled(SMALL[0])) == SMALL[:1]
+    assert list(bundled([])) == []
+
+
+@given(st.lists(st.integers(0, 2 * BUNDLE_BYTES), max_size=6))
+def test_bundles_are_bounded_and_keep_the_order(sizes: list[int]) -> None:
+    batch = [ENCODER.control(m.Reset(reason="x" * size)) for size in sizes]
+    written = list(bundled(batch))
+    assert [part for data in written for part in unbundled(data)] == batch
+    for data in written:
+        parts = list(unbundled(data))
+        assert len(parts) == 1 or sum(map(len, parts)) <= BUNDLE_BYTES
+
+
 @pytest.mark.parametrize(
     "message",
     [
@@ -206,6 +238,7 @@ STRANGE = {
         frame={"pieces": [{"removals": [{"kind": slicer_pb2.KIND_BACKEND}]}]}
     ),
     "an unknown kind": response(frame={"pieces": [{"removals": [{"kind": 77}]}]}),
+    "a bundle in a bundle": response(bundle={"messages": [{"bundle": {}}]}),
     "a short peer set key": response(frame={"pieces": [{"peer_sets": [{"key": b"short"}]}]}),
 }
 
@@ -213,12 +246,12 @@ STRANGE = {
 @pytest.mark.parametrize("name", STRANGE)
 def test_strange_responses_are_refused(name: str) -> None:
     with pytest.raises(Invalid):
-        decode_response(STRANGE[name])
+        list(decode_responses(STRANGE[name]))
 
 
 @given(st.binary(max_size=60))
 def test_any_bytes_are_a_message_or_invalid(data: bytes) -> None:
-    for decode in (decode_request, decode_response):
+    for decode in (decode_request, lambda data: list(decode_responses(data))):
         try:
             decode(data)
         except Invalid:
