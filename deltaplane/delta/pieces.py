@@ -2,7 +2,7 @@
 
 a bucket       all objects of one digest bucket: what a span of everything is made of
 common         nodes, blocks and pools
-endpoints_of   the endpoints of one identity, wherever they are
+endpoints_of   the endpoints of one identity, wherever they are, slice by slice
 object         an identity, a subject policy or a peer set
 """
 
@@ -13,6 +13,7 @@ from deltaplane.delta.changes import ObjectKey, Recorded, Upsert, incarnation_of
 from deltaplane.delta.digest import BUCKETS, bucket_of
 from deltaplane.delta.encoder import Encoder
 from deltaplane.delta.log import CHUNK_BYTES
+from deltaplane.delta.slices import Slice, SliceIndex
 from deltaplane.delta.span import COMMON_KINDS, Scope
 from deltaplane.delta.view import Held, View
 from deltaplane.model.objects import EndpointObject, Kind, StreamObject
@@ -25,6 +26,7 @@ class Pieces:
 
     Attributes:
         encoded: how many pieces were encoded so far.
+        slices: of the view's endpoints.
     """
 
     def __init__(self, view: View, encoder: Encoder) -> None:
@@ -33,13 +35,12 @@ class Pieces:
         self._encoder = encoder
         self._buckets: list[tuple[bytes, ...] | None] = [None] * BUCKETS
         self._common: tuple[bytes, ...] | None = None
-        self._units: dict[int, tuple[bytes, ...]] = {}
         self._objects: dict[ObjectKey, bytes] = {}
-        # Keys of endpoints by identity and by node.
-        self._with: defaultdict[int, dict[bytes, None]] = defaultdict(dict)
+        self.slices = SliceIndex()
+        # Keys of endpoints by node.
         self._on: defaultdict[int, dict[bytes, None]] = defaultdict(dict)
         for held in view.endpoints.values():
-            self._file(held.value)
+            self._file(held.value, held.generation)
 
     def touch(self, history: Iterable[Recorded]) -> None:
         """Notes what has changed in the view."""
@@ -55,22 +56,18 @@ class Pieces:
             if isinstance(recorded.before, EndpointObject):
                 self._unfile(recorded.before)
             if isinstance(change, Upsert) and isinstance(change.value, EndpointObject):
-                self._file(change.value)
+                self._file(change.value, change.generation)
 
-    def _file(self, endpoint: EndpointObject) -> None:
-        self._units.pop(endpoint.identity, None)
-        self._with[endpoint.identity][endpoint.key] = None
+    def _file(self, endpoint: EndpointObject, generation: int) -> None:
+        self.slices.put(endpoint, generation)
         self._on[endpoint.node_index][endpoint.key] = None
 
     def _unfile(self, endpoint: EndpointObject) -> None:
-        self._units.pop(endpoint.identity, None)
-        for table, number in (
-            (self._with, endpoint.identity),
-            (self._on, endpoint.node_index),
-        ):
-            table[number].pop(endpoint.key, None)
-            if not table[number]:
-                del table[number]
+        self.slices.remove(endpoint.key)
+        own = self._on[endpoint.node_index]
+        own.pop(endpoint.key, None)
+        if not own:
+            del self._on[endpoint.node_index]
 
     # --- pieces ----------------------------------------------------------------------------------
 
@@ -92,11 +89,26 @@ class Pieces:
             self._common = self.encode(self._view.common())
         return self._common
 
-    def endpoints_of(self, identity: int) -> tuple[bytes, ...]:
+    def endpoints_of(self, identity: int) -> Iterator[bytes]:
         """Endpoints of an identity."""
-        if (pieces := self._units.get(identity)) is None:
-            pieces = self._units[identity] = self.encode(self._endpoints(self._with, identity))
-        return pieces
+        return map(self.piece, self.slices.slices(identity=identity))
+
+    def piece(self, slice_: Slice) -> bytes:
+        """The members of a slice."""
+        if not slice_.piece:
+            slice_.piece = self._encoder.piece(slice_.generation, self._fragments(slice_))
+            self.encoded += 1
+        return slice_.piece
+
+    def members(self, slice_: Slice) -> bytes:
+        """The members of a slice as fields of a piece that has none but these."""
+        return self.piece(slice_)[len(self._encoder.piece(slice_.generation, ())) :]
+
+    def _fragments(self, slice_: Slice) -> list[bytes]:
+        return [
+            self._encoder.change(Upsert(member.endpoint, member.generation), slice_.generation)
+            for member in slice_.members
+        ]
 
     def object(self, kind: Kind, key: bytes) -> bytes:
         """One object; empty when there is none."""
@@ -133,20 +145,15 @@ class Pieces:
         yield from (held for key in keys if (held := view.get(key)))
         yield from self.own_endpoints(scope, node_index)
         for number in scope.peers:
-            yield from self._endpoints(self._with, number)
+            for slice_ in self.slices.slices(identity=number):
+                yield from (Held(m.endpoint, m.generation) for m in slice_.members)
 
     def own_endpoints(self, scope: Scope, node_index: int) -> Iterator[Held[StreamObject]]:
         """Endpoints on a node, but for those that its span holds on account of their identity."""
-        for held in self._endpoints(self._on, node_index):
-            assert isinstance(held.value, EndpointObject)
+        for key in self._on.get(node_index, ()):
+            held = self._view.endpoints[key]
             if held.value.identity not in scope.peers:
                 yield held
-
-    def _endpoints(
-        self, table: defaultdict[int, dict[bytes, None]], number: int
-    ) -> Iterator[Held[StreamObject]]:
-        endpoints = self._view.endpoints
-        return (endpoints[key] for key in table.get(number, ()))
 
     def encode(self, objects: _Objects) -> tuple[bytes, ...]:
         """Pieces of these objects; none needs a chunk of its own unless one object does."""

@@ -1504,7 +1504,9 @@ class Slice(_message.Message):
     """Newest generation of a member."""
     @_builtins.property
     def endpoints(self) -> _containers.RepeatedCompositeFieldContainer[Global___EndpointUpsert]:
-        """Members, ordered by (node index, id); their lags count from the slice's generation."""
+        """Members, ordered by (node index, id); their lags count from the slice's generation. The number is that of
+        Piece.endpoints, so that members are encoded once for both.
+        """
 
     def __init__(
         self,

@@ -21,7 +21,6 @@ from deltaplane.model.objects import (
 )
 from deltaplane.model.policy import NetworkPolicy
 from services.slicer.quarantine import Release
-from services.slicer.slicing import SliceIndex
 from services.slicer.watermark import Fence
 
 
@@ -107,7 +106,6 @@ class Facts:
         fences: by node number; they are no objects of the stream.
         released: addresses that nobody holds any more, since whoever reads this emptied it.
         awaited: newest revision at which a node lost a block or got a fixed address.
-        slices: all endpoints, for listing.
         unreadable: keys whose record could not be read, and why.
         urgent: a change since the last flush takes something away or tightens security.
         structural: the first revision since the last flush at which something else was written than
@@ -119,7 +117,6 @@ class Facts:
         self.fences: dict[int, Fence] = {}
         self.released: list[Release] = []
         self.awaited = 0
-        self.slices = SliceIndex()
         self.unreadable: dict[str, str] = {}
         self.urgent = False
         self.structural: int | None = None
@@ -222,7 +219,6 @@ class Facts:
         )
         match gone:
             case EndpointObject(addresses=addresses, node_index=node_index):
-                self.slices.remove(gone.key)
                 self.urgent = True
                 self.released.append(Release(tuple(addresses), node_index, generation))
             case BlockObject():
@@ -257,8 +253,6 @@ class Facts:
         self._owners[key] = record.key
         traceparent = content.traceparent if isinstance(content, EndpointRecord) else ""
         self._changes.append(Upsert(value, record.generation, traceparent))
-        if isinstance(value, EndpointObject):
-            self.slices.put(value, record.generation)
 
 
 def _is_local(record: Record, old: Record | None) -> bool:

@@ -17,10 +17,9 @@ from deltaplane.model.objects import Kind
 from deltaplane.runtime import log
 from deltaplane.runtime.clock import Clock
 from deltaplane.v1 import receipts_pb2, receipts_pb2_grpc, slicer_pb2
-from services.slicer import metrics
+from services.slicer import listings, metrics
 from services.slicer.facts import EndpointRecord
 from services.slicer.fanout import Fanout, Session
-from services.slicer.listings import Listings
 from services.slicer.peers import Peers
 from services.slicer.receipts import (
     ENDPOINT_KINDS,
@@ -92,7 +91,6 @@ class SlicerServicer:
         self._clock = clock
         self._server_id = server_id
         self._refusals = Refusals()
-        self._listings = Listings()
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """Registers the methods; Stream without (de)serialisers."""
@@ -249,14 +247,16 @@ class SlicerServicer:
         size = request.page_size or DEFAULT_PAGE
         if size > LARGEST_PAGE:
             raise Invalid("page_size", f"{size} is above {LARGEST_PAGE}")
-        index, revision = self._fanout.facts.slices, self._fanout.scanned
+        sender = self._fanout.sender
+        pieces, revision = sender.pieces, sender.head
         try:
-            found = index.slices(identity=request.identity, after=request.page_token)
+            found = pieces.slices.slices(identity=request.identity, after=request.page_token)
             page = list(islice(found, size + 1))
         except ValueError as error:
             raise Invalid("page_token", str(error)) from error
-        return await self._listings.page(
+        return await listings.page(
             page[:size],
+            pieces,
             next_page_token=page[size - 1].id if len(page) > size else "",
             revision=revision,
         )

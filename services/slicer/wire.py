@@ -10,7 +10,6 @@ from google.protobuf.message import DecodeError
 
 from deltaplane import wire
 from deltaplane.delta.reader import Reader
-from deltaplane.delta.wire.objects import object_to_proto
 from deltaplane.errors import Invalid
 from deltaplane.model.objects import BlockObject, EndpointObject, NodeObject, PoolObject
 from deltaplane.model.policy import NetworkPolicy
@@ -21,7 +20,6 @@ from deltaplane.v1 import ipam_pb2, policy_pb2, receipts_pb2, registry_pb2, slic
 from services.slicer.facts import Content, EndpointRecord, NodeRecord, Record
 from services.slicer.fanout import Fanout
 from services.slicer.receipts import Effective, Holder, Receipt
-from services.slicer.slicing import Slice
 from services.slicer.watermark import Fence
 
 DEFAULT_MIN_FREE_PERCENT = 50
@@ -162,19 +160,6 @@ def fence_to_record(fence: Fence) -> bytes:
 def node_of_record(stored: KeyValue) -> registry_pb2.Node:
     """Reads a node as it is stored."""
     return registry_pb2.Node.FromString(stored.value)
-
-
-def slice_to_proto(value: Slice) -> slicer_pb2.Slice:
-    """A slice; lags count from its generation: it stays the same while no member changes."""
-    endpoints, base = [], value.generation
-    for member in value.members:
-        message = object_to_proto(member.endpoint, base)
-        assert isinstance(message, slicer_pb2.EndpointUpsert)
-        message.generation_lag = base - member.generation
-        endpoints.append(message)
-    return slicer_pb2.Slice(
-        id=value.id, identity=value.identity, generation=value.generation, endpoints=endpoints
-    )
 
 
 def agent_to_proto(reader: Reader, *, effective: int, now: float) -> slicer_pb2.AgentStatus:

@@ -17,6 +17,7 @@ from deltaplane.delta.pieces import Pieces
 from deltaplane.delta.reader import Reader
 from deltaplane.delta.receiver import Receiver
 from deltaplane.delta.sender import Sender
+from deltaplane.delta.slices import SliceIndex
 from deltaplane.delta.span_digest import SpanDigest
 from deltaplane.delta.span_index import SpanIndex
 from deltaplane.delta.view import View
@@ -242,7 +243,11 @@ MUTANTS = (
         "left_peers_stay_as_subjects", delivery, "left_behind", " | (old.peers - new.peers)", ""
     ),
     Mutant(
-        "pieces_not_touched", Pieces, "_file", "self._units.pop(endpoint.identity, None)", "pass"
+        "pieces_not_touched",
+        SliceIndex,
+        "put",
+        "bucket.members[key], bucket.cut = member, None",
+        "bucket.members[key] = member",
     ),
     Mutant("objects_not_touched", Pieces, "touch", "self._objects.pop(key, None)", "pass"),
     # --- the ladder ------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError, Message
 from deltaplane.delta import messages as m
 from deltaplane.delta.changes import Change, Removal, Upsert
 from deltaplane.delta.digest import BUCKETS
+from deltaplane.delta.slices import Slice
 from deltaplane.delta.span import Scope
 from deltaplane.delta.wire.objects import deltas, object_from_proto, object_to_proto
 from deltaplane.errors import Invalid
@@ -62,6 +63,7 @@ _CHUNK_TAG = _tag(pb.StreamResponse, "snapshot_chunk")
 _CHUNK_PIECES_TAG = _tag(pb.SnapshotChunk, "pieces")
 _BUCKET_TAG = _tag(pb.StreamResponse, "bucket_replace")
 _BUCKET_PIECES_TAG = _tag(pb.BucketReplace, "pieces")
+_SLICES_TAG = _tag(pb.ListSlicesResponse, "slices")
 _BUNDLE_TAG = _tag(pb.StreamResponse, "bundle")
 _BUNDLE_MESSAGES_TAG = _tag(pb.Bundle, "messages")
 
@@ -130,6 +132,19 @@ class ProtobufEncoder:
     def control(self, message: m.Control) -> bytes:
         """A StreamResponse without changes."""
         return _CONTROL_TO_PROTO[type(message)](message).SerializeToString()
+
+
+def encode_slice(slice_: Slice, members: bytes) -> bytes:
+    """A ListSlicesResponse with this slice alone: such concatenate to one with them all.
+
+    Args:
+        slice_: what it is.
+        members: its members as fields of a piece (`Pieces.members`), whose numbers a Slice shares.
+    """
+    head = pb.Slice(
+        id=slice_.id, identity=slice_.identity, generation=slice_.generation
+    ).SerializeToString()
+    return _field(_SLICES_TAG, head + members)
 
 
 def bundled(batch: Sequence[bytes]) -> Iterator[bytes]:

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deltaplane.delta.slices import LIMIT, SliceIndex, hash_bits
 from deltaplane.model.addresses import AddressPair
 from deltaplane.model.objects import EndpointObject
-from services.slicer.slicing import LIMIT, SliceIndex, hash_bits
 
 
 def endpoint(number: int, identity: int = 300) -> EndpointObject:

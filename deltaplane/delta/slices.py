@@ -6,8 +6,9 @@ r"""Slices: hash-prefix buckets of one identity's endpoints, a pure function of 
                    /   \
               300/10   300/11
 
-A slice is for listing and encoding. Its id is in no change key, digest or generation: a split sends
-nothing.
+A slice is what is encoded at once, for listings and for nodes that get all endpoints of an
+identity: a change costs the encoding of its slice. Its id is in no change key, digest or
+generation: a split sends nothing.
 """
 
 import hashlib
@@ -31,19 +32,23 @@ class Member:
     bits: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Slice:
-    """A bucket.
+    """A bucket as it was at one time.
 
     Attributes:
         identity: of all members.
         prefix: leading bits of the members' hashes, as text; empty while there is only one slice.
         members: ascending by node index and id; never empty.
+        piece: the members, encoded, as counted from `generation`; empty until somebody needs it.
+        listed: what a listing has of it; empty until somebody lists.
     """
 
     identity: int
     prefix: str
     members: tuple[Member, ...]
+    piece: bytes = field(default=b"", compare=False, repr=False)
+    listed: bytes = field(default=b"", compare=False, repr=False)
 
     @property
     def id(self) -> str:
