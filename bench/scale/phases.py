@@ -20,6 +20,7 @@ from deltaplane.runtime import rpc
 from deltaplane.v1 import registry_pb2, registry_pb2_grpc
 
 LIST_EVERY_SECONDS = 0.5
+MENDED_SECONDS = 30.0
 STARTUP_PAUSE_SECONDS = 0.1
 STARTUP_SECONDS = 600.0
 """Longest."""
@@ -287,6 +288,18 @@ async def reconnect(plane: Plane) -> Result:
         "server_rss_before_bytes": before.rss["server"],
         "server_rss_peak_bytes": peak,
         "memory_growth": round(peak / before.rss["server"] - 1, 4),
+    }
+
+
+async def corruption(plane: Plane) -> Result:
+    """Spoils an entry in the memory of each agent on grpc.aio, the real agent's stream."""
+    found = await plane.control.ask("spoil", seed=0, seconds=MENDED_SECONDS)
+    return {
+        "spoiled": found["spoiled"],
+        "mended": len(found["mended_ns"]),
+        "found": _sum_up(nanoseconds / 1e9 for nanoseconds in found["found_ns"]),
+        "found_to_mended": _sum_up(nanoseconds / 1e9 for nanoseconds in found["mended_ns"]),
+        "buckets_replaced_at_most": max(found["buckets"], default=0),
     }
 
 

@@ -66,6 +66,9 @@ ROWS: Sequence[tuple[str, Sequence[str], str]] = (
     ("all streams cut: in sync, ms", ("reconnect", "in_sync_ms"), ".0f"),
     ("all streams cut: snapshots", ("reconnect", "snapshots"), ".0f"),
     ("all streams cut: memory growth", ("reconnect", "memory_growth"), ".1%"),
+    ("spoiled entry found, max ms", ("corruption", "found", "max_ms"), ".0f"),
+    ("found to mended, max ms", ("corruption", "found_to_mended", "max_ms"), ".0f"),
+    ("buckets replaced for it, at most", ("corruption", "buckets_replaced_at_most"), ".0f"),
     ("saturated at changes per second", ("saturation", "changes_per_second"), ".0f"),
     *(
         row

@@ -39,6 +39,7 @@ class Load(enum.StrEnum):
     RECONNECT = "reconnect"
     SATURATION = "saturation"
     REGISTERED = "registered"
+    CORRUPTION = "corruption"
     MEMORY = "memory"
     CL2 = "cl2"
 
@@ -49,6 +50,7 @@ ON_ONE_PLANE = (
     Load.STARTUP,
     Load.BATCHES,
     Load.RECONNECT,
+    Load.CORRUPTION,
     Load.SATURATION,
 )
 """In this order: the later ones leave the cluster larger, or the machine tired."""
@@ -216,6 +218,8 @@ class _Run:
                 return {"batches": await self._do("batch sizes", phases.batches(up))}
             case Load.RECONNECT:
                 return {"reconnect": await self._do("all streams cut", phases.reconnect(up))}
+            case Load.CORRUPTION if self.mode.name == "delta":
+                return {"corruption": await self._do("memory spoiled", phases.corruption(up))}
             case Load.SATURATION:
                 return await self._saturation(up, saturation)
             case _:

@@ -43,6 +43,8 @@ def test_every_mode_ends_with_what_etcd_has(tmp_path: Path) -> None:
         "startup",
         "--load",
         "reconnect",
+        "--load",
+        "corruption",
         "--controls",
         "1",
         "--processes",
@@ -67,4 +69,7 @@ def test_every_mode_ends_with_what_etcd_has(tmp_path: Path) -> None:
         assert mode["list"]["samples"] > 0, title
         assert mode["reconnect"]["snapshots"] == 0, title
     assert report["modes"]["delta"]["churn"]["acks_per_agent"] > 0
+    corruption = report["modes"]["delta"]["corruption"]
+    assert corruption["mended"] == corruption["spoiled"] == 1
+    assert 1 <= corruption["buckets_replaced_at_most"] <= 2
     assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8")) == report
