@@ -10,14 +10,20 @@ from collections.abc import Mapping
 from xdist.scheduler import LoadScopeScheduling
 
 SHARING: Mapping[str, str] = {
+    "tests/bpf/test_conformance_packets.py": "packets",
     "tests/bpf/test_network.py": "network",
     "tests/bpf/test_tunnel.py": "tunnel",
+    "tests/contract/dataplane/test_contract.py": "dataplane",
     "tests/e2e/test_down.py": "shop",
     "tests/e2e/test_ipam_only.py": "shop",
     "tests/e2e/test_network_policies.py": "policies",
     "tests/e2e/test_routing.py": "routing",
     "tests/e2e/test_shop.py": "shop",
     "tests/e2e/test_standing_shop.py": "shop",
+    "tests/netns/test_add.py": "add",
+    "tests/netns/test_check.py": "check",
+    "tests/netns/test_ipam_check.py": "ipam-check",
+    "tests/netns/test_ipam_only.py": "ipam-only",
 }
 """What the tests of a file share. Where it is there in several modes, those are shared."""
 
