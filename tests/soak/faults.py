@@ -82,6 +82,11 @@ class Faults:
         self.fired.append((number, point, fate))
         return fate
 
-    def stop(self) -> None:
-        """From now on all is well."""
-        self._plan = {}
+    def stop(self) -> Mapping[int, int]:
+        """From now on all is well; the plan."""
+        plan, self._plan = self._plan, {}
+        return plan
+
+    def begin(self, plan: Mapping[int, int]) -> None:
+        """From now on points count, by this plan."""
+        self.passed, self.paused, self._plan = 0, False, plan

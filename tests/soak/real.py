@@ -145,14 +145,16 @@ class Machines:
         """A cluster of a layout. Chance and faults are left as they are."""
         chance, choose = random.getstate(), loop.choose
         self._etcd.clear()
-        faults.paused, loop.choose = True, lambda count: count - 1
+        # A cluster at rest has stopped the faults.
+        plan, faults.paused, loop.choose = faults.stop(), True, lambda count: count - 1
         hosts = [host(node, i) for i, node in enumerate(NODES)]
         for machine in hosts:
             machine.book = self.journal()
         world = World(self._etcd, hosts, faults, loop)
         world.journal = self.journal
         populate(world, layout)
-        faults.paused, loop.choose = False, choose
+        faults.begin(plan)
+        loop.choose = choose
         loop.steps = 0
         random.setstate(chance)
         return world

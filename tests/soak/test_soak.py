@@ -1,18 +1,23 @@
 """The short form of `make soak-ipam`; and every wrong system is found out."""
 
+import asyncio
 import random
 from functools import partial
+from pathlib import Path
 
 import pytest
 import structlog
 
+from deltaplane.store.embedded import EtcdProcess, find_etcd
 from tests.soak.faults import FATES, Fate, Point
 from tests.soak.mutants import MUTANTS, AnyRelease
+from tests.soak.real import Etcd, Machines
 from tests.soak.speed import remember
 from tests.soak.stories import PAIRS, play, play_alone, renew, systematic
 from tests.soak.world import World
 
 RUNS = 400
+REAL_RUNS = 20
 SYSTEMATIC = 400
 FOUND_WITHIN = 4000
 """Runs in which each mutant must be found; most are within 300."""
@@ -33,6 +38,24 @@ def test_no_interleaving_breaks_anything() -> None:
         counted += outcome.counts
         assert not outcome.broken, (outcome.name, outcome.told, outcome.broken)
     assert counted > RUNS / 2
+
+
+def test_the_same_on_a_real_etcd_and_journal_files(tmp_path: Path) -> None:
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    counted = 0
+    process = EtcdProcess(find_etcd(), tmp_path / "etcd")
+    asyncio.run(process.start())
+    try:
+        with Etcd(process.endpoint) as etcd:
+            machines = Machines(etcd, tmp_path)
+            for number in range(seed, seed + REAL_RUNS):
+                outcome = play(f"r{number}", make=machines)
+                counted += outcome.counts
+                assert not outcome.broken, (outcome.name, outcome.told, outcome.broken)
+    finally:
+        asyncio.run(process.stop())
+    assert counted > REAL_RUNS / 4
 
 
 def test_a_sample_of_the_systematic_search_breaks_nothing() -> None:
