@@ -7,6 +7,8 @@ from deltaplane.errors import Invalid
 
 _TCP = re.compile(r"(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^\[\]:/ ]+)):(?P<port>[0-9]{1,5})")
 
+HIGHEST_PORT = 65535
+
 # sun_path holds 108 bytes with its final zero (unix(7)).
 _MAX_PATH_BYTES = 107
 
@@ -52,6 +54,24 @@ def parse(text: str) -> Address:
             raise Invalid("", f"{text!r}: the path is longer than {_MAX_PATH_BYTES} bytes")
         return Unix(path)
     match = _TCP.fullmatch(text)
-    if match is None or int(match["port"]) > 65535:
+    if match is None or int(match["port"]) > HIGHEST_PORT:
         raise Invalid("", f"{text!r} is neither host:port nor [v6]:port nor unix:/path")
     return Tcp(match["v6"] or match["host"], int(match["port"]))
+
+
+def beside(where: Address, number: int) -> Address:
+    """The address of the number-th of several processes that are configured as one; 0: the first.
+
+    So many ports above, or the path with the number behind it. Any free port is one for everybody.
+
+    Raises:
+        Invalid: there are no such ports.
+    """
+    if not number:
+        return where
+    if isinstance(where, Unix):
+        return Unix(f"{where.path}.{number}")
+    port = where.port and where.port + number
+    if port > HIGHEST_PORT:
+        raise Invalid("", f"{where}: there is no port {port} for process {number + 1}")
+    return Tcp(where.host, port)

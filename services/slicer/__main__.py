@@ -9,11 +9,13 @@ from functools import partial
 
 import grpc.aio
 
+from deltaplane.errors import Invalid
 from deltaplane.runtime import config, log, service
 from deltaplane.runtime.clock import SystemClock
 from deltaplane.store.etcd import EtcdStore
 from deltaplane.store.port import Store
 from deltaplane.v1 import receipts_pb2_grpc
+from services.slicer import workers
 from services.slicer.config import Config
 from services.slicer.feed import Feed
 from services.slicer.peers import Peers
@@ -89,5 +91,17 @@ async def main(settings: Config) -> None:
         await store.close()
 
 
+def start(settings: Config) -> int:
+    """Runs the workers that are wanted; the exit code."""
+    if settings.workers == 1:
+        return service.run(main(settings))
+    try:
+        each = workers.of(settings)
+    except Invalid as error:
+        print(f"config: {error}", file=sys.stderr)  # noqa: T201 - the log is not set up yet
+        return config.EXIT_CODE
+    return workers.supervise([partial(lambda one: service.run(main(one)), one) for one in each])
+
+
 if __name__ == "__main__":
-    sys.exit(service.run(main(config.load(Config, sys.argv[1:]))))
+    sys.exit(start(config.load(Config, sys.argv[1:])))

@@ -14,7 +14,8 @@ class Config(ServiceConfig):
     EXAMPLES: ClassVar[str] = (
         "  python -m services.slicer --etcd 127.0.0.1:2379 --listen 127.0.0.1:4003\n"
         "  python -m services.slicer --etcd 10.0.0.1:2379,10.0.0.2:2379 --listen 0.0.0.0:4003 \\\n"
-        "      --advertise 10.0.0.7:4003"
+        "      --advertise 10.0.0.7:4003\n"
+        "  python -m services.slicer --etcd 127.0.0.1:2379 --listen 0.0.0.0:4003 --workers 4"
     )
 
     advertise: ListenAddress | None = Field(
@@ -34,6 +35,14 @@ class Config(ServiceConfig):
         default="scoped",
         description="what agents are told of: scoped: what the policies of their pods name; "
         "all: every endpoint and policy",
+    )
+
+    workers: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="processes, each a slicer of its own for about 1,000 agents; worker k listens "
+        "k - 1 ports above --listen and --admin, or at unix:/path.1, unix:/path.2, …",
     )
 
     @property

@@ -16,7 +16,14 @@ from deltaplane.runtime import rpc
 from deltaplane.store import keys
 from deltaplane.store.embedded import EtcdProcess, find_etcd
 from deltaplane.store.etcd import EtcdStore
-from deltaplane.v1 import ipam_pb2, ipam_pb2_grpc, registry_pb2, registry_pb2_grpc
+from deltaplane.v1 import (
+    ipam_pb2,
+    ipam_pb2_grpc,
+    registry_pb2,
+    registry_pb2_grpc,
+    slicer_pb2,
+    slicer_pb2_grpc,
+)
 from tests.services.plane import claim_one, claims_of, failure, ok, pair
 
 SECONDS = 20
@@ -163,3 +170,57 @@ async def test_the_wrong_etcd_is_refused_before_anything_is_written(sockets: Pat
         await store.close()
     finally:
         await etcd.stop()
+
+
+@contextlib.asynccontextmanager
+async def workers(
+    etcd: str, count: int
+) -> AsyncIterator[tuple[asyncio.subprocess.Process, set[str]]]:
+    """A slicer of several processes, and their sockets."""
+    flags = ("--etcd", etcd, "--workers", str(count), "--log-level", "warning")
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "services.slicer", "--listen", "127.0.0.1:0", *flags),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(SECONDS):
+            lines = [json.loads(await process.stdout.readline()) for _ in range(count)]
+        yield process, {line["listen"][0] for line in lines}
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        async with asyncio.timeout(SECONDS):
+            await process.wait()
+
+
+def children(pid: int) -> list[int]:
+    text = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
+    return [int(word) for word in text.split()]
+
+
+async def server_id(target: str) -> str:
+    async with rpc.channel(target) as channel:
+        stub = slicer_pb2_grpc.SlicerStub(channel)
+        return (await ok(stub.ListAgents(slicer_pb2.ListAgentsRequest()))).server_id
+
+
+@pytest.mark.timeout(90)
+async def test_workers_are_slicers_of_their_own(etcd: str) -> None:
+    async with workers(etcd, 2) as (process, targets):
+        assert len(targets) == 2
+        assert len({await server_id(target) for target in targets}) == 2
+        process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(SECONDS):
+            assert await process.wait() == 0
+
+
+@pytest.mark.timeout(90)
+async def test_a_worker_that_dies_ends_them_all(etcd: str) -> None:
+    async with workers(etcd, 2) as (process, _):
+        first, second = children(process.pid)
+        os.kill(first, signal.SIGKILL)
+        async with asyncio.timeout(SECONDS):
+            assert await process.wait() == 1
+        with pytest.raises(ProcessLookupError):
+            os.kill(second, 0)
