@@ -338,12 +338,15 @@ async def memory(plane: Plane, agents: int) -> Result:
     before = plane.usage().rss["server"]
     await plane.connect(agents)
     await asyncio.sleep(2.0)
-    after = plane.usage().rss["server"]
+    used = plane.usage()
+    after = used.rss["server"]
     return {
         "endpoints": len(plane.world.pods),
         "agents": agents,
         "server_rss_bytes": after,
         "server_bytes_per_agent": max(0, after - before) // (agents - agents // 2),
+        "grpc_agents": plane.controls,
+        "grpc_agents_rss_bytes": used.rss["control"],
     }
 
 
