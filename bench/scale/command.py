@@ -59,6 +59,9 @@ class Format(enum.StrEnum):
 def scale(
     *,
     nodes: Annotated[int, typer.Option(min=2, max=10_000, help="agents")] = 1000,
+    connected: Annotated[
+        int, typer.Option(min=0, max=10_000, help="agents of the first nodes; 0: of all")
+    ] = 0,
     pods_per_node: Annotated[int, typer.Option(min=1, max=200, help="at the start")] = 20,
     mode: Annotated[
         list[ModeChoice] | None, typer.Option(help="ways of delivery; repeatable")
@@ -97,6 +100,7 @@ def scale(
     names = MODES if "all" in chosen else [name for name in MODES if name in chosen]
     options = Options(
         nodes=nodes,
+        connected=min(connected, nodes),
         pods_per_node=pods_per_node,
         modes=modes_of(names, _spans(span)),
         loads=frozenset(load or (Load.SHAPE,)),

@@ -61,10 +61,10 @@ def _sum_up(seconds: Iterable[float]) -> Result:
     } | {"samples": len(ordered)}
 
 
-async def cold(plane: Plane) -> Result:
-    """Connects every agent with nothing in its memory."""
+async def cold(plane: Plane, agents: int = 0) -> Result:
+    """Connects agents with nothing in their memory. agents: of the first nodes; 0: of all."""
     before = plane.usage()
-    seconds = await plane.connect()
+    seconds = await plane.connect(agents)
     await asyncio.sleep(1.0)  # what was allocated for the moment goes back
     used = plane.usage().since(before)
     stats = await plane.stats()

@@ -27,7 +27,13 @@ from deltaplane.runtime import rpc
 from deltaplane.store import keys
 from deltaplane.store.embedded import EtcdProcess
 from deltaplane.store.etcd import EtcdStore
-from deltaplane.v1 import receipts_pb2, receipts_pb2_grpc, registry_pb2
+from deltaplane.v1 import (
+    receipts_pb2,
+    receipts_pb2_grpc,
+    registry_pb2,
+    slicer_pb2,
+    slicer_pb2_grpc,
+)
 
 SYNC_SECONDS = 300.0
 SETTLE_SECONDS = 60.0
@@ -200,6 +206,8 @@ class Plane:
 
     async def acknowledged(self, revision: int) -> bool:
         """Waits until the receipt of a revision is complete; False: it did not become so."""
+        if self.connected < self.world.shape.nodes:
+            return await self._all_agree(revision)
         async with rpc.channel(self.server.target) as channel:
             stub = receipts_pb2_grpc.ReceiptsStub(channel)
             request = receipts_pb2.WatchRequest(revision=revision, wait=True)
@@ -209,6 +217,18 @@ class Plane:
                         return True
             except grpc.aio.AioRpcError as error:
                 self.progress(f"{self.mode.title}: no complete receipt: {error.details()}")
+        return False
+
+    async def _all_agree(self, revision: int) -> bool:
+        """The same for the agents that there are: receipts count all nodes."""
+        deadline = time.monotonic() + SETTLE_SECONDS
+        async with rpc.channel(self.server.target) as channel:
+            stub = slicer_pb2_grpc.SlicerStub(channel)
+            while time.monotonic() < deadline:
+                found = await stub.ListAgents(slicer_pb2.ListAgentsRequest())
+                if all(agent.effective_revision >= revision for agent in found.agents):
+                    return True
+                await asyncio.sleep(0.2)
         return False
 
     # --- the truth -------------------------------------------------------------------------------

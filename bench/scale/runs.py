@@ -67,7 +67,8 @@ class Options:
     """What to run.
 
     Attributes:
-        nodes: agents.
+        nodes: how many there are.
+        connected: agents of the first nodes that there are; 0: all.
         pods_per_node: at the start.
         modes: in this order; `endpoint` first, because its saturation is the others' measure.
         loads: which.
@@ -87,6 +88,7 @@ class Options:
     pods_per_node: int
     modes: Sequence[Mode]
     loads: frozenset[Load]
+    connected: int = 0
     rate: float = 100.0
     seconds: float = 20.0
     startups: int = 20
@@ -97,6 +99,11 @@ class Options:
     cl2: Path = Path("../shared/oracles/load/cl2_load.py")
     folder: Path | None = None
     fsync: bool = True
+
+    @property
+    def agents(self) -> int:
+        """How many agents there are."""
+        return self.connected or self.nodes
 
     @property
     def shape(self) -> Shape:
@@ -138,12 +145,13 @@ async def _run(options: Options, folder: Path, progress: Progress) -> Result:
 def _settings(options: Options, folder: Path) -> Result:
     return {
         "nodes": options.nodes,
+        "connected": options.agents,
         "pods": options.shape.pods,
         "rate": options.rate,
         "seconds": options.seconds,
         "seed": options.seed,
         "decoding": options.level.value,
-        "raw_agents": options.nodes - min(options.controls, options.nodes - 1),
+        "raw_agents": options.agents - min(options.controls, options.nodes - 1),
         "grpc_agents": min(options.controls, options.nodes - 1),
         "agent_processes": options.fleets,
         "cpus": os.cpu_count(),
@@ -168,7 +176,8 @@ class _Run:
         here = [load for load in ON_ONE_PLANE if load in wanted]
         if here or Load.SHAPE in wanted:
             async with self._plane("steady", World(self.options.shape, self.options.seed)) as up:
-                found["cold"] = await self._do("agents connect", phases.cold(up))
+                connecting = phases.cold(up, self.options.connected)
+                found["cold"] = await self._do("agents connect", connecting)
                 for load in ON_ONE_PLANE:
                     if load in wanted or (Load.SHAPE in wanted and load in SHAPE):
                         found |= await self._one(load, up, saturation)
