@@ -1,8 +1,6 @@
 """What an agent is sent next: frames or a snapshot, buckets of a repair, barriers."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import partial
 
 from deltaplane.delta.changes import ObjectKey
@@ -23,6 +21,7 @@ from deltaplane.delta.reader import Mending, Message, Reader
 from deltaplane.delta.span import EMPTY, Scope
 from deltaplane.delta.span_digest import SpanDigest
 from deltaplane.delta.span_index import SpanIndex
+from deltaplane.delta.tick import Relevance
 from deltaplane.delta.view import Held, View
 from deltaplane.model.objects import StreamObject
 
@@ -49,21 +48,6 @@ POLL_MESSAGES = 16
 
 _GROUP_BYTES = CHUNK_BYTES - 64
 """Pieces that share a message; the rest is its head."""
-
-
-@dataclass(frozen=True, slots=True)
-class Relevance:
-    """Which changes of the last tick a node may need; what is not named it does not.
-
-    Attributes:
-        cut: where the tick begins.
-        common: positions of the changes that all need.
-        own: positions of the others, by node number.
-    """
-
-    cut: int
-    common: AbstractSet[int]
-    own: Mapping[int, AbstractSet[int]]
 
 
 class Writer:

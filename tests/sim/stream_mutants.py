@@ -10,7 +10,7 @@ import textwrap
 from dataclasses import dataclass
 from typing import Any
 
-from deltaplane.delta import delivery
+from deltaplane.delta import delivery, tick
 from deltaplane.delta.delivery import Delivery
 from deltaplane.delta.log import Log
 from deltaplane.delta.pieces import Pieces
@@ -129,31 +129,31 @@ MUTANTS = (
     ),
     Mutant(
         "unsettled_not_touched",
-        Sender,
-        "_touches",
+        tick,
+        "touches",
         "dict.fromkeys(index.unsettled, ",
         "dict.fromkeys((), ",
     ),
-    Mutant("what_was_before_is_not_concerned", Sender, "_concerned", "(before, after)", "(after,)"),
+    Mutant("what_was_before_is_not_concerned", tick, "concerned", "(before, after)", "(after,)"),
     Mutant(
         "endpoints_concern_their_node_alone",
-        Sender,
-        "_concerned",
+        tick,
+        "concerned",
         "yield node\n                yield from index.told(identity)",
         "yield node",
     ),
     Mutant(
         "the_last_touch_of_a_tick",
-        Sender,
-        "_touches",
-        "min(touches.get(node, change.generation), change.generation)",
-        "max(touches.get(node, 0), change.generation)",
+        tick,
+        "touches",
+        "min(found.get(node, change.generation), change.generation)",
+        "max(found.get(node, 0), change.generation)",
     ),
     Mutant(
         "structural_after_touches",
         Sender,
         "_touch",
-        "min(structural, touches.get(reader.node_index, structural))",
+        "min(structural, touched.get(reader.node_index, structural))",
         "structural",
     ),
     Mutant(

@@ -21,7 +21,8 @@ from deltaplane.delta.messages import (
 )
 from deltaplane.delta.reader import Reader
 from deltaplane.delta.receiver import AUDIT_SHARE, Receiver
-from deltaplane.delta.sender import Sender, Tick
+from deltaplane.delta.sender import Sender
+from deltaplane.delta.tick import Tick
 from deltaplane.delta.view import Held
 from deltaplane.delta.wire import (
     ProtobufEncoder,
