@@ -12,6 +12,7 @@ from typing import Any
 
 from deltaplane.delta import delivery, tick
 from deltaplane.delta.delivery import Delivery
+from deltaplane.delta.holding import Holding
 from deltaplane.delta.log import Log
 from deltaplane.delta.pieces import Pieces
 from deltaplane.delta.reader import Reader
@@ -53,15 +54,15 @@ MUTANTS = (
     # --- what memory has lost --------------------------------------------------------------------
     Mutant(
         "lost_before_a_repair_is_not_named",
-        Receiver,
-        "_summed_up",
+        Holding,
+        "summed_up",
         "self._changed |= self.view.lost()",
         "pass",
     ),
     Mutant(
         "lost_before_a_snapshot_is_not_named",
-        Receiver,
-        "_barrier_received",
+        Holding,
+        "replace",
         " | self.view.lost()",
         "",
     ),
@@ -305,10 +306,10 @@ MUTANTS = (
     ),
     Mutant(
         "changed_forgets_removals",
-        Receiver,
-        "_take_pending",
-        "self._changed.update(self.view.leave(number, self._node_index))",
-        "self.view.leave(number, self._node_index)",
+        Holding,
+        "apply",
+        "self._changed.update(self.view.leave(number, node_index))",
+        "self.view.leave(number, node_index)",
     ),
     Mutant(
         "snapshot_not_verified",
@@ -330,7 +331,7 @@ MUTANTS = (
     ),
     Mutant(
         "audit_of_half_the_buckets",
-        Receiver,
+        Holding,
         "audit",
         "buckets.stop % BUCKETS",
         "buckets.stop % 128",

@@ -11,9 +11,9 @@ from dataclasses import replace
 from deltaplane.delta import log as log_module
 from deltaplane.delta import pieces as pieces_module
 from deltaplane.delta import writer as writer_module
+from deltaplane.delta.acks import Refusal
 from deltaplane.delta.changes import ObjectKey
 from deltaplane.delta.log import CHUNK_BYTES, Limits
-from deltaplane.delta.receiver import Refusal
 from deltaplane.delta.view import Held
 from deltaplane.model.addresses import AddressPair
 from deltaplane.model.objects import (

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from deltaplane.delta.acks import Refusal
 from deltaplane.delta.changes import ObjectKey, Upsert
 from deltaplane.delta.digest import BUCKETS
 from deltaplane.delta.log import Limits
@@ -26,7 +27,7 @@ from deltaplane.delta.messages import (
     StreamBroken,
     Welcome,
 )
-from deltaplane.delta.receiver import BarrierReached, Floor, Receiver, Refusal
+from deltaplane.delta.receiver import BarrierReached, Floor, Receiver
 from deltaplane.delta.sender import Sender
 from deltaplane.delta.view import Held, View
 from deltaplane.delta.wire import (
