@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from deltaplane.delta import delivery, tick
+from deltaplane.delta.buckets import Buckets
 from deltaplane.delta.delivery import Delivery
 from deltaplane.delta.holding import Holding
 from deltaplane.delta.log import Log
@@ -356,7 +357,7 @@ MUTANTS = (
         "        self._mixed, self._trusted = False, True",
     ),
     Mutant("interrupted_repair_is_trusted", Receiver, "hello", "if self._mixed:", "if False:"),
-    Mutant("repair_compares_everything", Writer, "_sums", "if not self._is_scoped:", "if True:"),
+    Mutant("repair_compares_everything", Buckets, "sums", "if not self._is_scoped:", "if True:"),
     Mutant(
         "repair_replaces_everything",
         Writer,
