@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from deltaplane.delta.changes import Change, Removal, Upsert
 from deltaplane.delta.messages import Ack, Hello
 from deltaplane.delta.reader import Reader
-from deltaplane.delta.sender import Sender, Tick
+from deltaplane.delta.sender import Sender
+from deltaplane.delta.tick import Tick
 from deltaplane.delta.wire import ProtobufEncoder
 from deltaplane.model.addresses import AddressPair
 from deltaplane.model.identity import FIRST_IDENTITY

@@ -22,13 +22,13 @@ from itertools import cycle
 import grpc
 import grpc.aio
 
+from deltaplane.delta.acks import Refusal
 from deltaplane.delta.messages import StreamBroken, Welcome
 from deltaplane.delta.receiver import (
     DEFAULT_CREDIT_BYTES,
     BarrierReached,
     Floor,
     Receiver,
-    Refusal,
 )
 from deltaplane.delta.view import Held, View
 from deltaplane.delta.wire import decode_responses, encode_request

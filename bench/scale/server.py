@@ -15,16 +15,17 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import grpc
 import grpc.aio
 
 from bench.scale.baselines import Endpoints, Slices, message
-from bench.scale.watching import watched
 from deltaplane.store import keys
 from deltaplane.store.etcd import EtcdStore
 from deltaplane.store.etcdpb import rpc_pb2
+from services.slicer.watching import in_thread
 
 SERVICE = "deltaplane.bench.Baseline"
 WAKE_AT_ONCE = 200
@@ -71,9 +72,10 @@ class Server:
 
     async def watch(self, after: int) -> None:
         """Takes changes until cancelled."""
-        async for batches in watched(self._etcd, keys.ENDPOINTS, after=after):
-            for batch in batches:
-                self._feed.take(batch.events, time.monotonic())
+        # Served by the loop of the agents, each batch would wait behind all of them.
+        watch = in_thread(partial(EtcdStore, [self._etcd]))
+        async for batch in watch(keys.ENDPOINTS, after):
+            self._feed.take(batch.events, time.monotonic())
             self._work.set()
 
     async def send(self) -> None:

@@ -96,10 +96,9 @@ def agents(options: Options) -> Mapping[str, str]:
     from lab import lifecycle
     from lab.layout import Layout
 
-    choice = resolve(options, os.environ, running_labs())
-    if isinstance(choice, Targets):
+    if not (lab := _lab(options)):
         return {}
-    layout = Layout(lab=choice)
+    layout = Layout(lab=lab)
     return {
         node.name: f"unix:{layout.node(node.name).agent_socket}"
         for node in lifecycle.topology_of(layout).nodes
@@ -116,14 +115,19 @@ def admins(options: Options) -> Mapping[str, str]:
     from lab import lifecycle, programs
     from lab.layout import Layout
 
-    choice = resolve(options, os.environ, running_labs())
-    if isinstance(choice, Targets):
+    if not (lab := _lab(options)):
         return {}
-    layout = Layout(lab=choice)
+    layout = Layout(lab=lab)
     found = {name: layout.admin_socket(name) for name in programs.SERVICES}
     for node in lifecycle.topology_of(layout).nodes:
         found[programs.agent_name(node.name)] = layout.node(node.name).agent_admin
     return {name: f"unix:{path}" for name, path in found.items()}
+
+
+def _lab(options: Options) -> str:
+    """The lab whose processes to look at; empty: services are named instead."""
+    choice = resolve(options, os.environ, running_labs())
+    return "" if isinstance(choice, Targets) else choice
 
 
 def running_labs() -> tuple[str, ...]:

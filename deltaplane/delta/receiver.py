@@ -6,12 +6,13 @@ the last barrier is sent again.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from deltaplane.delta.changes import Change, ObjectKey, Removal, Upsert
-from deltaplane.delta.digest import BUCKETS
+from deltaplane.delta.acks import Acks, Refusal
+from deltaplane.delta.changes import Change, ObjectKey, Upsert
+from deltaplane.delta.holding import AUDIT_SHARE, Holding
+from deltaplane.delta.incoming import IncomingSnapshot
 from deltaplane.delta.messages import (
-    Ack,
     Barrier,
     BucketReplace,
     ClientMessage,
@@ -22,7 +23,6 @@ from deltaplane.delta.messages import (
     Frame,
     Hello,
     Mode,
-    Nack,
     Reset,
     ServerMessage,
     SnapshotBegin,
@@ -32,20 +32,10 @@ from deltaplane.delta.messages import (
     Welcome,
 )
 from deltaplane.delta.span import EMPTY, held_span
-from deltaplane.delta.view import Outcome, View
-from deltaplane.model.objects import Kind
+from deltaplane.delta.view import View
 
 DEFAULT_CREDIT_BYTES = 4 << 20
 """What may be on its way to us: 4 MiB for each 100 ms between two Acks are 40 MiB/s."""
-
-AUDIT_SHARE = 10
-"""An audit looks at one part in so many of what is held; one a second covers all in 10 s."""
-
-CREDIT_RETURN = 4
-"""An Ack goes out for credit alone once one part in so many has been used."""
-
-LAZY_ACK_SECONDS = 10.0
-"""Bookmarks alone are acknowledged this seldom: only to show people that the agent is well."""
 
 _COUNTED = (Frame, SnapshotBegin, SnapshotChunk, SnapshotEnd, BucketReplace)
 """Messages that use up credit."""
@@ -65,23 +55,6 @@ class Floor:
     lineage: bytes = b""
     revision: int = 0
     registered: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
-    """An object that could not be applied and is held closed.
-
-    Attributes:
-        kind: its kind.
-        key: its canonical key.
-        reason: why, for people; not empty.
-        retryable: a later attempt may succeed without a change of the object.
-    """
-
-    kind: Kind
-    key: bytes
-    reason: str
-    retryable: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,22 +85,10 @@ class BarrierReached:
     strict_watermark: int = 0
 
 
-@dataclass(slots=True)
-class _Snapshot:
-    """A snapshot on its way in."""
-
-    id: int
-    revision: int
-    view: View = field(default_factory=View)
-    chunks: int = 0
-    verified: bool = False
-
-
 class Receiver:
     """State across streams: the view, its lineage and revision. A stream starts with `hello`.
 
     Attributes:
-        view: what is held.
         lineage: of the view; empty before the first.
         revision: of the view; 0 before the first.
         doubts: how often the view was found not to be what it should be.
@@ -142,7 +103,8 @@ class Receiver:
         floor: Floor | None = None,
         credit_bytes: int = DEFAULT_CREDIT_BYTES,
     ) -> None:
-        self.view = View()
+        self._holding = Holding()
+        self._acks = Acks(credit_bytes)
         self.lineage = b""
         self.revision = 0
         self.doubts = 0
@@ -156,11 +118,13 @@ class Receiver:
         # It is of no single revision, or is doubted: only a repair or a snapshot helps.
         self._mixed = False
         self._node_index = 0
-        self._audited = 0
-        self._refused: dict[ObjectKey, Refusal] = {}
-        self._changed: set[ObjectKey] = set()
         self._barrier: Barrier | None = None  # the last one that nobody has taken yet
         self._reset_stream()
+
+    @property
+    def view(self) -> View:
+        """What is held."""
+        return self._holding.view
 
     def _reset_stream(self) -> None:
         """Forgets what belonged to the stream before."""
@@ -168,18 +132,12 @@ class Receiver:
         self.drain: Drain | None = None
         self._position = self.revision  # everything through here has been received
         self._pending: list[Change] = []
-        self._snapshot: _Snapshot | None = None
+        self._snapshot: IncomingSnapshot | None = None
         self._continues = False  # a frame has come in part
         self._repairs = False  # until the last bucket of a repair, barriers complete nothing
         self._mended = False  # the last bucket has come; a barrier is to follow
         self._digests: Digests | None = None  # to be sent
-        self._applied = 0
-        self._wanted = 0  # the last barrier that is no bookmark: its Ack is waited for
-        self._consumed = 0  # bytes to be given back as credit
-        self._worst_apply = 0.0
-        self._acked = Ack(applied_revision=0, received_revision=0)
-        self._acked_at = float("-inf")
-        self._nacks = list(self._refused.values())
+        self._acks.restart()
 
     # --- a new stream ----------------------------------------------------------------------------
 
@@ -227,7 +185,7 @@ class Receiver:
         if self.welcome is None and not isinstance(message, Welcome | Reset):
             raise StreamBroken(f"{type(message).__name__} before Welcome")
         if isinstance(message, _COUNTED):
-            self._consumed += size
+            self._acks.consumed += size
         match message:
             case Welcome():
                 self._welcomed(message)
@@ -242,7 +200,7 @@ class Receiver:
             case DigestRequest():
                 # Buckets follow, also when a snapshot has settled what we asked them for.
                 self._repairs, self._mended = True, False
-                self._digests = self._summed_up(message.revision)
+                self._digests = self._holding.summed_up(message.revision)
             case Drain() | Reset():
                 self._goodbye(message)
 
@@ -256,7 +214,7 @@ class Receiver:
             case SnapshotBegin():
                 self._snapshot_begins(message)
             case SnapshotChunk():
-                self._chunk(message)
+                self._open_snapshot(message.id).take(message)
             case SnapshotEnd():
                 self._snapshot_ends(message)
 
@@ -271,7 +229,7 @@ class Receiver:
         elif message.mode is not Mode.SNAPSHOT:
             if not self._trusted:
                 raise self._drift("resumed, though our view is not to be trusted")
-            self._applied = self.revision
+            self._acks.applied = self.revision
         self._node_index = message.node_index
         self._registered_in = self._registered_in or message.lineage
         self.welcome = message
@@ -298,29 +256,15 @@ class Receiver:
             raise StreamBroken(f"snapshot of {message.revision}, below {floor}, which we have seen")
         self._pending.clear()
         self._continues = self._repairs = self._mended = False
-        self._snapshot = _Snapshot(message.id, message.revision)
-
-    def _chunk(self, message: SnapshotChunk) -> None:
-        snapshot = self._open_snapshot(message.id)
-        if message.sequence < snapshot.chunks:
-            return  # repeated
-        if message.sequence > snapshot.chunks:
-            raise StreamBroken(f"chunk {message.sequence} where {snapshot.chunks} is next")
-        for change in message.changes:
-            if not isinstance(change, Upsert):
-                raise StreamBroken("a removal inside a snapshot")
-            snapshot.view.apply(change)
-        snapshot.chunks += 1
+        self._snapshot = IncomingSnapshot(message)
 
     def _snapshot_ends(self, message: SnapshotEnd) -> None:
         snapshot = self._open_snapshot(message.id)
-        found = (snapshot.chunks, len(snapshot.view), snapshot.view.digest.root)
-        if found != (message.chunks, message.objects, message.root_digest):
+        if not snapshot.verify(message):
             raise self._drift("a snapshot whose count or digest does not match")
-        snapshot.verified = True
         self._position = snapshot.revision
 
-    def _open_snapshot(self, snapshot_id: int) -> _Snapshot:
+    def _open_snapshot(self, snapshot_id: int) -> IncomingSnapshot:
         snapshot = self._snapshot
         if snapshot is None or snapshot.id != snapshot_id or snapshot.verified:
             raise StreamBroken(f"part of snapshot {snapshot_id}, which has not begun")
@@ -333,9 +277,8 @@ class Receiver:
             return  # a sign of life in the middle of a snapshot, merge or repair
         assert self.welcome is not None
         if self._snapshot is not None:
-            self._changed |= self._snapshot.view.differences(self.view) | self.view.lost()
-            self.view, self.lineage = self._snapshot.view, self.welcome.lineage
-            self.view.file()
+            self._holding.replace(self._snapshot.view)
+            self.lineage = self.welcome.lineage
             self._snapshot, self._mixed = None, False
             self._trusted = self._repairable = True
         self._take_pending()
@@ -352,16 +295,11 @@ class Receiver:
         if message.root_digest:
             self._repairable = True
         if not message.bookmark:
-            self._wanted = message.revision
+            self._acks.wanted = message.revision
         self._barrier = message
 
     def _take_pending(self) -> None:
-        for change in self._pending:
-            if isinstance(change, Removal) and change.left_span and change.kind is Kind.IDENTITY:
-                number = int.from_bytes(change.key)
-                self._changed.update(self.view.leave(number, self._node_index))
-            elif self.view.apply(change) is Outcome.CHANGED:
-                self._changed.add(change.object_key)
+        self._holding.apply(self._pending, self._node_index)
         self._pending.clear()
 
     # --- repairs ---------------------------------------------------------------------------------
@@ -369,23 +307,13 @@ class Receiver:
     def audit(self, share: int = AUDIT_SHARE) -> None:
         """Hashes one part in `share` of the buckets anew; all of them in `share` calls.
 
-        What a change did not bring shows at the next barrier with a digest; what happened to the
-        entries in memory shows only here.
-
         Raises:
             Drift: there is a difference, and a repair has not helped.
         """
         if not self._trusted or self._repairs:
             return
-        count = -(-BUCKETS // share)
-        buckets = range(self._audited, min(self._audited + count, BUCKETS))
-        self._audited = buckets.stop % BUCKETS
-        if not self.view.is_filed:
-            self._doubt("something is held that came with no change, or is gone without one")
-            return
-        wrong = [bucket for bucket in buckets if not self.view.audit(bucket)]
-        if wrong:
-            self._doubt(f"what is held in bucket {wrong[0]} has changed by itself")
+        if reason := self._holding.audit(share):
+            self._doubt(reason)
 
     def _doubt(self, reason: str) -> None:
         """Asks for a repair: until its end nothing counts as applied."""
@@ -395,15 +323,7 @@ class Receiver:
             raise self._drift(reason)
         self._repairable, self._mended = False, False
         self._repairs = self._mixed = True
-        self._digests = self._summed_up(self.revision)
-
-    def _summed_up(self, revision: int) -> Digests:
-        # What was lost may be gone by now for everybody: no bucket will tell of it then.
-        self._changed |= self.view.lost()
-        self.view.file()
-        for bucket in range(BUCKETS):
-            self.view.audit(bucket)
-        return Digests(revision=revision, buckets=self.view.digest.buckets)
+        self._digests = self._holding.summed_up(self.revision)
 
     def _bucket(self, message: BucketReplace) -> None:
         if not self._repairs:
@@ -414,7 +334,7 @@ class Receiver:
         self._take_pending()
         content = (change for change in message.changes if isinstance(change, Upsert))
         try:
-            self._changed |= self.view.replace_bucket(message.bucket, content)
+            self._holding.replace_bucket(message.bucket, content)
         except ValueError as error:
             raise StreamBroken(str(error)) from error
         if message.last:
@@ -433,12 +353,11 @@ class Receiver:
         if (barrier := self._barrier) is None:
             return None
         self._barrier = None
-        changed, self._changed = frozenset(self._changed), set()
         return BarrierReached(
             revision=barrier.revision,
             lineage=self.lineage,
             view=self.view,
-            changed=changed,
+            changed=self._holding.take_changed(),
             complete=self._trusted,
             head_revision=barrier.head_revision,
             head_unix_ns=barrier.head_unix_ns,
@@ -456,15 +375,7 @@ class Receiver:
             refused: all objects that are held closed now, also those of earlier barriers.
             took_seconds: from the barrier's arrival to here.
         """
-        now_refused = {(refusal.kind, refusal.key): refusal for refusal in refused}
-        for key, refusal in now_refused.items():
-            if self._refused.get(key) != refusal:
-                self._nacks.append(refusal)
-        for key in self._refused.keys() - now_refused.keys():
-            self._nacks.append(Refusal(kind=key[0], key=key[1], reason=""))
-        self._refused = now_refused
-        self._applied = max(self._applied, revision)
-        self._worst_apply = max(self._worst_apply, took_seconds)
+        self._acks.note(revision, refused, took_seconds)
 
     # --- messages out ----------------------------------------------------------------------------
 
@@ -474,16 +385,7 @@ class Receiver:
             return None
         if self._digests is not None:
             return float("-inf")
-        prompt = self._acked_at + self.welcome.ack_interval_ms / 1000
-        acked = self._acked.applied_revision
-        # Credit alone waits for the next barrier, so that it does not use up the interval of its
-        # Ack.
-        starving = self._consumed >= self._credit_bytes / CREDIT_RETURN
-        if self._nacks or starving or acked < self._wanted <= self._applied:
-            return prompt
-        if acked < self._applied:
-            return max(prompt, self._acked_at + LAZY_ACK_SECONDS)
-        return None
+        return self._acks.due_at(self.welcome.ack_interval_ms / 1000)
 
     def poll(self, now: float) -> tuple[ClientMessage, ...]:
         """Nacks and an Ack, if there is something new and the last one is an ack interval ago."""
@@ -493,23 +395,4 @@ class Receiver:
         if self._digests is not None:
             digests, self._digests = self._digests, None
             return (digests,)
-        self._acked_at = now
-        nacks = tuple(
-            Nack(
-                revision=self._applied,
-                kind=refusal.kind,
-                key=refusal.key,
-                reason=refusal.reason,
-                retryable=refusal.retryable,
-            )
-            for refusal in self._nacks
-        )
-        self._nacks.clear()
-        self._acked = Ack(
-            applied_revision=self._applied,
-            received_revision=self.revision,
-            added_credit_bytes=self._consumed,
-            worst_apply_us=round(self._worst_apply * 1e6),
-        )
-        self._consumed, self._worst_apply = 0, 0.0
-        return (*nacks, self._acked)
+        return self._acks.take(now, self.revision)

@@ -9,10 +9,11 @@ of the view.
              cursor, span held ──► Delivery ─┴─► frames, barrier
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from deltaplane.delta.changes import Change, Recorded, Upsert, merge
+from deltaplane.delta.delays import Delays
 from deltaplane.delta.encoder import Encoder
 from deltaplane.delta.log import Limits, Log, Segment
 from deltaplane.delta.messages import (
@@ -30,18 +31,12 @@ from deltaplane.delta.messages import (
 )
 from deltaplane.delta.pieces import Pieces
 from deltaplane.delta.reader import Reader
-from deltaplane.delta.span import COMMON_KINDS, EMPTY
+from deltaplane.delta.span import EMPTY
 from deltaplane.delta.span_digest import SpanDigest
 from deltaplane.delta.span_index import SpanIndex
+from deltaplane.delta.tick import Tick, relevance, touches
 from deltaplane.delta.view import Outcome, View
-from deltaplane.delta.writer import BOOKMARK_SECONDS, Relevance, Writer
-from deltaplane.model.objects import (
-    EndpointObject,
-    IdentityObject,
-    PeerSet,
-    StreamObject,
-    SubjectPolicy,
-)
+from deltaplane.delta.writer import BOOKMARK_SECONDS, Writer
 
 ACKS_AT_ONCE = 100
 ACKS_PER_SECOND = 50.0
@@ -49,33 +44,6 @@ ACKS_PER_SECOND = 50.0
 
 INTEREST_AT_MOST = 4096
 """Identities that one agent may ask for in advance."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tick:
-    """What a publisher hands over at once.
-
-    Attributes:
-        revision: the new cut.
-        changes: in the order in which they happened.
-        events: revisions at which the store was written to, ascending; None: not known (a new
-            listing).
-        oldest_change_unix_ns: when the first of them was seen.
-        structural: the first revision at which something else was written than an endpoint or a new
-            identity; None: nothing was. What a policy, say, brought and another one took away
-            within the tick has left no trace in the changes, but another replica may have told it.
-    """
-
-    revision: int
-    changes: Sequence[Change]
-    events: tuple[int, ...] | None
-    oldest_change_unix_ns: int
-    structural: int | None = None
-
-    @property
-    def first_event(self) -> int:
-        """The first revision at which something was written; 0: not known."""
-        return self.events[0] if self.events else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +63,7 @@ class Sender:
         pieces: of the view, encoded.
         readers: connected agents by node name.
         is_scoped: agents are told of their span; False: of everything.
+        delays: since when readers wait.
     """
 
     def __init__(
@@ -122,6 +91,7 @@ class Sender:
         self._server_id = server_id
         self._encoder = encoder
         self._log = Log(encoder, revision, limits or Limits())
+        self.delays = Delays(self._log, is_scoped=is_scoped)
         self._writer = Writer(
             encoder=encoder,
             log=self._log,
@@ -189,7 +159,7 @@ class Sender:
         self._writer.head_unix_ns = wall_ns
         self._writer.changed()
         if self.is_scoped:
-            self._writer.relevance = self._relevance(previous, history, merged)
+            self._writer.relevance = relevance(self.index, previous, history, merged)
         self._touch(tick, previous, history)
         size = len(data) or sum(len(recorded.fragment) for recorded in merged)
         return Published(len(merged), size)
@@ -207,65 +177,19 @@ class Sender:
 
     def _touch(self, tick: Tick, previous: int, history: Sequence[Recorded]) -> None:
         """Notes which readers a tick concerns, and since when."""
-        structural = tick.structural
+        begins, structural = tick.first_event or previous + 1, tick.structural
         if tick.events is None or not self.is_scoped:
-            structural = tick.first_event or previous + 1
-        touches = self._touches(tick, previous, history) if self.is_scoped else {}
+            structural = begins
+        touched = touches(self.index, history, first=begins) if self.is_scoped else {}
         self.index.unsettled.clear()
         if structural is not None:
             for reader in self.readers.values():
-                first = min(structural, touches.get(reader.node_index, structural))
+                first = min(structural, touched.get(reader.node_index, structural))
                 reader.touch(first, tick.revision, previous)
             return
-        for node_index, first in touches.items():
+        for node_index, first in touched.items():
             if (concerned := self._by_index.get(node_index)) is not None:
                 concerned.touch(first, tick.revision, previous)
-
-    def _touches(self, tick: Tick, previous: int, history: Sequence[Recorded]) -> dict[int, int]:
-        """Nodes in whose span something happened, however shortly, and the first time it did.
-
-        Between structural writes a span changes with the node's own endpoints and with new
-        identities alone. So what touched it on the way touches the span at the end, or the node is
-        one of the unsettled, which all of the tick touches.
-        """
-        index = self.index
-        touches = dict.fromkeys(index.unsettled, tick.first_event or previous + 1)
-        for recorded in history:
-            change, before = recorded.change, recorded.before
-            for node in self._concerned(before, change):
-                touches[node] = min(touches.get(node, change.generation), change.generation)
-        return touches
-
-    def _relevance(
-        self, previous: int, history: Sequence[Recorded], merged: Sequence[Recorded]
-    ) -> Relevance:
-        """Which of a tick's changes each node may need, so that nobody looks at all of them."""
-        position = {recorded.change.object_key: i for i, recorded in enumerate(merged)}
-        common = {i for (kind, _), i in position.items() if kind in COMMON_KINDS}
-        found: dict[int, set[int]] = {}
-        for recorded in history:
-            if (number := position.get(recorded.change.object_key)) is not None:
-                for node in self._concerned(recorded.before, recorded.change):
-                    found.setdefault(node, set()).add(number)
-        return Relevance(previous, common, found)
-
-    def _concerned(self, before: StreamObject | None, change: Change) -> Iterator[int]:
-        index = self.index
-        after = change.value if isinstance(change, Upsert) else None
-        for value in (before, after):
-            match value:
-                case EndpointObject(node_index=node, identity=identity):
-                    yield node
-                    yield from index.told(identity)
-                case SubjectPolicy(identity=identity):
-                    yield from index.enforcing(identity)
-                case PeerSet(set_key=key):
-                    yield from index.naming(key)
-                case IdentityObject(id=identity):
-                    yield from index.enforcing(identity)
-                    yield from index.told(identity)
-                case _:
-                    pass  # nodes, blocks and pools are structural
 
     def advance(self, revision: int, *, wall_ns: int) -> None:
         """Notes that nothing happened up to a revision."""
@@ -453,43 +377,6 @@ class Sender:
         if self.is_scoped:
             return reader.effective(self.head)
         return self._log.effective(reader.applied) if reader.applied else 0
-
-    def current_at(self, reader: Reader, now: float) -> float | None:
-        """When the agent was last up to date, seconds; None: not since it is connected."""
-        if not reader.applied:
-            return None
-        if self.is_scoped and reader.last_touch <= reader.applied:
-            return now
-        changed_at = self._log.changed_at(self._untouched_through(reader))
-        return now if changed_at is None else changed_at
-
-    def unacknowledged_since_ns(self, reader: Reader) -> int | None:
-        """When its oldest unacknowledged change was seen, Unix ns; None: there is none."""
-        if self.is_scoped and reader.last_touch <= reader.applied:
-            return None
-        return self._log.oldest_change_between(self._untouched_through(reader), self._log.cut)
-
-    def acknowledged_since_ns(self, reader: Reader, before: int) -> int | None:
-        """When the first change between two of its acknowledgements was seen, Unix ns.
-
-        Args:
-            reader: the agent's.
-            before: the revision that it had acknowledged before.
-
-        Returns:
-            None: there was none in its span.
-        """
-        first = before
-        if self.is_scoped:
-            if not before < reader.last_touch or reader.first_touch > reader.applied:
-                return None
-            first = max(before, reader.first_touch - 1)
-        return self._log.oldest_change_between(first, reader.applied)
-
-    def _untouched_through(self, reader: Reader) -> int:
-        if not self.is_scoped:
-            return reader.applied
-        return max(reader.applied, reader.first_touch - 1)
 
     # --- what to write ---------------------------------------------------------------------------
 

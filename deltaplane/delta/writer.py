@@ -1,13 +1,11 @@
 """What an agent is sent next: frames or a snapshot, buckets of a repair, barriers."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 
-from deltaplane.delta.changes import ObjectKey
+from deltaplane.delta.buckets import Buckets
 from deltaplane.delta.delivery import Delivery
-from deltaplane.delta.digest import BUCKETS, as_bytes, bucket_of, hash_object
+from deltaplane.delta.digest import BUCKETS
 from deltaplane.delta.encoder import Encoder
 from deltaplane.delta.log import CHUNK_BYTES, Based, Log
 from deltaplane.delta.messages import (
@@ -23,8 +21,8 @@ from deltaplane.delta.reader import Mending, Message, Reader
 from deltaplane.delta.span import EMPTY, Scope
 from deltaplane.delta.span_digest import SpanDigest
 from deltaplane.delta.span_index import SpanIndex
-from deltaplane.delta.view import Held, View
-from deltaplane.model.objects import StreamObject
+from deltaplane.delta.tick import Relevance
+from deltaplane.delta.view import View
 
 BOOKMARK_SECONDS = 1.0
 """An agent hears from us at least this often, …"""
@@ -49,21 +47,6 @@ POLL_MESSAGES = 16
 
 _GROUP_BYTES = CHUNK_BYTES - 64
 """Pieces that share a message; the rest is its head."""
-
-
-@dataclass(frozen=True, slots=True)
-class Relevance:
-    """Which changes of the last tick a node may need; what is not named it does not.
-
-    Attributes:
-        cut: where the tick begins.
-        common: positions of the changes that all need.
-        own: positions of the others, by node number.
-    """
-
-    cut: int
-    common: AbstractSet[int]
-    own: Mapping[int, AbstractSet[int]]
 
 
 class Writer:
@@ -101,6 +84,7 @@ class Writer:
         self._readers = readers
         self._is_scoped = is_scoped
         self._delivery = Delivery(encoder, pieces)
+        self._buckets = Buckets(pieces, digest, is_scoped=is_scoped)
         self._barriers: dict[tuple[int, bytes, bool, int, int], bytes] = {}
         self._chunks: tuple[bytes, ...] | None = None
 
@@ -269,7 +253,7 @@ class Writer:
             return
         if reader.sums is None:
             self._renewed(reader)
-            sums = self._sums(self._moved_to_cut(reader), reader.node_index)
+            sums = self._buckets.sums(self._moved_to_cut(reader), reader.node_index)
         elif message.revision != reader.barrier_asked:
             return
         else:
@@ -283,31 +267,10 @@ class Writer:
         reader.repairs += 1
         reader.replaced += len(unequal)
         revision = reader.said = max(self._log.cut, reader.said)
-        for bucket, pieces in self._contents(reader, unequal):
+        for bucket, pieces in self._buckets.contents(reader.scope, reader.node_index, unequal):
             last = bucket == unequal[-1]
             reader.outbox.append(partial(self._encoder.bucket, bucket, revision, pieces, last=last))
         reader.owes = True
-
-    def _sums(self, scope: Scope, node_index: int) -> tuple[bytes, ...]:
-        if not self._is_scoped:
-            return self._digest.buckets
-        sums = [0] * BUCKETS
-        for held in self._pieces.objects_of(scope, node_index):
-            value = held.value
-            sums[bucket_of(value.kind, value.key)] += hash_object(value, held.generation)
-        return tuple(map(as_bytes, sums))
-
-    def _contents(
-        self, reader: Reader, buckets: list[int]
-    ) -> Iterable[tuple[int, tuple[bytes, ...]]]:
-        if not self._is_scoped:
-            return ((bucket, self._pieces.bucket(bucket)) for bucket in buckets)
-        found: dict[int, dict[ObjectKey, Held[StreamObject]]] = {b: {} for b in buckets}
-        for held in self._pieces.objects_of(reader.scope, reader.node_index):
-            key = held.value.kind, held.value.key
-            if (bucket := bucket_of(*key)) in found:
-                found[bucket][key] = held
-        return ((bucket, self._pieces.encode(held.values())) for bucket, held in found.items())
 
     # --- barriers --------------------------------------------------------------------------------
 
@@ -351,7 +314,7 @@ class Writer:
         )
         if current and reader.mending is Mending.WANTED:
             reader.mending, reader.barrier_asked = Mending.ASKED, reader.barrier_revision
-            reader.sums = self._sums(reader.scope, reader.node_index)
+            reader.sums = self._buckets.sums(reader.scope, reader.node_index)
             self.say(reader, DigestRequest(revision=reader.barrier_revision))
         return barrier
 

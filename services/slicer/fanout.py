@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from deltaplane.delta.changes import ObjectKey
 from deltaplane.delta.messages import Ack, ClientMessage, Drain, Hello
 from deltaplane.delta.reader import Reader
-from deltaplane.delta.sender import Published, Sender, Tick
+from deltaplane.delta.sender import Published, Sender
+from deltaplane.delta.tick import Tick
 from deltaplane.errors import Conflict, Internal, NotFound, Unavailable
 from services.slicer.facts import Facts, Record
 from services.slicer.pacing import STRAGGLERS, Pacer
@@ -244,7 +245,7 @@ class Fanout:
         self._notify()
         if not before:
             return None  # a snapshot says nothing about how long a change took
-        return self.sender.acknowledged_since_ns(session.reader, before)
+        return self.sender.delays.acknowledged_since_ns(session.reader, before)
 
     def leave(self, session: Session) -> None:
         """Ends a session."""
@@ -279,7 +280,8 @@ class Fanout:
 
     def lags(self, wall_ns: int) -> list[float]:
         """Seconds since the oldest unacknowledged change was seen, for each agent; 0: none."""
-        since = (self.sender.unacknowledged_since_ns(s.reader) for s in self.sessions.values())
+        delays = self.sender.delays
+        since = (delays.unacknowledged_since_ns(s.reader) for s in self.sessions.values())
         return [0.0 if ns is None else max(0.0, (wall_ns - ns) / 1e9) for ns in since]
 
     # --- the watermark's side --------------------------------------------------------------------
@@ -311,7 +313,8 @@ class Fanout:
 
     def current(self, now: float) -> dict[int, float]:
         """When each connected agent was last up to date, seconds; by node number."""
-        found = ((s.reader, self.sender.current_at(s.reader, now)) for s in self.sessions.values())
+        delays = self.sender.delays
+        found = ((s.reader, delays.current_at(s.reader, now)) for s in self.sessions.values())
         return {reader.node_index: at for reader, at in found if at is not None}
 
     def outgrown(self, watermark: Watermark) -> list[Fence]:

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from tests.sim.found_by import FOUND_BY
 from tests.sim.stream_mutants import MUTANTS, named
 from tests.sim.stream_story import tell
-from tests.sim.stream_world import Violation
+from tests.sim.violation import Violation
 
 CHUNK = 100
 SHOWN = 20

@@ -12,7 +12,8 @@ from collections.abc import Awaitable, Callable
 from deltaplane.runtime import log
 from tests.sim.reuse_node import SimNode
 from tests.sim.reuse_plane import Slicer
-from tests.sim.reuse_world import Violation, World
+from tests.sim.reuse_world import World
+from tests.sim.violation import Violation
 
 LONG = (1.0, 5.0, 12.0, 30.0, 45.0)
 """How long something stays wrong, seconds: shorter and longer than all the limits there are."""

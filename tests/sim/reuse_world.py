@@ -15,13 +15,10 @@ from services.endpoints.repository.cleaning import Cleaner
 from services.endpoints.repository.nodes import Nodes
 from tests.sim.reuse_node import SimNode
 from tests.sim.reuse_plane import FRESH_SECONDS, STALE_AFTER, Etcd, Slicer, VirtualClock
+from tests.sim.violation import Violation
 
 ADDRESSES_PER_BLOCK = (3, 20, 20, 20)
 """By seed. With few of them the writes of a whole tick often cancel out, with many hardly ever."""
-
-
-class Violation(AssertionError):
-    """An address came back too early."""
 
 
 class World:

@@ -10,8 +10,10 @@ import textwrap
 from dataclasses import dataclass
 from typing import Any
 
-from deltaplane.delta import delivery
+from deltaplane.delta import delivery, tick
+from deltaplane.delta.buckets import Buckets
 from deltaplane.delta.delivery import Delivery
+from deltaplane.delta.holding import Holding
 from deltaplane.delta.log import Log
 from deltaplane.delta.pieces import Pieces
 from deltaplane.delta.reader import Reader
@@ -54,15 +56,15 @@ MUTANTS = (
     # --- what memory has lost --------------------------------------------------------------------
     Mutant(
         "lost_before_a_repair_is_not_named",
-        Receiver,
-        "_summed_up",
+        Holding,
+        "summed_up",
         "self._changed |= self.view.lost()",
         "pass",
     ),
     Mutant(
         "lost_before_a_snapshot_is_not_named",
-        Receiver,
-        "_barrier_received",
+        Holding,
+        "replace",
         " | self.view.lost()",
         "",
     ),
@@ -130,31 +132,31 @@ MUTANTS = (
     ),
     Mutant(
         "unsettled_not_touched",
-        Sender,
-        "_touches",
+        tick,
+        "touches",
         "dict.fromkeys(index.unsettled, ",
         "dict.fromkeys((), ",
     ),
-    Mutant("what_was_before_is_not_concerned", Sender, "_concerned", "(before, after)", "(after,)"),
+    Mutant("what_was_before_is_not_concerned", tick, "concerned", "(before, after)", "(after,)"),
     Mutant(
         "endpoints_concern_their_node_alone",
-        Sender,
-        "_concerned",
+        tick,
+        "concerned",
         "yield node\n                yield from index.told(identity)",
         "yield node",
     ),
     Mutant(
         "the_last_touch_of_a_tick",
-        Sender,
-        "_touches",
-        "min(touches.get(node, change.generation), change.generation)",
-        "max(touches.get(node, 0), change.generation)",
+        tick,
+        "touches",
+        "min(found.get(node, change.generation), change.generation)",
+        "max(found.get(node, 0), change.generation)",
     ),
     Mutant(
         "structural_after_touches",
         Sender,
         "_touch",
-        "min(structural, touches.get(reader.node_index, structural))",
+        "min(structural, touched.get(reader.node_index, structural))",
         "structural",
     ),
     Mutant(
@@ -310,10 +312,10 @@ MUTANTS = (
     ),
     Mutant(
         "changed_forgets_removals",
-        Receiver,
-        "_take_pending",
-        "self._changed.update(self.view.leave(number, self._node_index))",
-        "self.view.leave(number, self._node_index)",
+        Holding,
+        "apply",
+        "self._changed.update(self.view.leave(number, node_index))",
+        "self.view.leave(number, node_index)",
     ),
     Mutant(
         "snapshot_not_verified",
@@ -335,7 +337,7 @@ MUTANTS = (
     ),
     Mutant(
         "audit_of_half_the_buckets",
-        Receiver,
+        Holding,
         "audit",
         "buckets.stop % BUCKETS",
         "buckets.stop % 128",
@@ -360,7 +362,7 @@ MUTANTS = (
         "        self._mixed, self._trusted = False, True",
     ),
     Mutant("interrupted_repair_is_trusted", Receiver, "hello", "if self._mixed:", "if False:"),
-    Mutant("repair_compares_everything", Writer, "_sums", "if not self._is_scoped:", "if True:"),
+    Mutant("repair_compares_everything", Buckets, "sums", "if not self._is_scoped:", "if True:"),
     Mutant(
         "repair_replaces_everything",
         Writer,

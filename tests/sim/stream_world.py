@@ -1,541 +1,151 @@
-"""Slicer replicas, agents and what the network holds between them, in virtual time.
+"""Agents, replicas and the store under them, in virtual time, and what must hold among them.
 
 Facts, fan-out, sender, receiver and watermark are real. The invariants are asserted where something
 happens: an agent that takes a barrier, a replica that vouches for a node, a watermark that moves.
 """
 
-from collections import deque
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+import random
 
-from deltaplane.delta.changes import ObjectKey, Upsert
-from deltaplane.delta.digest import BUCKETS
-from deltaplane.delta.log import Limits
-from deltaplane.delta.messages import (
-    Ack,
-    Barrier,
-    BucketReplace,
-    ClientMessage,
-    DigestRequest,
-    Digests,
-    Frame,
-    Hello,
-    Interest,
-    ServerMessage,
-    SnapshotEnd,
-    StreamBroken,
-    Welcome,
-)
-from deltaplane.delta.receiver import BarrierReached, Floor, Receiver, Refusal
-from deltaplane.delta.sender import Sender
-from deltaplane.delta.view import Held, View
-from deltaplane.delta.wire import (
-    ProtobufEncoder,
-    decode_request,
-    decode_response,
-    encode_request,
-)
-from deltaplane.model.objects import (
-    EndpointObject,
-    Kind,
-    StreamObject,
-    SubjectPolicy,
-)
-from deltaplane.policy.compiler import Compiler
-from services.slicer.facts import Facts
-from services.slicer.fanout import Fanout, Session
-from services.slicer.watermark import (
-    Watermark,
-    advance,
-    decode_coverage,
-    encode_coverage,
-)
-from tests.sim.stream_oracle import EVERYTHING, History, Objects, sets_named
-
-ENCODER = ProtobufEncoder()
+from deltaplane.delta import log as log_module
+from deltaplane.delta import pieces as pieces_module
+from deltaplane.delta import writer as writer_module
+from deltaplane.delta.log import CHUNK_BYTES, Limits
+from tests.sim.stream_agent import Agent
+from tests.sim.stream_oracle import History
+from tests.sim.stream_replica import Board, Replica
+from tests.sim.stream_writes import Address, Writes
+from tests.sim.violation import Violation, require
 
 
-class Violation(AssertionError):
-    """Something is not as it must be."""
+class World:
+    """Where the story of a seed happens: three or four nodes, two or three replicas."""
 
-
-def require(condition: object, *what: object) -> None:
-    """Raises Violation unless something is so."""
-    if not condition:
-        raise Violation(" ".join(map(str, what)))
-
-
-@dataclass(eq=False)
-class Stream:
-    """A stream and what the network holds of it. wanted: identities of each Interest."""
-
-    replica: "Replica"
-    agent: "Agent"
-    session: Session
-    down: deque[bytes] = field(default_factory=deque)
-    up: deque[bytes] = field(default_factory=deque)
-    has_client: bool = True
-    has_server: bool = True
-    wanted: dict[int, frozenset[int]] = field(default_factory=lambda: {0: frozenset()})
-
-
-@dataclass(eq=False)
-class Board:
-    """What replicas write for each other: coverages by server, and the watermark."""
-
-    history: History
-    coverages: dict[str, bytes] = field(default_factory=dict)
-    watermark: Watermark = field(default_factory=Watermark)
-
-
-class Replica:
-    """A slicer process."""
-
-    def __init__(
-        self, name: str, history: History, board: Board, limits: Limits, *, is_scoped: bool
-    ) -> None:
-        self.name, self.limits, self.is_scoped = name, limits, is_scoped
-        self.history, self.board = history, board
-        self.streams: list[Stream] = []
-        self.start(history, board)
-
-    def start(self, history: History, board: Board) -> None:
-        """A new process, which lists the store; its streams are broken."""
-        for stream in self.streams:
-            stream.has_server = False
-        self.streams = []
-        self.history, self.board = history, board
-        board.coverages.pop(self.name, None)
-        facts = Facts(Compiler())
-        for record in history.listing():
-            facts.apply(record)
-        sender = Sender(
-            lineage=history.lineage,
-            server_id=self.name,
-            encoder=ENCODER,
-            revision=history.revision,
-            objects=facts.flush(history.revision),
-            limits=self.limits,
-            is_scoped=self.is_scoped,
-        )
-        facts.released.clear()
-        self.fanout = Fanout(facts, sender)
-
-    def watch(self, through: int) -> None:
-        """Takes the writes up to a revision, transactions as a whole."""
-        records = self.history.written(self.fanout.scanned, through)
-        self.fanout.take(records, through, wall_ns=through)
-
-    def relist(self) -> None:
-        """The history after what it has seen is compacted."""
-        revision = self.history.revision
-        self.fanout.relist(self.history.listing(), revision, wall_ns=revision)
-
-    def cut(self, now: float) -> None:
-        """Publishes what is pending."""
-        if self.fanout.cut_at() is not None:
-            self.fanout.cut(now=now, wall_ns=int(now))
-
-    def serve(self, stream: Stream, count: int, now: float) -> None:
-        """Takes messages of a stream and writes what it may."""
-        if stream.session.superseded:
-            self.end(stream)
-        if not stream.has_server:
-            return
-        while stream.up and count:
-            message = decode_request(stream.up.popleft())
-            count -= 1
-            if isinstance(message, Interest):
-                known = self.fanout.sender.view.identities
-                stream.wanted[message.number] = frozenset(
-                    n for n in message.identities if n.to_bytes(4) in known
-                )
-            self.fanout.receive(stream.session, message, now=now)
-        reader = stream.session.reader
-        messages = self.fanout.sender.poll(reader, now)
-        if stream.has_client:
-            stream.down.extend(messages)
-        objects = len(self.fanout.sender.view)
-        require(len(reader.outbox) <= 2 * (objects + BUCKETS), "memory: the outbox is a queue")
-        require(len(reader.control) <= 4, "memory: control messages gather")
-
-    def end(self, stream: Stream) -> None:
-        """The server's end goes."""
-        if stream.has_server:
-            stream.has_server = False
-            self.fanout.leave(stream.session)
-            self.streams.remove(stream)
-
-    # --- the watermark ---------------------------------------------------------------------------
-
-    def publish(self) -> None:
-        """Tells the others what it vouches for."""
-        own = self.fanout.coverage(self.fanout.sender.cut)
-        self.board.coverages[self.name] = encode_coverage(own)
-
-    def advance(self) -> None:
-        """Moves the watermark on: with what it knows, which may be old."""
-        board, facts = self.board, self.fanout.facts
-        others = [decode_coverage(c) for s, c in board.coverages.items() if s != self.name]
-        following = advance(
-            [self.fanout.coverage(self.fanout.sender.cut), *others],
-            nodes={node.object.index for node in facts.nodes.values()},
-            fenced=facts.fences.keys(),
-            epoch=self.history.unfenced_at,
-            scanned=self.fanout.scanned,
-            current=board.watermark,
-        )
-        if following is not None:
-            require(following.strict <= following.live, "watermark: strict above live")
-            board.watermark = following
-
-    def outgrown(self) -> list[str]:
-        """Names of the nodes whose fences may go, compared with what is stored now."""
-        stored = self.history.fences
-        found = self.fanout.outgrown(self.board.watermark)
-        return [fence.node for fence in found if stored.get(fence.node_index) == fence]
-
-
-class Agent:
-    """A node: the agent's process, and the kernel under it, which survives the process."""
-
-    def __init__(self, name: str, credit: int, *, is_scoped: bool) -> None:
-        self.name, self.credit, self.is_scoped = name, credit, is_scoped
-        self.index = 0
-        self.uid = ""
-        self.registered_at = 0
-        self.registered_in = b""
-        self.lineage = b""
-        self.revision = 0
-        self.watermark = 0
-        self.receiver: Receiver | None = None
-        self.stream: Stream | None = None
-        self.repairs = 0
-        self._forget_process()
-
-    def _forget_process(self) -> None:
-        self.shown: Objects = {}
-        self.kernel: Objects = {}  # what it was led to by what barriers name as changed
-        self.corrupted: set[ObjectKey] = set()
-        self.latent: set[ObjectKey] = set()  # what may do nothing, or mend itself
-        self.wild = False  # what was corrupted may have led to more
-        self.doubting = self.mended = False
-        self.mends = False  # a snapshot or repair is there but for its barrier
-        self.has_content = False  # this stream has brought more than barriers
-        self.doubts = self.buckets = 0
-        self.is_whole = False  # the repair is of all it holds
-        self.number = 0  # of the last Interest
-        self.prefetched: frozenset[int] = frozenset()  # as the last barrier names it
-        self.refused: dict[ObjectKey, Refusal] = {}
-        self._verified: dict[ObjectKey, tuple[Held[StreamObject], StreamObject]] = {}
-
-    @property
-    def node(self) -> int:
-        """Whose content it holds, for the oracle."""
-        return self.index if self.is_scoped else EVERYTHING
-
-    @property
-    def is_spoiled(self) -> bool:
-        """Whether its view is, or may be, not what was sent."""
-        return bool(self.corrupted or self.wild or self.doubting)
-
-    @property
-    def is_mending(self) -> bool:
-        """Whether a repair or a snapshot is on its way."""
-        receiver = self.receiver
-        return self.mends or (
-            receiver is not None and bool(receiver._repairs or receiver._snapshot)
-        )
-
-    @property
-    def wrong(self) -> list[ObjectKey]:
-        """What was spoiled, and is not what the last barrier said.
-
-        The generation of a derived object is in no digest: it does nothing until it keeps a change
-        away.
-        """
-        if self.receiver is None:
-            return []
-        view = self.receiver.view
-        return [
-            key
-            for key in self.corrupted
-            if key not in self.latent
-            or (held.value if (held := view.get(key)) else None) != self.shown.get(key)
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.random = chance = random.Random(seed)
+        self.now = 0.0
+        self.is_scoped = seed % 4 != 3
+        self.is_calm = seed % 2 == 0
+        self.size_messages(chance.choice((150, 400, 1500, CHUNK_BYTES)))
+        self.history = History(b"L" * 16)
+        self.histories = {self.history.lineage: self.history}
+        self.board = Board(self.history)
+        self.writes = Writes(chance, self.history, self._may_use)
+        self.agents = [
+            Agent(f"agent-{number}", credit, is_scoped=self.is_scoped)
+            for number, credit in enumerate(
+                chance.sample((1 << 20, 1 << 16, 3000, 700, 150), chance.choice((3, 3, 4))), 1
+            )
+        ]
+        for agent in self.agents:
+            self.register(agent)
+        if chance.random() < 0.8:
+            self.writes.begin()
+        if self.is_calm:
+            self.writes.calm()
+        limits = (Limits(), Limits(max_bytes=6000), Limits(max_bytes=2500, max_seconds=2.0))
+        self.replicas = [
+            Replica(f"r{number}", self.history, self.board, limit, is_scoped=self.is_scoped)
+            for number, limit in enumerate(limits[: chance.choice((2, 3))], 1)
         ]
 
-    @property
-    def spoiled(self) -> str:
-        """What is, or may be, wrong in its view, for people."""
-        return f"{self.name}: {self.corrupted}, wild {self.wild}, doubting {self.doubting}"
+    def size_messages(self, size: int) -> None:
+        """Small messages, so that small worlds have snapshots and frames of many parts."""
+        vars(writer_module)["_GROUP_BYTES"] = size
+        for module in (pieces_module, log_module):
+            vars(module)["CHUNK_BYTES"] = max(size, 128 + 64)
 
-    # --- lives -----------------------------------------------------------------------------------
+    # --- invariants ------------------------------------------------------------------------------
 
-    def start(self, history: History) -> None:
-        """A process: it registers, and of the past it knows what the kernel's map says."""
-        self._forget_process()
-        self.registered_at, self.registered_in = history.revision, history.lineage
-        self.receiver = Receiver(
-            node=self.name,
-            node_uid=self.uid,
-            floor=Floor(
-                lineage=self.lineage, revision=self.revision, registered=self.registered_at
-            ),
-            credit_bytes=self.credit,
-        )
-
-    def kill(self) -> None:
-        """The process dies."""
-        self.leave()
-        self.receiver = None
-
-    def reboot(self) -> None:
-        """The machine stops; when it starts again there is no kernel state."""
-        self.kill()
-        self.lineage, self.revision, self.watermark = b"", 0, 0
-
-    def leave(self) -> None:
-        """The client's end of the stream goes; the server need not notice."""
-        if self.stream is not None:
-            self.stream.has_client = False
-            self.stream.down.clear()
-            self.stream = None
-
-    # --- the stream ------------------------------------------------------------------------------
-
-    def connect(self, replica: Replica, now: float, histories: dict[bytes, History]) -> None:
-        """Starts a stream unless the replica says no."""
-        if self.receiver is None:
-            return
-        self.leave()
-        self.apply(histories)
-        hello = decode_request(encode_request(self.receiver.hello()))
-        require(isinstance(hello, Hello), "wire: Hello")
-        assert isinstance(hello, Hello)
-        require(hello.applied_revision in (0, self.revision), "hello: claims more than is applied")
-        # What is wrong in the view is in the Hello, too.
-        self.wild |= bool(self.wrong)
-        self.doubting = self.mended = self.mends = self.has_content = False
-        if replica.fanout.obstacle(hello) is not None:
-            return
-        session = replica.fanout.admit(hello, lambda: None, now=now)
-        self.stream = Stream(replica, self, session)
-        self.number = 0
-        self.is_whole = session.reader.mode.name == "REPAIR"
-        self.buckets = 0
-        replica.streams.append(self.stream)
-
-    def receive(self, count: int, now: float) -> None:
-        """Takes messages that have come."""
-        stream = self.stream
-        if stream is None or self.receiver is None:
-            return
-        try:
-            while stream.down and count:
-                data = stream.down.popleft()
-                message = decode_response(data)
-                self._note(message)
-                self.receiver.receive(message, len(data))
-                self._look(message)
-                count -= 1
-        except StreamBroken as error:
-            # It registered in a restored store, and its Hello could only name the lineage before.
-            is_new_here = "below" in str(error) and self.lineage not in (
-                b"",
-                stream.replica.history.lineage,
-            )
-            require(is_new_here or self.is_spoiled, f"stream: {self.name} broke it:", error)
-            self.leave()
-            return
-        self.answer(now)
-
-    def _note(self, message: ServerMessage) -> None:
-        if isinstance(message, BucketReplace):
-            self.buckets += 1
-        elif isinstance(message, Welcome):
-            require(message.node_index == self.index, "welcome: another node's number")
-
-    def _look(self, message: ServerMessage) -> None:
-        assert self.receiver is not None
-        if self.receiver.doubts > self.doubts:
-            require(self.is_spoiled, f"digest: {self.name} doubted though nothing was spoiled")
-            self._doubted()
-        self.has_content |= isinstance(message, Frame | BucketReplace | SnapshotEnd)
-        match message:
-            case BucketReplace(last=True):
-                bound = max(1, len(self.corrupted))
-                if not (self.is_whole or self.wild):
-                    require(self.buckets <= bound, "repair:", self.buckets, "buckets for", bound)
-                self.repairs += 1
-                self.mends = True
-            case SnapshotEnd():
-                self.mends = True
-            case DigestRequest(revision=0):
-                self.is_whole = True
-            case Barrier() if self.receiver._barrier is message:
-                assert self.stream is not None
-                self.mended |= self.mends
-                self.mends = False
-                if not self.has_content:
-                    return  # what an earlier stream has brought in advance may still be there
-                self.prefetched = self.stream.wanted[message.interest_number]
-
-    def _doubted(self) -> None:
-        assert self.receiver is not None
-        self.doubts = self.receiver.doubts
-        self.doubting, self.is_whole, self.buckets = True, False, 0
-        self.mended = self.mends = False
-
-    def audit(self, now: float) -> None:
-        """Looks at a part of what it holds."""
-        if self.receiver is None:
-            return
-        try:
-            self.receiver.audit()
-        except StreamBroken as error:
-            require(self.is_spoiled, "audit: drift though nothing was spoiled:", error)
-            self.leave()
-            return
-        if self.receiver.doubts > self.doubts:
-            require(self.is_spoiled, "audit: doubted though nothing was spoiled")
-            self._doubted()
-        self.answer(now)
-
-    def answer(self, now: float) -> None:
-        """Says what there is to say."""
-        if self.stream is not None and self.receiver is not None:
-            for message in self.receiver.poll(now):
-                self._say(message)
-
-    def _say(self, message: ClientMessage) -> None:
-        assert self.stream is not None
-        if isinstance(message, Ack):
-            require(message.applied_revision <= self.revision, "ack: not applied")
-        if isinstance(message, Digests):
-            require(len(message.buckets) == BUCKETS, "digests: not all buckets")
-        self.stream.up.append(encode_request(message))
-
-    def want(self, identities: Iterable[int]) -> None:
-        """Prefetches."""
-        if self.stream is not None and self.receiver is not None:
-            self.number += 1
-            self._say(Interest(number=self.number, identities=tuple(identities)))
-
-    # --- barriers --------------------------------------------------------------------------------
-
-    def apply(self, histories: dict[bytes, History], refused: Iterable[Refusal] = ()) -> None:
-        """Takes the last barrier, which must show what the store had, into the kernel."""
-        assert self.receiver is not None
-        barrier = self.receiver.take_barrier()
-        if barrier is None:
-            return
-        was_wild = self.wild
-        repaired = tuple(self.corrupted) if self.mended else ()
-        if self.mended:
-            self.corrupted.clear()
-            self.latent.clear()
-            self.wild = self.mended = self.doubting = False
-            self._verified.clear()
-        require(not self.doubting, "doubt: a doubted view is applied")
-        require(barrier.complete, "complete: a barrier before a snapshot")
-        history = histories[barrier.lineage]
-        if barrier.lineage == self.lineage:
-            require(barrier.revision >= self.revision, "stale: the kernel would go back")
-        require(barrier.revision >= self.registered_at or history.lineage != self.registered_in)
-        self._check(barrier, history, repaired, was_wild=was_wild)
-        self.lineage, self.revision = barrier.lineage, barrier.revision
-        self.watermark = barrier.watermark
-        self.refused = {(r.kind, r.key): r for r in refused}
-        self.receiver.applied(barrier.revision, refused=self.refused.values())
-
-    def _check(
-        self,
-        barrier: BarrierReached,
-        history: History,
-        repaired: Iterable[ObjectKey],
-        *,
-        was_wild: bool,
-    ) -> None:
-        wanted = self.prefetched if self.is_scoped else ()
-        expected = history.content_at(self.node, barrier.revision, wanted)
-        if not self.wild:
-            self._compare(barrier, expected)
-        named = self._lead_kernel(barrier).union(repaired)
-        if expected is not self.shown:
-            named |= expected.keys() | self.shown.keys()
-            check_closure(expected, self.node)
-        if was_wild:
-            named |= self.kernel.keys()
-        if not self.wild:
-            wrong = [
-                key
-                for key in named - self.corrupted
-                if (have := self.kernel.get(key)) is not (should := expected.get(key))
-                and have != should
-            ]
-            require(not wrong, "changed: does not name", self.name, wrong, was_wild)
-        elif self.kernel == expected and is_sound(barrier.view, expected):
-            # Nothing has come of it, and the stream has brought again what was lost.
-            self.wild = False
-            self.latent |= self.corrupted
-        self.shown = expected
-
-    def _lead_kernel(self, barrier: BarrierReached) -> set[ObjectKey]:
-        """Does what a kernel is made to do; the keys that are concerned."""
-        for key in barrier.changed:
-            if (held := barrier.view.get(key)) is None:
-                self.kernel.pop(key, None)
-            else:
-                self.kernel[key] = held.value
-        return set(barrier.changed)
-
-    def _compare(self, barrier: BarrierReached, expected: Objects) -> None:
-        verified, ignored, count = self._verified, self.corrupted, 0
-        for kind, table in barrier.view._tables.items():
-            for name, held in table.items():
-                key = kind, name
-                count += 1
-                should = expected.get(key)
-                if key in ignored:
+    def check(self) -> None:
+        """What every replica says of every agent must be what that agent's kernel shows."""
+        by_name = {agent.name: agent for agent in self.agents}
+        for replica in self.replicas:
+            sender = replica.fanout.sender
+            for session in replica.fanout.sessions.values():
+                reader = session.reader
+                agent = by_name[reader.node]
+                if agent.index != reader.node_index or agent.lineage != sender.lineage:
                     continue
-                seen = verified.get(key)
-                if seen is not None and seen[0] is held and seen[1] is should:
-                    continue
-                if should != held.value:
+                effective = sender.effective(reader)
+                require(effective <= replica.history.revision, "effective: beyond the store")
+                if agent.revision < effective and not replica.history.is_same(
+                    agent.node, agent.revision, effective
+                ):
                     raise Violation(
-                        f"prefix: {self.name} at {barrier.revision}: {key}: {held} is not {should}"
+                        f"effective: {replica.name} says {effective} of {agent.name}, which shows "
+                        f"{agent.revision}"
                     )
-                assert should is not None
-                verified[key] = held, should
-        if not ignored and count != len(expected):
-            present = {(h.value.kind, h.value.key) for h in barrier.view}
-            raise Violation(
-                f"prefix: {self.name} at {barrier.revision}: without {expected.keys() - present}"
-            )
-        if ignored:
-            for key in expected.keys() - ignored:
-                require(barrier.view.get(key), "prefix: without", key)
 
+    def check_watermark(self) -> None:
+        """Every live node's kernel shows what the store had at the watermark."""
+        live = self.board.watermark.live
+        for agent in self.live():
+            if agent.lineage == self.history.lineage and agent.revision:
+                require(
+                    self.history.is_same(agent.node, agent.revision, live),
+                    f"watermark: {live}, but {agent.name} shows {agent.revision}",
+                )
+            else:
+                require(live < agent.registered_at or not agent.lineage, "watermark: lineage")
 
-def is_sound(view: View, expected: Objects) -> bool:
-    """Whether a view holds just this, and its digest is that of what it holds."""
-    if {(held.value.kind, held.value.key): held.value for held in view} != expected:
-        return False
-    anew = View()
-    for held in view:
-        anew.apply(Upsert(held.value, held.generation))
-    return anew.digest.root == view.digest.root
+    def check_addresses(self, agent: Agent) -> None:
+        """No live node maps an address to another endpoint than this one does."""
+        if agent not in (live := self.live()) or agent.lineage != self.history.lineage:
+            return
+        mine = self.history.holders_at(agent.node, agent.revision)
+        for other in live:
+            if other is agent or other.lineage != self.history.lineage:
+                continue
+            for address, holder in self.history.holders_at(other.node, other.revision).items():
+                if mine.get(address, holder) != holder:
+                    raise Violation(f"reuse: {agent.name} and {other.name} differ on an address")
 
+    def live(self) -> list[Agent]:
+        """Agents of nodes that are registered and not fenced."""
+        nodes, fences = self.history.nodes, self.history.fences
+        return [a for a in self.agents if a.name in nodes and a.index not in fences]
 
-def check_closure(objects: Objects, node: int) -> None:
-    """Everything that is named is there."""
-    for value in objects.values():
-        if isinstance(value, EndpointObject):
-            name = value.identity.to_bytes(4)
-            require((Kind.IDENTITY, name) in objects, "closure: identity")
-            require((Kind.NODE, value.node_index.to_bytes(4)) in objects, "closure: node")
-            if node in (EVERYTHING, value.node_index):
-                require((Kind.SUBJECT_POLICY, name) in objects, "closure: policy")
-        elif isinstance(value, SubjectPolicy):
-            for key in sets_named(value):
-                require((Kind.PEER_SET, key) in objects, "closure: peer set")
+    def _may_use(self, node: int, address: Address) -> bool:
+        """Whether a node knows that an address is free; everybody else must agree."""
+        (agent,) = (a for a in self.agents if a.index == node)
+        known = agent.watermark if agent.lineage == address.lineage else 0
+        if known < address.released:
+            return False
+        pair = address.pair
+        for other in self.live():
+            if other.lineage in self.histories and other.revision:
+                shown = self.histories[other.lineage].holders_at(other.node, other.revision)
+                require(
+                    pair.ipv4 not in shown and pair.ipv6 not in shown,
+                    f"reuse: {other.name} still maps what is used again",
+                )
+        return True
+
+    # --- what happens in it ----------------------------------------------------------------------
+
+    def any_agent(self) -> Agent:
+        """One of them, by chance."""
+        return self.random.choice(self.agents)
+
+    def any_replica(self) -> Replica:
+        """One of them, by chance."""
+        return self.random.choice(self.replicas)
+
+    def register(self, agent: Agent) -> None:
+        """Its node comes, as another than it may have been before."""
+        agent.uid = f"uid-{self.writes.next_node}"
+        agent.index = self.writes.node_comes(agent.name, agent.uid)
+
+    def connect(self, agent: Agent, replica: Replica) -> None:
+        """An agent comes to a replica."""
+        agent.connect(replica, self.now, self.histories)
+        self.check_addresses(agent)
+
+    def unfence(self, replica: Replica) -> None:
+        """A replica takes away the fences that may go."""
+        for name in replica.outgrown():
+            self.writes.unfence(name)
+            self.check_watermark()
+            for agent in self.agents:
+                self.check_addresses(agent)

@@ -19,7 +19,7 @@ from services.slicer import fanout, progress, repository, watermark
 from services.slicer.fanout import Fanout
 from services.slicer.watermark import Coverage, Fence, Patience, Watermark
 from tests.sim.reuse_story import tell
-from tests.sim.reuse_world import Violation
+from tests.sim.violation import Violation
 
 SEEDS = 2
 CYCLES = 400

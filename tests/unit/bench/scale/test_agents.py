@@ -18,8 +18,9 @@ from bench.scale.http2 import CallBroken
 from bench.scale.world import Shape, World
 from deltaplane.delta.messages import Hello
 from deltaplane.delta.reader import Reader
-from deltaplane.delta.sender import Sender, Tick
+from deltaplane.delta.sender import Sender
 from deltaplane.delta.span import span
+from deltaplane.delta.tick import Tick
 from deltaplane.delta.wire import ProtobufEncoder, decode_request
 from deltaplane.policy.compiler import Compiler
 from deltaplane.store import keys

@@ -1,5 +1,6 @@
 import pytest
 
+from deltaplane.delta.acks import LAZY_ACK_SECONDS, Refusal
 from deltaplane.delta.changes import Change, Removal, Upsert
 from deltaplane.delta.digest import bucket_of
 from deltaplane.delta.messages import (
@@ -22,11 +23,9 @@ from deltaplane.delta.messages import (
     Welcome,
 )
 from deltaplane.delta.receiver import (
-    LAZY_ACK_SECONDS,
     BarrierReached,
     Floor,
     Receiver,
-    Refusal,
 )
 from deltaplane.delta.view import View
 from deltaplane.model.objects import IdentityObject, Kind

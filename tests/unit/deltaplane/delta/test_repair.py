@@ -6,6 +6,7 @@ import pytest
 
 from deltaplane.delta.changes import Change, Removal, Upsert
 from deltaplane.delta.digest import BUCKETS, bucket_of
+from deltaplane.delta.holding import AUDIT_SHARE
 from deltaplane.delta.messages import (
     Barrier,
     BucketReplace,
@@ -20,8 +21,9 @@ from deltaplane.delta.messages import (
     Welcome,
 )
 from deltaplane.delta.reader import Reader
-from deltaplane.delta.receiver import AUDIT_SHARE, Receiver
-from deltaplane.delta.sender import Sender, Tick
+from deltaplane.delta.receiver import Receiver
+from deltaplane.delta.sender import Sender
+from deltaplane.delta.tick import Tick
 from deltaplane.delta.view import Held
 from deltaplane.delta.wire import (
     ProtobufEncoder,

@@ -21,7 +21,8 @@ from deltaplane.delta.messages import (
     Welcome,
 )
 from deltaplane.delta.reader import Reader
-from deltaplane.delta.sender import ACKS_AT_ONCE, Sender, Tick
+from deltaplane.delta.sender import ACKS_AT_ONCE, Sender
+from deltaplane.delta.tick import Tick
 from deltaplane.delta.wire import ProtobufEncoder, decode_response
 from deltaplane.delta.writer import DIGEST_EVERY, POLL_MESSAGES
 from deltaplane.model.objects import IdentityObject, Kind
@@ -324,11 +325,11 @@ def test_effective_revision_needs_no_message_where_nothing_changed() -> None:
     assert sender.effective(reader) == 20
     publish(sender, 30, identity(300, 30))
     assert sender.effective(reader) == 29
-    assert sender.unacknowledged_since_ns(reader) == 30
+    assert sender.delays.unacknowledged_since_ns(reader) == 30
     drain(sender, reader)
     sender.receive(reader, Ack(applied_revision=30, received_revision=30), now=0.0)
     assert sender.effective(reader) == 30
-    assert sender.unacknowledged_since_ns(reader) is None
+    assert sender.delays.unacknowledged_since_ns(reader) is None
 
 
 def test_an_agent_with_a_snapshot_is_effective_only_after_its_ack() -> None:
