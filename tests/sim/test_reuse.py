@@ -161,7 +161,7 @@ MUTANTS: dict[Patch, int] = {
     others_agents_are_fenced: 0,
     fenced_without_patience: 0,
     watermark_written_without_comparing: 0,
-    fence_comes_without_comparing_the_joins: 5,
+    fence_comes_without_comparing_the_joins: 4,
     snapshots_below_the_registration: 4,
     strict_like_live: 0,
 }
