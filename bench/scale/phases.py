@@ -205,6 +205,7 @@ async def startup(plane: Plane, *, count: int, rate: float) -> Result:
             await asyncio.sleep(STARTUP_PAUSE_SECONDS)
     done.set()
     await background
+    started.revision = await plane.store.head()
     found, _ = await plane.measured(started)
     last = {change: found.last.get(change, 0) for change in answered}
     return {

@@ -4,7 +4,9 @@ Few kernels of test machines have SCTP sockets, so the lab cannot tell what beco
 """
 
 import copy
-from collections.abc import Iterator
+import os
+import random
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,10 @@ from tests.conformance.cases import Case, Row, load, oracles
 KUBERNETES = "k8s_e2e_netpol_3x3.json"
 EVERY = frozenset({"TCP", "UDP", "SCTP"})
 ONLY_SCTP = frozenset({"SCTP"})
+
+IS_FULL = os.environ.get("DELTAPLANE_MODES") == "every"
+"""What `make conformance` asks for; else a part of the largest tables has to do."""
+SHARE = 4
 
 FAMILIES = pytest.mark.parametrize("family", ["IPv4", "IPv6"])
 OWN = load(Path(__file__).with_name("sctp_cases.json"))
@@ -93,22 +99,33 @@ def test_a_kubernetes_case(node: Node, case: Case, family: str) -> None:
     assert compared == len(rows_of(case))
 
 
+def part_of(cases: Sequence[Case]) -> Sequence[Case]:
+    """All cases, or one in SHARE of them, from anywhere."""
+    if IS_FULL:
+        return cases
+    first = random.randrange(SHARE)
+    print(f"cases {first}, {first + SHARE}, …")
+    return cases[first::SHARE]
+
+
 @pytest.mark.timeout(120)
 @FAMILIES
 def test_sctp_of_the_cyclonus_table(node: Node, family: str) -> None:
     total = 0
-    for case in load(oracles() / "cyclonus_cases.json"):
+    cases = part_of(load(oracles() / "cyclonus_cases.json"))
+    for case in cases:
         found, compared = node.differences(case, steps(case, family), protocols=ONLY_SCTP)
         assert found[:5] == []
         total += compared
-    assert total > 30_000
+    assert total > (30_000 if IS_FULL else 100 * len(cases))
 
 
 @pytest.mark.timeout(120)
 def test_sctp_of_the_random_table(node: Node) -> None:
     total = 0
-    for case in load(oracles() / "random_300.json"):
+    cases = part_of(load(oracles() / "random_300.json"))
+    for case in cases:
         found, compared = node.differences(case, case.steps(), protocols=ONLY_SCTP)
         assert found[:5] == []
         total += compared
-    assert total > 50_000
+    assert total > (50_000 if IS_FULL else 100 * len(cases))

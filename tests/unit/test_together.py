@@ -26,6 +26,7 @@ def test_a_file_that_shares_is_there(file: str) -> None:
         ("tests/bpf/test_network.py::test_packets_pass[vxlan]", "network-vxlan"),
         ("tests/bpf/test_tunnel.py::test_a_node[in4-over4]", "tunnel"),
         ("tests/e2e/test_shop.py::test_get[nodes-3]", "shop"),
+        ("tests/netns/test_add.py::test_a", "add"),
     ],
 )
 def test_what_shares_a_lab_is_a_group(test: str, group: str) -> None:
@@ -34,7 +35,7 @@ def test_what_shares_a_lab_is_a_group(test: str, group: str) -> None:
 
 def test_what_shares_nothing_is_alone() -> None:
     for test in (
-        "tests/netns/test_add.py::test_a",
+        "tests/netns/test_failures.py::test_a",
         "tests/unit/lab/test_x.py::test_y[native-1500]",
     ):
         assert group_of(test) == test
