@@ -47,7 +47,9 @@ async def test_a_registration_goes_on_with_the_agent_s_trace(any_plane: Plane) -
 
 async def test_registrations_of_one_transaction_share_its_span(any_plane: Plane) -> None:
     """How many come to one transaction is a matter of time: it goes on until some have."""
-    await any_plane.ready_node()
+    await any_plane.ready_node(block="10.244.0.0/24")
+    for request in ("1", "2", "3"):
+        await any_plane.claim(request=request, pool="pool-node-1")
     sent: list[trace.Traceparent] = []
     revisions: set[int] = set()
     while len(revisions) == len(sent):
