@@ -249,7 +249,8 @@ class Writer:
     def compare(self, reader: Reader, message: Digests) -> None:
         """Takes an agent's digests: the first ones without a question, then the answer to ours."""
         if reader.mending is not Mending.ASKED:
-            reader.mending = Mending.WANTED
+            # Not with the next bookmark: until it is mended nothing counts as applied.
+            reader.mending, reader.owes = Mending.WANTED, True
             return
         if reader.sums is None:
             self._renewed(reader)

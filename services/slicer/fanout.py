@@ -239,9 +239,9 @@ class Fanout:
         """
         before = session.reader.applied
         self.sender.receive(session.reader, message, now=now)
+        session.wake()  # it may have brought credit, or asked for something
         if not isinstance(message, Ack):
             return None
-        session.wake()  # it may have brought credit
         self._notify()
         if not before:
             return None  # a snapshot says nothing about how long a change took

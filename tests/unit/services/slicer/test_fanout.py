@@ -1,6 +1,16 @@
 import pytest
 
-from deltaplane.delta.messages import Ack, Barrier, Drain, Hello, Mode, Nack, StreamBroken
+from deltaplane.delta.messages import (
+    Ack,
+    Barrier,
+    DigestRequest,
+    Digests,
+    Drain,
+    Hello,
+    Mode,
+    Nack,
+    StreamBroken,
+)
 from deltaplane.delta.sender import Sender
 from deltaplane.delta.wire import ProtobufEncoder, decode_response
 from deltaplane.errors import Conflict, Internal, NotFound, Unavailable
@@ -163,6 +173,18 @@ def test_what_is_vouched_for(fanout: Fanout) -> None:
     assert fanout.effective() == (Effective(node_index=1, revision=10, refused=("BLOCK 01: no",)),)
     fanout.leave(session)
     assert fanout.effective() == ()
+
+
+def test_a_doubt_is_followed_up_at_once(fanout: Fanout) -> None:
+    session = admitted(fanout)
+    fanout.sender.poll(session.reader, 0.0)
+    assert isinstance(session.wake, Woken)
+    woken = session.wake.times
+    fanout.receive(session, Digests(revision=10, buckets=(bytes(16),) * 256), now=0.1)
+    assert session.wake.times == woken + 1
+    said = fanout.sender.poll(session.reader, 0.1) + fanout.sender.poll(session.reader, 0.1)
+    kinds = [type(decode_response(data)) for data in said]
+    assert kinds == [Barrier, DigestRequest], "not with the next bookmark"
 
 
 def test_lies_end_the_stream(fanout: Fanout) -> None:
