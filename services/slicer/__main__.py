@@ -94,13 +94,17 @@ async def main(settings: Config) -> None:
 def start(settings: Config) -> int:
     """Runs the workers that are wanted; the exit code."""
     if settings.workers == 1:
-        return service.run(main(settings))
+        return _run(settings)
     try:
         each = workers.of(settings)
     except Invalid as error:
         print(f"config: {error}", file=sys.stderr)  # noqa: T201 - the log is not set up yet
         return config.EXIT_CODE
-    return workers.supervise([partial(lambda one: service.run(main(one)), one) for one in each])
+    return workers.supervise([partial(_run, one) for one in each])
+
+
+def _run(settings: Config) -> int:
+    return service.run(main(settings))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
 """The gRPC services of the slicer. The stream's messages stay bytes: they were encoded for all."""
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -34,6 +33,7 @@ from services.slicer.receipts import (
 from services.slicer.refusals import Refusals
 from services.slicer.repository import Repository
 from services.slicer.tracing import Stages
+from services.slicer.waiting import wait, watching
 from services.slicer.wire import (
     agent_to_proto,
     effective_to_proto,
@@ -380,28 +380,3 @@ class ReceiptsServicer(receipts_pb2_grpc.ReceiptsServicer):
             head=self._fanout.sender.head,
             fenced=self._fanout.facts.fences.keys(),
         )
-
-
-@contextlib.contextmanager
-def watching(fanout: Fanout) -> Iterator[asyncio.Event]:
-    """An event that is set whenever something happens to the fan-out."""
-    changed = asyncio.Event()
-    fanout.watchers.add(changed.set)
-    try:
-        yield changed
-    finally:
-        fanout.watchers.discard(changed.set)
-
-
-async def wait(event: asyncio.Event, seconds: float) -> None:
-    """Waits for an event, not longer than so many seconds, and clears it.
-
-    A thousand streams come here all the time: a timer that sets the event costs a third of a
-    timeout.
-    """
-    timer = asyncio.get_running_loop().call_later(max(0.0, seconds), event.set)
-    try:
-        await event.wait()
-    finally:
-        timer.cancel()
-    event.clear()

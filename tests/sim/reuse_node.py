@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from deltaplane import wire
 from deltaplane.delta.messages import Hello, StreamBroken
 from deltaplane.delta.receiver import Floor, Receiver
-from deltaplane.delta.wire import decode_request, decode_response, encode_request
+from deltaplane.delta.wire import decode_request, encode_request
 from deltaplane.model.addresses import AddressPair, Prefix
 from deltaplane.store import keys
 from deltaplane.store.port import Delete, Put
@@ -14,6 +14,7 @@ from deltaplane.v1 import common_pb2, ipam_pb2, registry_pb2
 from services.endpoints.records import Node as Registration
 from services.endpoints.repository.nodes import Nodes
 from services.slicer.fanout import Session
+from tests.decoding import decode_response
 from tests.sim.reuse_plane import Etcd, Slicer, VirtualClock
 
 KNOWN_SECONDS = 1.5

@@ -25,13 +25,14 @@ from deltaplane.delta.messages import (
 )
 from deltaplane.delta.receiver import BarrierReached, Floor, Receiver
 from deltaplane.delta.view import Held, View
-from deltaplane.delta.wire import decode_request, decode_response, encode_request
+from deltaplane.delta.wire import decode_request, encode_request
 from deltaplane.model.objects import (
     EndpointObject,
     Kind,
     StreamObject,
     SubjectPolicy,
 )
+from tests.decoding import decode_response
 from tests.sim.stream_oracle import EVERYTHING, History, Objects, sets_named
 from tests.sim.stream_replica import Replica, Stream
 from tests.sim.violation import Violation, require

@@ -261,16 +261,6 @@ def decode_responses(data: bytes) -> Iterator[tuple[m.ServerMessage, int]]:
         yield _response(inner), inner.ByteSize()
 
 
-def decode_response(data: bytes) -> m.ServerMessage:
-    """A server's message that came alone.
-
-    Raises:
-        Invalid: as `decode_responses`.
-    """
-    with _checked():
-        return _response(pb.StreamResponse.FromString(data))
-
-
 def _response(response: pb.StreamResponse) -> m.ServerMessage:
     with _checked():
         match which := response.WhichOneof("message"):

@@ -11,8 +11,9 @@ from deltaplane.delta.pieces import Pieces
 from deltaplane.delta.span import Scope, span
 from deltaplane.delta.span_digest import SpanDigest
 from deltaplane.delta.view import View
-from deltaplane.delta.wire import ProtobufEncoder, decode_response
+from deltaplane.delta.wire import ProtobufEncoder
 from deltaplane.model.objects import DERIVED_KINDS, Kind, StreamObject
+from tests.decoding import decode_response
 from tests.unit.deltaplane.delta.span_worlds import (
     NODES,
     Step,

@@ -5,8 +5,9 @@ import pytest
 from deltaplane.delta.changes import Change, Recorded, Removal, Upsert
 from deltaplane.delta.log import CHUNK_BYTES, Limits, Log, Segment
 from deltaplane.delta.messages import Frame
-from deltaplane.delta.wire import ProtobufEncoder, decode_response
+from deltaplane.delta.wire import ProtobufEncoder
 from deltaplane.model.objects import Kind, PeerSet, StreamObject
+from tests.decoding import decode_response
 
 ENCODER = ProtobufEncoder()
 

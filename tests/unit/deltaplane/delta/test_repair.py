@@ -25,17 +25,13 @@ from deltaplane.delta.receiver import Receiver
 from deltaplane.delta.sender import Sender
 from deltaplane.delta.tick import Tick
 from deltaplane.delta.view import Held
-from deltaplane.delta.wire import (
-    ProtobufEncoder,
-    decode_request,
-    decode_response,
-    encode_request,
-)
+from deltaplane.delta.wire import ProtobufEncoder, decode_request, encode_request
 from deltaplane.delta.writer import DIGEST_EVERY
 from deltaplane.errors import Invalid
 from deltaplane.model.addresses import AddressPair
 from deltaplane.model.objects import EndpointObject, IdentityObject, Kind, NodeObject
 from deltaplane.v1 import slicer_pb2 as pb
+from tests.decoding import decode_response
 
 LINEAGE = b"L" * 16
 PLENTY = 1 << 20

@@ -23,9 +23,10 @@ from deltaplane.delta.messages import (
 from deltaplane.delta.reader import Reader
 from deltaplane.delta.sender import ACKS_AT_ONCE, Sender
 from deltaplane.delta.tick import Tick
-from deltaplane.delta.wire import ProtobufEncoder, decode_response
+from deltaplane.delta.wire import ProtobufEncoder
 from deltaplane.delta.writer import DIGEST_EVERY, POLL_MESSAGES
 from deltaplane.model.objects import IdentityObject, Kind
+from tests.decoding import decode_response
 
 LINEAGE = b"L" * 16
 

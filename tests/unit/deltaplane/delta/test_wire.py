@@ -10,7 +10,6 @@ from deltaplane.delta.wire import (
     ProtobufEncoder,
     bundled,
     decode_request,
-    decode_response,
     decode_responses,
     encode_request,
 )
@@ -32,6 +31,7 @@ from deltaplane.model.objects import (
 from deltaplane.model.policy import IPBlock
 from deltaplane.model.ports import PortRange, Protocol
 from deltaplane.v1 import slicer_pb2
+from tests.decoding import decode_response
 
 ENCODER = ProtobufEncoder()
 BASE = 1 << 20

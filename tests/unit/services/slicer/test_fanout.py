@@ -12,7 +12,7 @@ from deltaplane.delta.messages import (
     StreamBroken,
 )
 from deltaplane.delta.sender import Sender
-from deltaplane.delta.wire import ProtobufEncoder, decode_response
+from deltaplane.delta.wire import ProtobufEncoder
 from deltaplane.errors import Conflict, Internal, NotFound, Unavailable
 from deltaplane.model.addresses import AddressPair
 from deltaplane.model.objects import EndpointObject, Kind, NodeObject
@@ -20,6 +20,7 @@ from deltaplane.policy.compiler import Compiler
 from services.slicer.facts import EndpointRecord, Facts, NodeRecord, Record
 from services.slicer.fanout import Fanout, Session
 from services.slicer.receipts import Effective
+from tests.decoding import decode_response
 
 LINEAGE = b"L" * 16
 
