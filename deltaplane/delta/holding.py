@@ -40,7 +40,8 @@ class Holding:
 
     def replace(self, view: View) -> None:
         """Takes a snapshot in place of the view."""
-        self._changed |= view.differences(self.view) | self.view.lost()
+        self._changed |= view.differences(self.view)
+        self._audit(range(BUCKETS))
         self.view = view
         self.view.file()
 
@@ -66,7 +67,7 @@ class Holding:
         self._audited = buckets.stop % BUCKETS
         if not self.view.is_filed:
             return "something is held that came with no change, or is gone without one"
-        wrong = [bucket for bucket in buckets if not self.view.audit(bucket)]
+        wrong = self._audit(buckets)
         return f"what is held in bucket {wrong[0]} has changed by itself" if wrong else ""
 
     def summed_up(self, revision: int) -> Digests:
@@ -74,6 +75,16 @@ class Holding:
         # What was lost may be gone by now for everybody: no bucket will tell of it then.
         self._changed |= self.view.lost()
         self.view.file()
-        for bucket in range(BUCKETS):
-            self.view.audit(bucket)
+        self._audit(range(BUCKETS))
         return Digests(revision=revision, buckets=self.view.digest.buckets)
+
+    def _audit(self, buckets: Iterable[int]) -> list[int]:
+        """Hashes buckets anew; those in which something has changed by itself.
+
+        All of such a bucket counts as changed: what was spoiled may have become, by chance, what a
+        change brought next, which then looked like nothing new.
+        """
+        wrong = [bucket for bucket in buckets if not self.view.audit(bucket)]
+        for bucket in wrong:
+            self._changed |= self.view.members(bucket)
+        return wrong

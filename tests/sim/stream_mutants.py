@@ -53,7 +53,7 @@ class Mutant:
 
 
 MUTANTS = (
-    # --- what memory has lost --------------------------------------------------------------------
+    # --- what memory has lost or spoiled ---------------------------------------------------------
     Mutant(
         "lost_before_a_repair_is_not_named",
         Holding,
@@ -62,11 +62,18 @@ MUTANTS = (
         "pass",
     ),
     Mutant(
-        "lost_before_a_snapshot_is_not_named",
+        "spoiled_before_a_snapshot_is_not_named",
         Holding,
         "replace",
-        " | self.view.lost()",
-        "",
+        "self._audit(range(BUCKETS))",
+        "pass",
+    ),
+    Mutant(
+        "spoiled_is_not_named",
+        Holding,
+        "_audit",
+        "self._changed |= self.view.members(bucket)",
+        "pass",
     ),
     # --- guards of a view ------------------------------------------------------------------------
     Mutant(
