@@ -69,7 +69,7 @@ def _prefix(prefix: Prefix) -> bytes:
 
 def _direction(direction: DirectionPolicy) -> bytes:
     return (
-        bytes((direction.isolated,))
+        bytes((direction.isolated, direction.audit_isolated))
         + _list(map(_rule, direction.rules))
         + _list(map(_text, direction.policies))
     )
@@ -77,11 +77,13 @@ def _direction(direction: DirectionPolicy) -> bytes:
 
 def _rule(rule: DirectionRule) -> bytes:
     return (
-        bytes((rule.all_peers,))
+        bytes((rule.tier, rule.action, rule.audit, rule.all_peers, rule.outside_only))
         + _list(map(_blob, rule.peer_sets))
         + _list(
             _prefix(block.cidr) + _list(_prefix(hole) for hole in block.except_)
             for block in rule.blocks
         )
         + _list(struct.pack(">BHH", port.protocol, port.first, port.last) for port in rule.ports)
+        + _list(struct.pack(">I", entity) for entity in rule.entities)
+        + _list(struct.pack(">II", *source) for source in rule.sources)
     )

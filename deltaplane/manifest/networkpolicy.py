@@ -4,10 +4,10 @@ from deltaplane.manifest.reading import Reader
 from deltaplane.model import names
 from deltaplane.model.addresses import Prefix, parse_address
 from deltaplane.model.policy import IPBlock, NetworkPolicy, PolicyPeer, PolicyPort, PolicyRule
-from deltaplane.model.ports import MAX_PORT, Protocol
+from deltaplane.model.ports import MAX_PORT, TRANSPORTS, Protocol
 from deltaplane.model.selector import LabelSelector, Operator, Requirement
 
-PROTOCOLS = tuple(protocol.name for protocol in Protocol)
+PROTOCOLS = tuple(protocol.name for protocol in TRANSPORTS)
 POLICY_TYPES = ("Ingress", "Egress")
 
 

@@ -12,6 +12,7 @@ from typing import ClassVar
 from deltaplane.model.addresses import AddressPair, Prefix
 from deltaplane.model.policy import IPBlock
 from deltaplane.model.ports import PortRange
+from deltaplane.model.tiers import Action, Tier
 
 
 class Kind(enum.IntEnum):
@@ -157,19 +158,32 @@ class PeerSet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DirectionRule:
-    """One allow rule: (any peer) and (any port).
+    """One rule: (any peer) and (any port). deltaplane.model.tiers says how rules are judged.
 
     Attributes:
-        all_peers: every peer, also one without identity; the two lists are empty then.
+        tier: tier of its policy.
+        action: what becomes of what it matches.
+        audit: it counts only for what is recorded, not for what passes.
+        all_peers: every peer, also one without identity; the next three are empty then.
         peer_sets: keys of peer sets, ascending.
         blocks: prefixes with exceptions.
+        entities: reserved identities, ascending; OTHER_POD stands for every pod.
+        outside_only: blocks match only addresses of no pod and no node.
         ports: empty means every port of every protocol (ICMP included).
+        sources: what it was made of, ascending: index in the direction's `policies`, and index of
+            the rule in that policy's direction.
     """
 
+    tier: Tier = Tier.NORMAL
+    action: Action = Action.ALLOW
+    audit: bool = False
     all_peers: bool = False
     peer_sets: tuple[bytes, ...] = ()
     blocks: tuple[IPBlock, ...] = ()
+    entities: tuple[int, ...] = ()
+    outside_only: bool = False
     ports: tuple[PortRange, ...] = ()
+    sources: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,12 +191,16 @@ class DirectionPolicy:
     """One direction of a subject policy.
 
     Attributes:
-        isolated: False: everything is allowed and rules is empty.
-        rules: what is allowed.
-        policies: "namespace/name" of the policies that isolate the subject, ascending.
+        isolated: what no rule of the NORMAL tier allows is denied there; policies under audit do
+            not count.
+        audit_isolated: the same if policies under audit count.
+        rules: ADMIN's from the first to be asked to the last, then NORMAL's in any canonical order,
+            then BASELINE's like ADMIN's.
+        policies: references of the policies that apply to the subject, ascending.
     """
 
     isolated: bool = False
+    audit_isolated: bool = False
     rules: tuple[DirectionRule, ...] = ()
     policies: tuple[str, ...] = ()
 

@@ -8,11 +8,17 @@ MAX_PORT = 65535
 
 
 class Protocol(enum.IntEnum):
-    """IP protocol numbers that a policy or a container port can name."""
+    """IP protocol numbers that a policy can name."""
 
+    ICMP = 1
     TCP = 6
     UDP = 17
+    ICMPV6 = 58
     SCTP = 132
+
+
+TRANSPORTS = (Protocol.TCP, Protocol.UDP, Protocol.SCTP)
+"""Those that have ports. For the others a "port" of a policy is an ICMP type, 0..255."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -43,7 +49,7 @@ class PortRange:
     """A range of ports of one protocol, named ports resolved.
 
     Attributes:
-        protocol: transport protocol.
+        protocol: transport protocol, or ICMP or ICMPV6, whose "ports" are message types.
         first: first port, 0..65535; 0 with last 65535 means every port.
         last: last port, first..65535.
     """

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x64\x65ltaplane/v1/common.proto\x12\rdeltaplane.v1\")\n\x0b\x41\x64\x64ressPair\x12\x0c\n\x04ipv4\x18\x01 \x01(\x0c\x12\x0c\n\x04ipv6\x18\x02 \x01(\x0c\")\n\x06Prefix\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\x0c\x12\x0e\n\x06length\x18\x02 \x01(\r\"T\n\tNamedPort\x12\x0c\n\x04name\x18\x01 \x01(\t\x12)\n\x08protocol\x18\x02 \x01(\x0e\x32\x17.deltaplane.v1.Protocol\x12\x0e\n\x06number\x18\x03 \x01(\r\";\n\nObjectMeta\x12\x17\n\x0f\x63reate_revision\x18\x01 \x01(\x04\x12\x14\n\x0cmod_revision\x18\x02 \x01(\x04\"\xc4\x01\n\rLabelSelector\x12\x43\n\x0cmatch_labels\x18\x01 \x03(\x0b\x32-.deltaplane.v1.LabelSelector.MatchLabelsEntry\x12:\n\x11match_expressions\x18\x02 \x03(\x0b\x32\x1f.deltaplane.v1.LabelRequirement\x1a\x32\n\x10MatchLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xe9\x01\n\x10LabelRequirement\x12\x0b\n\x03key\x18\x01 \x01(\t\x12:\n\x08operator\x18\x02 \x01(\x0e\x32(.deltaplane.v1.LabelRequirement.Operator\x12\x0e\n\x06values\x18\x03 \x03(\t\"|\n\x08Operator\x12\x18\n\x14OPERATOR_UNSPECIFIED\x10\x00\x12\x0f\n\x0bOPERATOR_IN\x10\x01\x12\x13\n\x0fOPERATOR_NOT_IN\x10\x02\x12\x13\n\x0fOPERATOR_EXISTS\x10\x03\x12\x1b\n\x17OPERATOR_DOES_NOT_EXIST\x10\x04*\\\n\x08Protocol\x12\x18\n\x14PROTOCOL_UNSPECIFIED\x10\x00\x12\x10\n\x0cPROTOCOL_TCP\x10\x06\x12\x10\n\x0cPROTOCOL_UDP\x10\x11\x12\x12\n\rPROTOCOL_SCTP\x10\x84\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x64\x65ltaplane/v1/common.proto\x12\rdeltaplane.v1\")\n\x0b\x41\x64\x64ressPair\x12\x0c\n\x04ipv4\x18\x01 \x01(\x0c\x12\x0c\n\x04ipv6\x18\x02 \x01(\x0c\")\n\x06Prefix\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\x0c\x12\x0e\n\x06length\x18\x02 \x01(\r\"T\n\tNamedPort\x12\x0c\n\x04name\x18\x01 \x01(\t\x12)\n\x08protocol\x18\x02 \x01(\x0e\x32\x17.deltaplane.v1.Protocol\x12\x0e\n\x06number\x18\x03 \x01(\r\";\n\nObjectMeta\x12\x17\n\x0f\x63reate_revision\x18\x01 \x01(\x04\x12\x14\n\x0cmod_revision\x18\x02 \x01(\x04\"\xc4\x01\n\rLabelSelector\x12\x43\n\x0cmatch_labels\x18\x01 \x03(\x0b\x32-.deltaplane.v1.LabelSelector.MatchLabelsEntry\x12:\n\x11match_expressions\x18\x02 \x03(\x0b\x32\x1f.deltaplane.v1.LabelRequirement\x1a\x32\n\x10MatchLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xe9\x01\n\x10LabelRequirement\x12\x0b\n\x03key\x18\x01 \x01(\t\x12:\n\x08operator\x18\x02 \x01(\x0e\x32(.deltaplane.v1.LabelRequirement.Operator\x12\x0e\n\x06values\x18\x03 \x03(\t\"|\n\x08Operator\x12\x18\n\x14OPERATOR_UNSPECIFIED\x10\x00\x12\x0f\n\x0bOPERATOR_IN\x10\x01\x12\x13\n\x0fOPERATOR_NOT_IN\x10\x02\x12\x13\n\x0fOPERATOR_EXISTS\x10\x03\x12\x1b\n\x17OPERATOR_DOES_NOT_EXIST\x10\x04*\x84\x01\n\x08Protocol\x12\x18\n\x14PROTOCOL_UNSPECIFIED\x10\x00\x12\x11\n\rPROTOCOL_ICMP\x10\x01\x12\x10\n\x0cPROTOCOL_TCP\x10\x06\x12\x10\n\x0cPROTOCOL_UDP\x10\x11\x12\x13\n\x0fPROTOCOL_ICMPV6\x10:\x12\x12\n\rPROTOCOL_SCTP\x10\x84\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,8 +33,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_LABELSELECTOR_MATCHLABELSENTRY']._loaded_options = None
   _globals['_LABELSELECTOR_MATCHLABELSENTRY']._serialized_options = b'8\001'
-  _globals['_PROTOCOL']._serialized_start=713
-  _globals['_PROTOCOL']._serialized_end=805
+  _globals['_PROTOCOL']._serialized_start=714
+  _globals['_PROTOCOL']._serialized_end=846
   _globals['_ADDRESSPAIR']._serialized_start=45
   _globals['_ADDRESSPAIR']._serialized_end=86
   _globals['_PREFIX']._serialized_start=88

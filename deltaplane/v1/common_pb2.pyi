@@ -27,22 +27,32 @@ class _ProtocolEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Protocol.Val
     DESCRIPTOR: _descriptor.EnumDescriptor
     PROTOCOL_UNSPECIFIED: _Protocol.ValueType  # 0
     """No protocol given: means "any protocol" in a policy rule, refused elsewhere."""
+    PROTOCOL_ICMP: _Protocol.ValueType  # 1
+    """ICMP for IPv4 (IP protocol 1)."""
     PROTOCOL_TCP: _Protocol.ValueType  # 6
     """TCP (IP protocol 6)."""
     PROTOCOL_UDP: _Protocol.ValueType  # 17
     """UDP (IP protocol 17)."""
+    PROTOCOL_ICMPV6: _Protocol.ValueType  # 58
+    """ICMP for IPv6 (IP protocol 58)."""
     PROTOCOL_SCTP: _Protocol.ValueType  # 132
     """SCTP (IP protocol 132)."""
 
 class Protocol(_Protocol, metaclass=_ProtocolEnumTypeWrapper):
-    """Transport protocols that a port or a policy can name."""
+    """Protocols that a port or a policy can name. ICMP has no ports: where a range of ports is meant, it is one
+    of message types, and elsewhere it is refused.
+    """
 
 PROTOCOL_UNSPECIFIED: Protocol.ValueType  # 0
 """No protocol given: means "any protocol" in a policy rule, refused elsewhere."""
+PROTOCOL_ICMP: Protocol.ValueType  # 1
+"""ICMP for IPv4 (IP protocol 1)."""
 PROTOCOL_TCP: Protocol.ValueType  # 6
 """TCP (IP protocol 6)."""
 PROTOCOL_UDP: Protocol.ValueType  # 17
 """UDP (IP protocol 17)."""
+PROTOCOL_ICMPV6: Protocol.ValueType  # 58
+"""ICMP for IPv6 (IP protocol 58)."""
 PROTOCOL_SCTP: Protocol.ValueType  # 132
 """SCTP (IP protocol 132)."""
 Global___Protocol: _TypeAlias = Protocol  # noqa: Y015

@@ -1387,18 +1387,24 @@ class ApplyPoliciesRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     POLICIES_FIELD_NUMBER: _builtins.int
+    OTHERS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def policies(self) -> _containers.RepeatedCompositeFieldContainer[_policy_pb2.NetworkPolicy]:
-        """At most 500."""
+        """At most 500 together with the others."""
+
+    @_builtins.property
+    def others(self) -> _containers.RepeatedCompositeFieldContainer[_policy_pb2.Policy]:
+        """Policies of other kinds."""
 
     def __init__(
         self,
         *,
         policies: _abc.Iterable[_policy_pb2.NetworkPolicy] | None = ...,
+        others: _abc.Iterable[_policy_pb2.Policy] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["policies", b"policies"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["others", b"others", "policies", b"policies"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1412,21 +1418,27 @@ class ApplyPoliciesResponse(_message.Message):
 
     REVISION_FIELD_NUMBER: _builtins.int
     POLICIES_FIELD_NUMBER: _builtins.int
+    OTHERS_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """Store revision at which all of the request is in effect."""
     @_builtins.property
     def policies(self) -> _containers.RepeatedCompositeFieldContainer[_policy_pb2.NetworkPolicy]:
         """The stored records, in request order."""
 
+    @_builtins.property
+    def others(self) -> _containers.RepeatedCompositeFieldContainer[_policy_pb2.Policy]:
+        """The stored records of other kinds, in request order."""
+
     def __init__(
         self,
         *,
         revision: _builtins.int = ...,
         policies: _abc.Iterable[_policy_pb2.NetworkPolicy] | None = ...,
+        others: _abc.Iterable[_policy_pb2.Policy] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["policies", b"policies", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["others", b"others", "policies", b"policies", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1440,19 +1452,23 @@ class ListPoliciesRequest(_message.Message):
 
     NAMESPACE_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
-    """Only this namespace; empty lists all."""
+    """Only this namespace; empty lists all, those of kinds that live in none included."""
     name: _builtins.str
-    """Only this policy; needs namespace."""
+    """Only policies of this name; needs namespace, or a kind that lives in none."""
+    kind: _builtins.str
+    """Only this kind; empty lists all kinds."""
     def __init__(
         self,
         *,
         namespace: _builtins.str = ...,
         name: _builtins.str = ...,
+        kind: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "namespace", b"namespace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "name", b"name", "namespace", b"namespace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1466,21 +1482,27 @@ class ListPoliciesResponse(_message.Message):
 
     POLICIES_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    OTHERS_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """The etcd revision that the list shows."""
     @_builtins.property
     def policies(self) -> _containers.RepeatedCompositeFieldContainer[_policy_pb2.NetworkPolicy]:
         """Ordered by namespace, then name."""
 
+    @_builtins.property
+    def others(self) -> _containers.RepeatedCompositeFieldContainer[_policy_pb2.Policy]:
+        """Of other kinds: ordered by kind, namespace, then name."""
+
     def __init__(
         self,
         *,
         policies: _abc.Iterable[_policy_pb2.NetworkPolicy] | None = ...,
         revision: _builtins.int = ...,
+        others: _abc.Iterable[_policy_pb2.Policy] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["policies", b"policies", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["others", b"others", "policies", b"policies", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1494,19 +1516,23 @@ class PolicyRef(_message.Message):
 
     NAMESPACE_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
-    """Namespace name."""
+    """Namespace name; empty for kinds that live in none."""
     name: _builtins.str
     """Policy name."""
+    kind: _builtins.str
+    """Its kind; empty: NetworkPolicy."""
     def __init__(
         self,
         *,
         namespace: _builtins.str = ...,
         name: _builtins.str = ...,
+        kind: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "namespace", b"namespace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "name", b"name", "namespace", b"namespace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

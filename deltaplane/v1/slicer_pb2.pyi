@@ -5,6 +5,7 @@ The delta stream from a slicer to a node agent, and the listing of slices."""
 
 from collections import abc as _abc
 from deltaplane.v1 import common_pb2 as _common_pb2
+from deltaplane.v1 import policy_pb2 as _policy_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
@@ -924,15 +925,22 @@ class DirectionPolicy(_message.Message):
     ISOLATED_FIELD_NUMBER: _builtins.int
     RULES_FIELD_NUMBER: _builtins.int
     POLICIES_FIELD_NUMBER: _builtins.int
+    AUDIT_ISOLATED_FIELD_NUMBER: _builtins.int
     isolated: _builtins.bool
-    """False: no policy selects the subject in this direction and everything is allowed."""
+    """What no rule of the normal tier allows is denied there."""
+    audit_isolated: _builtins.bool
+    """As isolated, if policies under audit count."""
     @_builtins.property
     def rules(self) -> _containers.RepeatedCompositeFieldContainer[Global___DirectionRule]:
-        """Anything that a rule matches is allowed."""
+        """Rules of the admin tier from the first to be asked to the last, then those of the normal tier, then
+        those of the baseline tier like the admin tier's.
+        """
 
     @_builtins.property
     def policies(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """"namespace/name" of the policies that isolate the subject, ascending."""
+        """References of the policies that apply to the subject, ascending: "namespace/name" of a NetworkPolicy,
+        "Kind:namespace/name" or "Kind:name" of other kinds.
+        """
 
     def __init__(
         self,
@@ -940,18 +948,45 @@ class DirectionPolicy(_message.Message):
         isolated: _builtins.bool = ...,
         rules: _abc.Iterable[Global___DirectionRule] | None = ...,
         policies: _abc.Iterable[_builtins.str] | None = ...,
+        audit_isolated: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["isolated", b"isolated", "policies", b"policies", "rules", b"rules"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit_isolated", b"audit_isolated", "isolated", b"isolated", "policies", b"policies", "rules", b"rules"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DirectionPolicy: _TypeAlias = DirectionPolicy  # noqa: Y015
 
 @_typing.final
+class RuleSource(_message.Message):
+    """Where a rule comes from."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_FIELD_NUMBER: _builtins.int
+    RULE_FIELD_NUMBER: _builtins.int
+    policy: _builtins.int
+    """Index in the direction's policies."""
+    rule: _builtins.int
+    """Index of the rule in that policy's direction."""
+    def __init__(
+        self,
+        *,
+        policy: _builtins.int = ...,
+        rule: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy", "rule", b"rule"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RuleSource: _TypeAlias = RuleSource  # noqa: Y015
+
+@_typing.final
 class DirectionRule(_message.Message):
-    """One allow rule: (any peer) and (any port)."""
+    """One rule: (any peer) and (any port)."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -959,8 +994,22 @@ class DirectionRule(_message.Message):
     PEER_SETS_FIELD_NUMBER: _builtins.int
     BLOCKS_FIELD_NUMBER: _builtins.int
     PORTS_FIELD_NUMBER: _builtins.int
+    TIER_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    AUDIT_FIELD_NUMBER: _builtins.int
+    ENTITIES_FIELD_NUMBER: _builtins.int
+    OUTSIDE_ONLY_FIELD_NUMBER: _builtins.int
+    SOURCES_FIELD_NUMBER: _builtins.int
     all_peers: _builtins.bool
-    """True: every peer, also those without identity; then peer_sets and blocks are empty."""
+    """True: every peer, also those without identity; then peer_sets, entities and blocks are empty."""
+    tier: _policy_pb2.PolicyTier.ValueType
+    """Tier of its policy; unspecified: the normal one."""
+    action: _policy_pb2.RuleAction.ValueType
+    """What becomes of what it matches; unspecified: it may pass."""
+    audit: _builtins.bool
+    """It counts only for what is recorded, not for what passes."""
+    outside_only: _builtins.bool
+    """blocks match only addresses of no pod and no node."""
     @_builtins.property
     def peer_sets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """Keys of peer sets."""
@@ -973,6 +1022,14 @@ class DirectionRule(_message.Message):
     def ports(self) -> _containers.RepeatedCompositeFieldContainer[Global___RulePort]:
         """Empty: every port of every protocol."""
 
+    @_builtins.property
+    def entities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Reserved identities, ascending; 3 (other-pod) stands for every pod."""
+
+    @_builtins.property
+    def sources(self) -> _containers.RepeatedCompositeFieldContainer[Global___RuleSource]:
+        """What it was made of, ascending."""
+
     def __init__(
         self,
         *,
@@ -980,10 +1037,16 @@ class DirectionRule(_message.Message):
         peer_sets: _abc.Iterable[_builtins.bytes] | None = ...,
         blocks: _abc.Iterable[Global___RuleBlock] | None = ...,
         ports: _abc.Iterable[Global___RulePort] | None = ...,
+        tier: _policy_pb2.PolicyTier.ValueType = ...,
+        action: _policy_pb2.RuleAction.ValueType = ...,
+        audit: _builtins.bool = ...,
+        entities: _abc.Iterable[_builtins.int] | None = ...,
+        outside_only: _builtins.bool = ...,
+        sources: _abc.Iterable[Global___RuleSource] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_peers", b"all_peers", "blocks", b"blocks", "peer_sets", b"peer_sets", "ports", b"ports"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "all_peers", b"all_peers", "audit", b"audit", "blocks", b"blocks", "entities", b"entities", "outside_only", b"outside_only", "peer_sets", b"peer_sets", "ports", b"ports", "sources", b"sources", "tier", b"tier"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1016,7 +1079,7 @@ Global___RuleBlock: _TypeAlias = RuleBlock  # noqa: Y015
 
 @_typing.final
 class RulePort(_message.Message):
-    """A range of ports of one protocol; named ports are resolved before."""
+    """A range of ports of one protocol, or of types of ICMP messages; named ports are resolved before."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -19,7 +19,8 @@ from deltaplane.model.objects import (
 )
 from deltaplane.model.policy import IPBlock
 from deltaplane.model.ports import PortRange, Protocol
-from deltaplane.v1 import common_pb2
+from deltaplane.model.tiers import Action, Tier
+from deltaplane.v1 import common_pb2, policy_pb2
 from deltaplane.v1 import slicer_pb2 as pb
 
 UpsertMessage = (
@@ -156,6 +157,7 @@ def _prefix_from_proto(message: common_pb2.Prefix) -> Prefix:
 def _direction_to_proto(direction: DirectionPolicy) -> pb.DirectionPolicy:
     return pb.DirectionPolicy(
         isolated=direction.isolated,
+        audit_isolated=direction.audit_isolated,
         rules=map(_rule_to_proto, direction.rules),
         policies=direction.policies,
     )
@@ -163,6 +165,12 @@ def _direction_to_proto(direction: DirectionPolicy) -> pb.DirectionPolicy:
 
 def _rule_to_proto(rule: DirectionRule) -> pb.DirectionRule:
     message = pb.DirectionRule(
+        tier=policy_pb2.PolicyTier.ValueType(0 if rule.tier is Tier.NORMAL else rule.tier),
+        action=policy_pb2.RuleAction.ValueType(0 if rule.action is Action.ALLOW else rule.action),
+        audit=rule.audit,
+        entities=rule.entities,
+        outside_only=rule.outside_only,
+        sources=(pb.RuleSource(policy=policy, rule=number) for policy, number in rule.sources),
         all_peers=rule.all_peers,
         peer_sets=rule.peer_sets,
         ports=(
@@ -184,6 +192,7 @@ def _rule_to_proto(rule: DirectionRule) -> pb.DirectionRule:
 def _direction_from_proto(message: pb.DirectionPolicy) -> DirectionPolicy:
     return DirectionPolicy(
         isolated=message.isolated,
+        audit_isolated=message.audit_isolated,
         rules=tuple(map(_rule_from_proto, message.rules)),
         policies=tuple(message.policies),
     )
@@ -191,6 +200,12 @@ def _direction_from_proto(message: pb.DirectionPolicy) -> DirectionPolicy:
 
 def _rule_from_proto(message: pb.DirectionRule) -> DirectionRule:
     return DirectionRule(
+        tier=Tier(message.tier) if message.tier else Tier.NORMAL,
+        action=Action(message.action) if message.action else Action.ALLOW,
+        audit=message.audit,
+        entities=tuple(message.entities),
+        outside_only=message.outside_only,
+        sources=tuple((source.policy, source.rule) for source in message.sources),
         all_peers=message.all_peers,
         peer_sets=tuple(message.peer_sets),
         blocks=tuple(

@@ -10,7 +10,7 @@ from deltaplane.errors import Invalid
 from deltaplane.model.addresses import AddressPair, Prefix, parse_address
 from deltaplane.model.identity import Identity, LabelSet
 from deltaplane.model.policy import NetworkPolicy
-from deltaplane.model.ports import NamedPort, Protocol
+from deltaplane.model.ports import TRANSPORTS, NamedPort, Protocol
 from deltaplane.model.selector import LabelSelector, Operator, Requirement
 from deltaplane.v1 import common_pb2, policy_pb2, registry_pb2
 from tests.unit.deltaplane.policy import worlds
@@ -54,7 +54,7 @@ def test_a_second_value_for_a_key_is_not_lost() -> None:
     assert wire.label_selector_from_proto(wire.label_selector_to_proto(selector)) == selector
 
 
-@pytest.mark.parametrize("protocol", Protocol)
+@pytest.mark.parametrize("protocol", TRANSPORTS)
 def test_a_protocol_keeps_its_number(protocol: Protocol) -> None:
     assert wire.protocol_to_proto(protocol) == int(protocol)
     assert wire.protocol_from_proto(wire.protocol_to_proto(protocol)) is protocol

@@ -30,6 +30,7 @@ from deltaplane.model.objects import (
 )
 from deltaplane.model.policy import IPBlock
 from deltaplane.model.ports import PortRange, Protocol
+from deltaplane.model.tiers import Action, Tier
 from deltaplane.v1 import slicer_pb2
 from tests.decoding import decode_response
 
@@ -68,6 +69,12 @@ rules = st.builds(
     peer_sets=st.tuples(set_keys) | st.just(()),
     blocks=st.tuples(ip_blocks) | st.just(()),
     ports=st.tuples(ports, ports) | st.just(()),
+    tier=st.sampled_from(Tier),
+    action=st.sampled_from(Action),
+    audit=st.booleans(),
+    entities=st.tuples(st.integers(1, 8)) | st.just(()),
+    outside_only=st.booleans(),
+    sources=st.tuples(st.tuples(st.integers(0, 9), st.integers(0, 9))) | st.just(()),
 )
 directions = st.builds(
     DirectionPolicy,

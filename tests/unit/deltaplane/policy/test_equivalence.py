@@ -9,7 +9,7 @@ from deltaplane.model.addresses import parse_address
 from deltaplane.model.identity import Identity, Reserved
 from deltaplane.model.objects import PeerSet, SubjectPolicy
 from deltaplane.model.policy import NetworkPolicy
-from deltaplane.model.ports import Protocol
+from deltaplane.model.ports import TRANSPORTS
 from deltaplane.policy.compiler import Compiler
 from deltaplane.policy.explain import Party, explain
 from nodeagent.dataplane.port import Verdict
@@ -35,7 +35,7 @@ def packets(draw: st.DrawFn, identities: tuple[Identity, ...]) -> Packet:
     family = draw(st.sampled_from((".", ":")))
     addresses = st.sampled_from([a for a in worlds.ADDRESSES if family in a])
     ends = st.sampled_from((*identities, None))
-    protocol = draw(st.sampled_from((*Protocol, ICMP)))
+    protocol = draw(st.sampled_from((*TRANSPORTS, ICMP)))
     return Packet(
         source=draw(ends),
         source_address=draw(addresses),

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from deltaplane.model.addresses import Prefix
 from deltaplane.model.identity import NAMESPACE_NAME_LABEL, Identity, LabelSet
 from deltaplane.model.policy import IPBlock, NetworkPolicy, PolicyPeer, PolicyPort, PolicyRule
-from deltaplane.model.ports import NamedPort, Protocol
+from deltaplane.model.ports import TRANSPORTS, NamedPort
 from deltaplane.model.selector import LabelSelector, Operator, Requirement
 
 NAMESPACES = ("red", "blue")
@@ -39,7 +39,7 @@ PREFIXES = tuple(
     )
 )
 
-protocols = st.sampled_from(Protocol)
+protocols = st.sampled_from(TRANSPORTS)
 labels = st.dictionaries(st.sampled_from(KEYS), st.sampled_from(VALUES), max_size=2)
 named_ports = st.builds(NamedPort, st.sampled_from(PORT_NAMES), protocols, st.sampled_from(PORTS))
 

@@ -6,14 +6,14 @@ from hypothesis import strategies as st
 
 from deltaplane.errors import Exhausted
 from deltaplane.model.identity import FIRST_IDENTITY, LabelSet
-from deltaplane.model.ports import NamedPort, Protocol
+from deltaplane.model.ports import TRANSPORTS, NamedPort, Protocol
 from services.endpoints.identity import LAST_IDENTITY, LabelFilter, assign, digest
 from services.endpoints.records import Pod
 
 words = st.text("ab/.", max_size=3)
 pairs = st.dictionaries(words, words, max_size=3)
 ports = st.lists(
-    st.builds(NamedPort, st.sampled_from("ab"), st.sampled_from(Protocol), st.integers(1, 3)),
+    st.builds(NamedPort, st.sampled_from("ab"), st.sampled_from(TRANSPORTS), st.integers(1, 3)),
     max_size=3,
 )
 label_sets = st.builds(
