@@ -171,11 +171,13 @@ class View:
 
         The sum is corrected, so that the other side finds the difference, too.
         """
+        members, kept = self.members(bucket), self.digest.bucket(bucket)
+        if not members and not kept:
+            return True
         total = 0
-        for key in self.members(bucket):
+        for key in members:
             if (held := self.get(key)) is not None:
                 total += hash_object(held.value, held.generation)
-        kept = self.digest.bucket(bucket)
         self.digest.set_bucket(bucket, total)
         return self.digest.bucket(bucket) == kept
 
