@@ -15,7 +15,7 @@ from deltaplane.runtime.clock import SystemClock
 from deltaplane.store.etcd import EtcdStore
 from deltaplane.store.port import Store
 from deltaplane.v1 import receipts_pb2_grpc
-from services.slicer import workers
+from services.slicer import listings, workers
 from services.slicer.config import Config
 from services.slicer.feed import Feed
 from services.slicer.peers import Peers
@@ -68,6 +68,7 @@ async def serve(
             background = [
                 tasks.create_task(feed.run(fanout)),
                 tasks.create_task(progress.run()),
+                tasks.create_task(listings.warm(fanout.sender.pieces, clock)),
             ]
             await service.serve(
                 settings, name=NAME, register=register, on_drain=slicer.drain, stop=stop
