@@ -22,6 +22,7 @@ from bench import claiming
 from bench.adding import Adder, Samples
 from bench.echo import first_answer
 from bench.fanning import fan_out
+from bench.following import follow as follow_changes
 from bench.reuse import measure as measure_reuse
 from bench.rounds import FULL, Kind, Together, floor, full_node, measure, measure_together
 from bench.scale.command import EPILOG, scale
@@ -241,6 +242,25 @@ def fanout(
             f"touched by a tick, {one.bytes_per_change:.2f} bytes a change and agent, "
             f"{one.snapshot_ms:.2f} ms a snapshot"
         )
+
+
+@app.command()
+def follow(
+    nodes: Annotated[int, typer.Option(min=1, help="nodes")] = 300,
+    pods: Annotated[int, typer.Option(min=1, help="pods on each node")] = 20,
+    rate: Annotated[float, typer.Option(min=1, help="changes a second")] = 100,
+    seconds: Annotated[float, typer.Option(min=1)] = 10,
+    output: Format = Output.TABLE,
+) -> None:
+    """CPU of a change in a slicer without agents, from etcd's watch to the view."""
+    found = follow_changes(nodes=nodes, pods=pods, rate=rate, seconds=seconds)
+    if output is Output.JSON:
+        print(json.dumps(asdict(found), indent=2))
+        return
+    print(
+        f"{found.changes} changes in {found.transactions} transactions, {found.per_second:.0f} a "
+        f"second: {found.main_us:.0f} us a change, {found.others_us:.0f} us in other threads"
+    )
 
 
 app.command(epilog=EPILOG)(scale)

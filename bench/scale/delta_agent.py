@@ -13,8 +13,8 @@ from google.protobuf.message import Message
 from bench.scale.agents import Clock
 from bench.scale.applied import Log
 from bench.scale.decoding import Content, DeltaDecoder, ObjectKey, unbundled
-from bench.scale.http2 import CallBroken
 from deltaplane.delta.wire.objects import deltas
+from deltaplane.runtime.http2 import CallBroken
 from deltaplane.v1 import slicer_pb2 as pb
 
 CREDIT_BYTES = 4 << 20

@@ -25,7 +25,7 @@ from bench.scale import commands
 from bench.scale.agents import Agent, EndpointAgent, SliceAgent
 from bench.scale.decoding import Decoder, Level, decoder_of
 from bench.scale.delta_agent import DeltaAgent
-from bench.scale.http2 import Call, CallBroken
+from deltaplane.runtime.http2 import Call, CallBroken
 
 RECEIVE_BYTES = 1 << 18
 RETRY_SECONDS = (0.05, 0.15)

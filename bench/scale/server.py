@@ -15,7 +15,6 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import grpc
@@ -25,7 +24,6 @@ from bench.scale.baselines import Endpoints, Slices, message
 from deltaplane.store import keys
 from deltaplane.store.etcd import EtcdStore
 from deltaplane.store.etcdpb import rpc_pb2
-from services.slicer.watching import in_thread
 
 SERVICE = "deltaplane.bench.Baseline"
 WAKE_AT_ONCE = 200
@@ -72,11 +70,13 @@ class Server:
 
     async def watch(self, after: int) -> None:
         """Takes changes until cancelled."""
-        # Served by the loop of the agents, each batch would wait behind all of them.
-        watch = in_thread(partial(EtcdStore, [self._etcd]))
-        async for batch in watch(keys.ENDPOINTS, after):
-            self._feed.take(batch.events, time.monotonic())
-            self._work.set()
+        store = EtcdStore([self._etcd])
+        try:
+            async for batch in store.watch(keys.ENDPOINTS, after=after):
+                self._feed.take(batch.events, time.monotonic())
+                self._work.set()
+        finally:
+            await store.close()
 
     async def send(self) -> None:
         """Publishes what is due until cancelled."""

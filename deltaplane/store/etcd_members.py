@@ -88,6 +88,8 @@ class Members:
         random.shuffle(self._members)
         self._current = 0
         self.closed = asyncio.Event()
+        # Called to end what has a connection of its own.
+        self.on_close: set[Callable[[], None]] = set()
         self._deadline_seconds = deadline_seconds
 
     @property
@@ -157,6 +159,8 @@ class Members:
     async def close(self) -> None:
         """Ends all connections; calls under way end with Unavailable."""
         self.closed.set()
+        for end in tuple(self.on_close):
+            end()
         for member in self._members:
             await member.channel.close()
 

@@ -15,13 +15,15 @@ import asyncio
 import contextlib
 import random
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import grpc.aio
+from google.protobuf.message import DecodeError
 
 from deltaplane.errors import Compacted, Refused, Unavailable
 from deltaplane.runtime import log
+from deltaplane.store import etcd_call
 from deltaplane.store.etcd_members import Member, Members, translate
 from deltaplane.store.etcdpb import rpc_pb2 as pb
 from deltaplane.store.port import Event, WatchBatch
@@ -37,7 +39,10 @@ _FIRST_PAUSE_SECONDS = 0.02
 _LONGEST_PAUSE_SECONDS = 0.5
 _WARN_AFTER_MARKS = 20
 _NO_WATCH = -1
-_ASK = pb.WatchRequest(progress_request=pb.WatchProgressRequest())
+_ASK = pb.WatchRequest(progress_request=pb.WatchProgressRequest()).SerializeToString()
+_METHOD = "/etcdserverpb.Watch/Watch"
+# With hasleader a member that lost its cluster ends the stream instead of falling silent.
+_METADATA = (("hasleader", "true"),)
 
 
 @dataclass(slots=True)
@@ -88,6 +93,29 @@ class Position:
         return WatchBatch(revision=self.cursor, events=events)
 
 
+def together(position: Position, responses: Iterable[pb.WatchResponse]) -> Iterator[WatchBatch]:
+    """What responses say to the consumer, those of events that follow one another as one batch.
+
+    Raises:
+        DeltaplaneError: as `Position.receive`, after all that came before.
+    """
+    events: list[Event] = []
+    for response in responses:
+        has_events = response.events and not response.canceled
+        if events and not has_events:
+            yield WatchBatch(revision=events[-1].mod_revision, events=tuple(events))
+            events = []
+        batch = position.receive(response)
+        if batch is None:
+            continue
+        if has_events:
+            events += batch.events
+        else:
+            yield batch
+    if events:
+        yield WatchBatch(revision=events[-1].mod_revision, events=tuple(events))
+
+
 def answers_prove(version: str) -> bool:
     """Whether a server of this version orders answers to progress requests after the events."""
     numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:3])
@@ -109,7 +137,7 @@ async def watch(
     while not members.closed.is_set():
         member = members.current
         try:
-            stream = _stream(member, _create(key, range_end, cursor), cursor)
+            stream = _stream(members, member, _create(key, range_end, cursor), cursor)
             with members.unless_closed():
                 async with contextlib.aclosing(stream) as batches:
                     async for batch in batches:
@@ -127,35 +155,36 @@ async def watch(
 
 
 async def _stream(
-    member: Member, create: pb.WatchRequest, cursor: int
+    members: Members, member: Member, create: pb.WatchRequest, cursor: int
 ) -> AsyncGenerator[WatchBatch, None]:
     """One stream on one member; ends with an exception."""
-    reading: asyncio.Future[object] | None = None
-    call = None
     try:
         await member.connect(_CONNECT_SECONDS)
         status = await member.maintenance.Status(pb.StatusRequest(), timeout=_CONNECT_SECONDS)
-        position = Position(cursor=cursor, answers_prove=answers_prove(status.version))
-        # With hasleader a member that lost its cluster ends the stream instead of falling silent.
-        call = member.watch.Watch(metadata=(("hasleader", "true"),))
-        await call.write(create)
-        while True:
-            # A read must not be cancelled (that ends the call), so it is waited for, again and
-            # again.
-            reading = asyncio.ensure_future(call.read())
-            await _answer(call, reading)
-            batch = position.receive(_result(reading))
-            if position.behind == _WARN_AFTER_MARKS:
-                log.get().warning("watch_progress_unproven", etcd=status.version, remedy=_REMEDY)
-            if batch is not None:
-                yield batch
     except grpc.aio.AioRpcError as error:
         raise translate(error, member.endpoint) from error
+    position = Position(cursor=cursor, answers_prove=answers_prove(status.version))
+    call = await etcd_call.connect(
+        member.endpoint, _METHOD, metadata=_METADATA, seconds=_CONNECT_SECONDS
+    )
+    members.on_close.add(call.close)
+    try:
+        if members.closed.is_set():
+            raise Unavailable("the store is closed")
+        call.send(create.SerializeToString())
+        while True:
+            responses = map(pb.WatchResponse.FromString, await _answers(call))
+            for batch in together(position, responses):
+                if position.behind == _WARN_AFTER_MARKS:
+                    log.get().warning(
+                        "watch_progress_unproven", etcd=status.version, remedy=_REMEDY
+                    )
+                yield batch
+    except DecodeError as error:
+        raise Unavailable(f"etcd at {member.endpoint}: {error}") from error
     finally:
-        if call is not None:
-            call.cancel()
-        if reading is not None:
-            await asyncio.gather(reading, return_exceptions=True)
+        members.on_close.discard(call.close)
+        call.close()
 
 
 _REMEDY = (
@@ -164,24 +193,13 @@ _REMEDY = (
 )
 
 
-async def _answer(
-    call: "grpc.aio.StreamStreamCall[pb.WatchRequest, pb.WatchResponse]",
-    reading: asyncio.Future[object],
-) -> None:
-    """Waits for the read, asking for progress whenever it is quiet."""
+async def _answers(call: etcd_call.Stream) -> Sequence[bytes]:
+    """Waits for responses, asking for progress whenever it is quiet."""
     for _ in range(DEAD_AFTER):
-        done, _pending = await asyncio.wait({reading}, timeout=QUIET_SECONDS)
-        if done:
-            return
-        await call.write(_ASK)
+        if found := await call.messages(QUIET_SECONDS):
+            return found
+        call.send(_ASK)
     raise Unavailable(f"etcd was silent for {DEAD_AFTER * QUIET_SECONDS:g} s")
-
-
-def _result(reading: asyncio.Future[object]) -> pb.WatchResponse:
-    response = reading.result()
-    if not isinstance(response, pb.WatchResponse):
-        raise Unavailable("etcd ended the stream")
-    return response
 
 
 def _create(key: bytes, range_end: bytes, cursor: int) -> pb.WatchRequest:

@@ -22,6 +22,7 @@ from services.slicer.fanout import Fanout
 from services.slicer.pacing import LONGEST_SECONDS
 from services.slicer.repository import LEASE_SECONDS, Batch, Replica, Repository
 from services.slicer.tracing import Stages
+from services.slicer.waiting import wait
 
 T = TypeVar("T")
 
@@ -174,9 +175,7 @@ class Feed:
                 await self._work.wait()
             elif (delay := cut_at - self._clock.now()) > 0:
                 # Something urgent may come and close the tick early.
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(delay):
-                        await self._work.wait()
+                await wait(self._work, delay)
             else:
                 await self._publish(fanout)
 
@@ -193,9 +192,8 @@ class Feed:
             session.wake()
             if number % WAKE_AT_ONCE == 0:
                 await asyncio.sleep(0)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LONGEST_SECONDS):
-                await over.wait()
+        if not over.is_set():
+            await wait(over, LONGEST_SECONDS)
         self._stages.sent(self._clock.wall_ns(), agents=len(fanout.sessions))
         fanout.pacer.sent(cut_at=started, round_seconds=self._clock.now() - started)
 

@@ -20,7 +20,6 @@ from deltaplane.store.port import (
 from services.slicer import checkpoints
 from services.slicer.checkpoints import Checkpoint
 from services.slicer.facts import Record
-from services.slicer.watching import Watch, of_store
 from services.slicer.watermark import (
     Coverage,
     Fence,
@@ -55,12 +54,8 @@ class Replica:
 class Repository:
     """The records behind the view."""
 
-    def __init__(
-        self, store: Store, expected_lineage: bytes = b"", watch: Watch | None = None
-    ) -> None:
-        """watch: how the state is watched; None: by the store itself."""
+    def __init__(self, store: Store, expected_lineage: bytes = b"") -> None:
         self._store = store
-        self._watch = watch or of_store(store)
         self._expected_lineage = expected_lineage
 
     async def lineage(self) -> bytes:
@@ -119,7 +114,7 @@ class Repository:
         Raises:
             Compacted: they are gone.
         """
-        async for batch in self._watch(keys.STATE, after):
+        async for batch in self._store.watch(keys.STATE, after=after):
             yield Batch(tuple(record_from_store(event) for event in batch.events), batch.revision)
 
     async def head(self) -> int:

@@ -121,12 +121,12 @@ def _policy(value: bytes, _: int) -> tuple[str, Content]:
 
 
 _PARSERS: Mapping[str, Callable[[bytes, int], tuple[str, Content]]] = {
+    keys.ENDPOINTS: _endpoint,  # most of what is written
     keys.NODES: _node,
     keys.FENCES: _fence,
     keys.BLOCKS: _block,
     keys.POOLS: _pool,
     keys.IDENTITIES: _identity,
-    keys.ENDPOINTS: _endpoint,
     keys.POLICIES: _policy,
 }
 

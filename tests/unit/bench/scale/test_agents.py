@@ -14,7 +14,6 @@ from bench.scale.baselines import Endpoints, Slices, message
 from bench.scale.commands import content_of, differences
 from bench.scale.decoding import Level, decoder_of
 from bench.scale.delta_agent import CREDIT_BYTES, DeltaAgent
-from bench.scale.http2 import CallBroken
 from bench.scale.world import Shape, World
 from deltaplane.delta.messages import Hello
 from deltaplane.delta.reader import Reader
@@ -23,6 +22,7 @@ from deltaplane.delta.span import span
 from deltaplane.delta.tick import Tick
 from deltaplane.delta.wire import ProtobufEncoder, decode_request
 from deltaplane.policy.compiler import Compiler
+from deltaplane.runtime.http2 import CallBroken
 from deltaplane.store import keys
 from deltaplane.store.port import Event
 from deltaplane.v1 import registry_pb2

@@ -1,7 +1,7 @@
 import pytest
 
 from deltaplane.errors import Compacted, Refused, Unavailable
-from deltaplane.store.etcd_watch import Position, answers_prove
+from deltaplane.store.etcd_watch import Position, answers_prove, together
 from deltaplane.store.etcdpb import rpc_pb2 as pb
 from deltaplane.store.port import WatchBatch
 
@@ -99,3 +99,29 @@ def test_the_first_answer_of_a_watch_says_nothing() -> None:
 def test_the_end_of_a_watch_is_an_error(response: pb.WatchResponse, kind: type[Exception]) -> None:
     with pytest.raises(kind):
         Position(cursor=1, answers_prove=True).receive(response)
+
+
+def spelt(batch: WatchBatch) -> tuple[int, list[int]]:
+    return batch.revision, [event.mod_revision for event in batch.events]
+
+
+def test_events_that_came_together_are_one_batch() -> None:
+    position = Position(cursor=10, answers_prove=True)
+    found = together(position, [events(9, 10), events(11, 12), events(12), events(13)])
+    assert [spelt(batch) for batch in found] == [(13, [11, 12, 13])]
+
+
+def test_a_mark_stands_where_it_came() -> None:
+    position = Position(cursor=10, answers_prove=True)
+    came = [events(11), events(12), mark(20, watch_id=0), events(21), mark(22, watch_id=0)]
+    found = [spelt(batch) for batch in together(position, came)]
+    assert found == [(12, [11, 12]), (20, []), (21, [21]), (22, [])]
+
+
+def test_what_came_before_the_end_is_delivered() -> None:
+    position = Position(cursor=10, answers_prove=True)
+    ended = pb.WatchResponse(canceled=True, compact_revision=7)
+    found = together(position, [events(11), ended, events(12)])
+    assert spelt(next(found)) == (11, [11])
+    with pytest.raises(Compacted):
+        next(found)

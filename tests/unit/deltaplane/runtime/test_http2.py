@@ -10,8 +10,9 @@ import grpc
 import grpc.aio
 import pytest
 
-from bench.scale import hpack
-from bench.scale.http2 import (
+from deltaplane.errors import Invalid
+from deltaplane.runtime import hpack
+from deltaplane.runtime.http2 import (
     CONTINUATION,
     DATA,
     END_HEADERS,
@@ -25,7 +26,6 @@ from bench.scale.http2 import (
     Ended,
     frame,
 )
-from deltaplane.errors import Invalid
 
 METHOD = "/bench.Echo/Stream"
 
