@@ -1,7 +1,7 @@
 """Puts concurrent registrations into common transactions.
 
 While one transaction is under way, the requests that arrive queue; together they are the next one.
-A lone request waits for nothing, a thousand share a few dozen transactions, and the requests of one
+A lone request waits for nothing, a thousand share some twenty transactions, and the requests of one
 call are judged in their order.
 
     requests       a  b c d   e f g h
@@ -21,10 +21,17 @@ from deltaplane.runtime import log, propagation, tracing
 from deltaplane.runtime.propagation import Stage
 from deltaplane.store.port import KeyValue
 from services.endpoints.records import Request
+from services.endpoints.registration import MOST_SEPARATE, separate
 from services.endpoints.repository.registering import Outcome, Registrar
 from services.endpoints.wishing import Wish
 
 _COMMITTED = propagation.observer(Stage.REGISTER_TO_COMMIT)
+
+GATHER_SECONDS = 0.05
+"""Longest; about what the transaction takes that follows."""
+
+SILENT_TURNS = 4
+"""Of the event loop, in which no request came. A call that is being received takes several."""
 
 _Waiting = tuple[Request, "asyncio.Future[KeyValue | Wish]"]
 
@@ -57,14 +64,26 @@ class Coalescer:
             while not self._queue:
                 self._arrived.clear()
                 await self._arrived.wait()
+            await self._gather()
             batch = self._take()
             if batch:
                 await self._register(batch)
 
+    async def _gather(self) -> None:
+        """Lets those come in that are on their way, as long as they keep coming.
+
+        Of many that are sent at once the first must not go alone; a lone one waits for nobody.
+        """
+        until, silent = perf_counter() + GATHER_SECONDS, 0
+        while silent < SILENT_TURNS and len(self._queue) < MOST_SEPARATE and perf_counter() < until:
+            before = len(self._queue)
+            await asyncio.sleep(0)
+            silent = 0 if len(self._queue) > before else silent + 1
+
     def _take(self) -> list[_Waiting]:
         # A caller that has given up cancels its future; its request is not sent any more.
         self._queue = deque(item for item in self._queue if not item[1].done())
-        count = self._registrar.leading(request for request, _ in self._queue)
+        count = separate(request for request, _ in self._queue)
         return [self._queue.popleft() for _ in range(count)]
 
     async def _register(self, batch: list[_Waiting]) -> None:
