@@ -27,8 +27,8 @@ from services.endpoints.wishing import Wish
 
 _COMMITTED = propagation.observer(Stage.REGISTER_TO_COMMIT)
 
-GATHER_SECONDS = 0.05
-"""Longest; about what the transaction takes that follows."""
+GATHER_SECONDS = 0.1
+"""Longest; while calls come without a break, their answers take longer than that anyway."""
 
 SILENT_TURNS = 4
 """Of the event loop, in which no request came. A call that is being received takes several."""

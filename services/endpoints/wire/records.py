@@ -157,6 +157,12 @@ def endpoint_from_record(stored: KeyValue) -> Endpoint:
     )
 
 
+def node_of_endpoint(stored: KeyValue) -> tuple[str, int]:
+    """Reads of an endpoint only the name and the index of its node."""
+    message = registry_pb2.Endpoint.FromString(stored.value)
+    return message.node, message.node_index
+
+
 def endpoint_to_record(endpoint: Endpoint) -> bytes:
     """Writes an endpoint."""
     request = endpoint.request
