@@ -33,6 +33,10 @@ GATHER_SECONDS = 0.1
 SILENT_TURNS = 4
 """Of the event loop, in which no request came. A call that is being received takes several."""
 
+BUSY = 8
+"""Requests of a batch after which, if more are there already, a turn takes BUSY_SECONDS."""
+BUSY_SECONDS = 0.002
+
 _Waiting = tuple[Request, "asyncio.Future[KeyValue | Wish]"]
 
 
@@ -60,16 +64,19 @@ class Coalescer:
 
     async def run(self) -> NoReturn:
         """Serves the queue until it is cancelled."""
+        turn_seconds = 0.0
         while True:
             while not self._queue:
+                turn_seconds = 0.0
                 self._arrived.clear()
                 await self._arrived.wait()
-            await self._gather()
+            await self._gather(turn_seconds)
             batch = self._take()
             if batch:
                 await self._register(batch)
+            turn_seconds = BUSY_SECONDS if len(batch) >= BUSY else 0.0
 
-    async def _gather(self) -> None:
+    async def _gather(self, turn_seconds: float) -> None:
         """Lets those come in that are on their way, as long as they keep coming.
 
         Of many that are sent at once the first must not go alone; a lone one waits for nobody.
@@ -77,7 +84,7 @@ class Coalescer:
         until, silent = perf_counter() + GATHER_SECONDS, 0
         while silent < SILENT_TURNS and len(self._queue) < MOST_SEPARATE and perf_counter() < until:
             before = len(self._queue)
-            await asyncio.sleep(0)
+            await asyncio.sleep(turn_seconds)
             silent = 0 if len(self._queue) > before else silent + 1
 
     def _take(self) -> list[_Waiting]:
