@@ -18,7 +18,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from bench import claiming
+from bench import claiming, registering
 from bench.adding import Adder, Samples
 from bench.echo import first_answer
 from bench.fanning import fan_out
@@ -203,6 +203,28 @@ def claims(  # noqa: PLR0917 - options, by name
         for result in results:
             for name, text in claiming.lines(result):
                 print(f"{name:15} {text}")
+
+
+@app.command()
+def registrations(
+    nodes: Annotated[int, typer.Option(min=1, max=5000)] = 1000,
+    at_once: Annotated[
+        list[int] | None, typer.Option(min=1, max=20_000, help="may be repeated")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1)] = 3,
+) -> None:
+    """Endpoints registered at once, each with a call of its own: time, CPU, transactions."""
+    found = registering.measure(nodes=nodes, at_once=at_once or [1, 50, 500, 2000], rounds=rounds)
+    print("\n".join(map(json.dumps, found)))
+
+
+@app.command()
+def repair(
+    nodes: Annotated[int, typer.Option(min=1, max=5000)] = 1000,
+    pods_per_node: Annotated[int, typer.Option(min=1, max=200)] = 20,
+) -> None:
+    """One round of the registry's repair over endpoints that are all right."""
+    print(json.dumps(registering.measure_repair(nodes=nodes, pods_per_node=pods_per_node)))
 
 
 @app.command()

@@ -80,6 +80,12 @@ def pod_record(world: World, pod: Pod) -> registry_pb2.Pod:
     )
 
 
+def pod_operation(world: World, pod: Pod) -> Put:
+    """Writes a pod record."""
+    record = pod_record(world, pod)
+    return _put(keys.pod(record.namespace, record.name), record)
+
+
 def endpoint_keys(world: World, pod: Pod) -> tuple[str, str, str, str]:
     """The keys of an endpoint; the first is that of its record."""
     one = world.deployments[pod.deployment]

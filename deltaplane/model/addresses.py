@@ -4,6 +4,7 @@ Bytes instead of `ipaddress` objects: they compare, hash and travel ten times fa
 bytes.
 """
 
+import functools
 import ipaddress
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,8 +26,11 @@ def parse_address(text: str) -> bytes:
     return address.packed
 
 
+@functools.lru_cache(maxsize=4096)  # one address comes several times in a row
 def format_address(address: bytes) -> str:
     """Turns 4 or 16 bytes into the usual text (RFC 5952 for IPv6)."""
+    if len(address) == 4:
+        return ".".join(map(str, address))
     return str(ipaddress.ip_address(address))
 
 

@@ -10,6 +10,7 @@ from deltaplane.store.etcdpb import rpc_pb2 as pb
 from deltaplane.store.port import (
     Absent,
     Committed,
+    CommittedParts,
     Compare,
     CreatedAt,
     Delete,
@@ -18,11 +19,12 @@ from deltaplane.store.port import (
     Listing,
     Operation,
     Page,
+    Part,
     Put,
     Unchanged,
     WatchBatch,
 )
-from deltaplane.store.transaction import check, check_keys
+from deltaplane.store.transaction import check, check_keys, check_parts
 
 PAGE_KEYS = 2000
 """Keys in one answer of a listing: 1,000 endpoints are about 200 kB."""
@@ -104,6 +106,16 @@ class EtcdStore:
             request.success.extend(_read(compare.key) for compare in compares[:1])
         answer = await self._transact(request, idempotent=not operations)
         return Committed(succeeded=answer.succeeded, revision=answer.header.revision)
+
+    async def transact_parts(self, parts: Sequence[Part]) -> CommittedParts:
+        """Applies the parts whose compares hold: transactions in a transaction."""
+        check_parts(parts)
+        request = pb.TxnRequest(success=[_part(part) for part in parts])
+        answer = await self._transact(request, idempotent=False)
+        return CommittedParts(
+            succeeded=tuple(part.response_txn.succeeded for part in answer.responses),
+            revision=answer.header.revision,
+        )
 
     def watch(self, prefix: str, *, after: int) -> AsyncIterator[WatchBatch]:
         """Yields writes after a revision."""
@@ -226,6 +238,15 @@ def _operation(operation: Operation) -> pb.RequestOp:
             return pb.RequestOp(request_delete_range=delete)
         case _:
             assert_never(operation)
+
+
+def _part(part: Part) -> pb.RequestOp:
+    return pb.RequestOp(
+        request_txn=pb.TxnRequest(
+            compare=[_compare(compare) for compare in part.compares],
+            success=[_operation(operation) for operation in part.operations],
+        )
+    )
 
 
 def _key_value(item: pb.KeyValue) -> KeyValue:

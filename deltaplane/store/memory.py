@@ -15,6 +15,7 @@ from deltaplane.runtime.clock import Clock, SystemClock
 from deltaplane.store.port import (
     Absent,
     Committed,
+    CommittedParts,
     Compare,
     CreatedAt,
     Delete,
@@ -24,11 +25,12 @@ from deltaplane.store.port import (
     Listing,
     Operation,
     Page,
+    Part,
     Put,
     Unchanged,
     WatchBatch,
 )
-from deltaplane.store.transaction import check, check_keys
+from deltaplane.store.transaction import check, check_keys, check_parts
 
 PROGRESS_SECONDS = 0.5
 """Pause between progress marks of an idle watch."""
@@ -163,10 +165,24 @@ class MemoryStore:
         succeeded = all(self._holds(compare) for compare in compares)
         if succeeded:
             self._apply(operations)
-        if self._lose_answer:
-            self._lose_answer = False
-            raise Unavailable("the answer was lost")
+        self._answer()
         return Committed(succeeded=succeeded, revision=self._revision)
+
+    async def transact_parts(self, parts: Sequence[Part]) -> CommittedParts:
+        """Applies the parts whose compares hold."""
+        check_parts(parts)
+        self._enter()
+        succeeded = tuple(all(map(self._holds, part.compares)) for part in parts)
+        self._apply(
+            [
+                operation
+                for part, holds in zip(parts, succeeded, strict=True)
+                if holds
+                for operation in part.operations
+            ]
+        )
+        self._answer()
+        return CommittedParts(succeeded=succeeded, revision=self._revision)
 
     async def grant_lease(self, ttl_seconds: int) -> int:
         """Makes a lease."""
@@ -234,6 +250,11 @@ class MemoryStore:
         if self._closed or not self.available:
             raise Unavailable("the store is away")
         self._expire_leases()
+
+    def _answer(self) -> None:
+        if self._lose_answer:
+            self._lose_answer = False
+            raise Unavailable("the answer was lost")
 
     def _wake(self) -> None:
         # A fresh event each time: every waiter of the old one wakes, none can miss the next.

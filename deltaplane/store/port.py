@@ -14,6 +14,10 @@ from typing import Protocol
 MAX_TRANSACTION_OPERATIONS = 100
 """Puts, deletes and compares of one transaction; etcd's own limit is 128 by default."""
 
+MAX_PARTS = 64
+MAX_PART_OPERATIONS = 60
+"""Puts, deletes and compares of each part. etcd takes from its limit, 128, what lies around it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyValue:
@@ -76,6 +80,27 @@ class DeletePrefix:
 
 
 Operation = Put | Delete | DeletePrefix
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """Operations that are applied if their own compares hold, whatever becomes of other parts."""
+
+    compares: Sequence[Compare]
+    operations: Sequence[Operation]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommittedParts:
+    """Outcome of a transaction of parts.
+
+    Attributes:
+        succeeded: for each part whether it has been applied.
+        revision: the store's revision after it.
+    """
+
+    succeeded: tuple[bool, ...]
+    revision: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,6 +194,14 @@ class Store(Protocol):
         self, compares: Sequence[Compare], operations: Sequence[Operation]
     ) -> Committed:
         """Applies all operations if all compares hold, else none."""
+        ...
+
+    async def transact_parts(self, parts: Sequence[Part]) -> CommittedParts:
+        """Applies the parts whose compares hold, all at one revision.
+
+        All compares are about the state before it: no part sees what another one writes. So no two
+        parts write or delete the same key.
+        """
         ...
 
     def watch(self, prefix: str, *, after: int) -> AsyncIterator[WatchBatch]:

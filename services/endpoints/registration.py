@@ -16,8 +16,11 @@ from services.endpoints.joining import join
 from services.endpoints.records import Endpoint, Node, Pod, Request
 from services.endpoints.wishing import Wish, check, satisfied, wish_of
 
+MOST_SEPARATE = 64
+"""Endpoints of one transaction in which each is a part of its own: `port.MAX_PARTS`."""
+
 MAX_TOGETHER = 25
-"""Endpoints of one transaction: four writes each, of 100."""
+"""Endpoints of one transaction without parts: four writes each, of 100."""
 MAX_COMPARES = 100
 
 
@@ -79,8 +82,24 @@ class Accepted:
     label_set: LabelSet | None
 
 
+def separate(requests: Iterable[Request]) -> int:
+    """How many of the first requests do not touch each other's (node, id) or addresses; 64 or less.
+
+    Each of them can be judged by what is stored, and fail without the others.
+    """
+    owned: set[object] = set()
+    count = 0
+    for request in requests:
+        own = {(request.node, request.id), *request.addresses}
+        if count == MOST_SEPARATE or own & owned:
+            break
+        owned |= own
+        count += 1
+    return count
+
+
 def leading(requests: Iterable[Request], pools: Sequence[PoolRange]) -> int:
-    """How many of the first requests fit into one transaction; 1 or more, if there is a request.
+    """How many of the first requests fit into one transaction without parts; 1 or more, if any.
 
     They do not touch each other's (node, id) or addresses, so that each can be judged by what is
     stored.
@@ -177,6 +196,8 @@ def _check_owner(address: bytes, owner: BlockOwner | None, node: Node) -> None:
 def _unfulfilled(request: Request, pod: Pod, known: Known) -> Wish | None:
     """What the pod asks for, unless it is what it gets."""
     annotations = known.namespace_annotations.get(request.namespace, {})
+    if not pod.annotations and not annotations:
+        return None
     wish = wish_of(dict(pod.annotations), annotations)
     pools = {address: known.block_owners[address].pool for address in request.addresses}
     return None if satisfied(wish, pools) else wish

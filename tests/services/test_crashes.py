@@ -15,7 +15,7 @@ import pytest
 from deltaplane.errors import Conflict, DeltaplaneError, Unavailable
 from deltaplane.store import keys
 from deltaplane.store.memory import MemoryStore
-from deltaplane.store.port import Committed, Compare, Operation
+from deltaplane.store.port import Committed, CommittedParts, Compare, Operation, Part
 from deltaplane.v1 import ipam_pb2
 from deltaplane.v1 import registry_pb2 as pb
 from tests.services.plane import Plane, endpoint, ok, plane, pod, release
@@ -47,6 +47,14 @@ class FailingStore(MemoryStore):
             return await super().transact(compares, operations)
         if self._applied:
             await super().transact(compares, operations)
+        raise self._error("lost")
+
+    async def transact_parts(self, parts: Sequence[Part]) -> CommittedParts:
+        self.transactions += 1
+        if self.transactions != self._fail_at:
+            return await super().transact_parts(parts)
+        if self._applied:
+            await super().transact_parts(parts)
         raise self._error("lost")
 
 

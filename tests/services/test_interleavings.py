@@ -10,7 +10,7 @@ import pytest
 from deltaplane.errors import Unavailable
 from deltaplane.store import keys
 from deltaplane.store.memory import MemoryStore
-from deltaplane.store.port import Committed, Compare, Delete, Operation, Put
+from deltaplane.store.port import Committed, CommittedParts, Compare, Delete, Operation, Part, Put
 from deltaplane.v1 import ipam_pb2
 from services.endpoints.wire.records import encode
 from tests.services.plane import Plane, endpoint, ok, plane, pod
@@ -41,6 +41,18 @@ class InterruptedStore(MemoryStore):
             raise Unavailable("the answer was lost")
         await hook()
         return await super().transact(compares, operations)
+
+    async def transact_parts(self, parts: Sequence[Part]) -> CommittedParts:
+        writes = [operation for part in parts for operation in part.operations]
+        if self._hook is None or not any(_key(it).startswith(self._hook[0]) for it in writes):
+            return await super().transact_parts(parts)
+        (_, hook), self._hook = self._hook, None
+        if self._loses_answer:
+            await super().transact_parts(parts)
+            await hook()
+            raise Unavailable("the answer was lost")
+        await hook()
+        return await super().transact_parts(parts)
 
 
 def _key(operation: Operation) -> str:

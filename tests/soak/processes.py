@@ -8,11 +8,13 @@ from typing import Any, TypeVar
 from deltaplane.errors import DeltaplaneError, Unavailable
 from deltaplane.store.port import (
     Committed,
+    CommittedParts,
     Compare,
     KeyValue,
     Listing,
     Operation,
     Page,
+    Part,
     WatchBatch,
 )
 from tests.soak.faults import Fate, Faults, Point
@@ -104,6 +106,9 @@ class Port:
                 raise Crashed
             case _:
                 return self._backend.transact(compares, operations)
+
+    async def transact_parts(self, parts: Sequence[Part]) -> CommittedParts:
+        raise NotImplementedError  # stories register one endpoint at a time
 
     def watch(self, prefix: str, *, after: int) -> AsyncIterator[WatchBatch]:
         raise NotImplementedError

@@ -4,7 +4,8 @@ nodes          registration by compare-and-swap, removal
 cleaning       what a removed node leaves behind
 objects        namespaces and pods; `following` rewrites the endpoints whose identity follows
 identities     numbers for label sets
-registering    endpoints in; `coalescing` puts concurrent registrations into one transaction
+registering    endpoints in, read by read; first `newcomers`, up to 64 in one transaction
+coalescing     the queue in front of it; `remembering` is what newcomers need not read
 endpoints      endpoints out, and listings
 policies       network policies
 repairing      finds and finishes what a killed replica began

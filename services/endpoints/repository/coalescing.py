@@ -1,7 +1,7 @@
 """Puts concurrent registrations into common transactions.
 
 While one transaction is under way, the requests that arrive queue; together they are the next one.
-A lone request waits for nothing, a thousand share a few dozen transactions, and the requests of one
+A lone request waits for nothing, a thousand share some twenty transactions, and the requests of one
 call are judged in their order.
 
     requests       a  b c d   e f g h
@@ -21,10 +21,21 @@ from deltaplane.runtime import log, propagation, tracing
 from deltaplane.runtime.propagation import Stage
 from deltaplane.store.port import KeyValue
 from services.endpoints.records import Request
+from services.endpoints.registration import MOST_SEPARATE, separate
 from services.endpoints.repository.registering import Outcome, Registrar
 from services.endpoints.wishing import Wish
 
 _COMMITTED = propagation.observer(Stage.REGISTER_TO_COMMIT)
+
+GATHER_SECONDS = 0.1
+"""Longest; while calls come without a break, their answers take longer than that anyway."""
+
+SILENT_TURNS = 4
+"""Of the event loop, in which no request came. A call that is being received takes several."""
+
+BUSY = 8
+"""Requests of a batch after which, if more are there already, a turn takes BUSY_SECONDS."""
+BUSY_SECONDS = 0.002
 
 _Waiting = tuple[Request, "asyncio.Future[KeyValue | Wish]"]
 
@@ -53,18 +64,33 @@ class Coalescer:
 
     async def run(self) -> NoReturn:
         """Serves the queue until it is cancelled."""
+        turn_seconds = 0.0
         while True:
             while not self._queue:
+                turn_seconds = 0.0
                 self._arrived.clear()
                 await self._arrived.wait()
+            await self._gather(turn_seconds)
             batch = self._take()
             if batch:
                 await self._register(batch)
+            turn_seconds = BUSY_SECONDS if len(batch) >= BUSY else 0.0
+
+    async def _gather(self, turn_seconds: float) -> None:
+        """Lets those come in that are on their way, as long as they keep coming.
+
+        Of many that are sent at once the first must not go alone; a lone one waits for nobody.
+        """
+        until, silent = perf_counter() + GATHER_SECONDS, 0
+        while silent < SILENT_TURNS and len(self._queue) < MOST_SEPARATE and perf_counter() < until:
+            before = len(self._queue)
+            await asyncio.sleep(turn_seconds)
+            silent = 0 if len(self._queue) > before else silent + 1
 
     def _take(self) -> list[_Waiting]:
         # A caller that has given up cancels its future; its request is not sent any more.
         self._queue = deque(item for item in self._queue if not item[1].done())
-        count = self._registrar.leading(request for request, _ in self._queue)
+        count = separate(request for request, _ in self._queue)
         return [self._queue.popleft() for _ in range(count)]
 
     async def _register(self, batch: list[_Waiting]) -> None:

@@ -1,9 +1,11 @@
 """Registers endpoints: reads, the rules, a transaction that compares all that was read."""
 
+import copy
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from deltaplane.errors import DeltaplaneError, Invalid
+from deltaplane.errors import DeltaplaneError, Invalid, Unavailable
 from deltaplane.model.identity import LabelSet, Reserved
 from deltaplane.store import keys
 from deltaplane.store.port import Compare, CreatedAt, KeyValue, Operation, Put, Store
@@ -11,16 +13,10 @@ from deltaplane.store.retry import compare_and_swap
 from services.endpoints.blocks import PoolRange, block_of, single
 from services.endpoints.identity import LabelFilter
 from services.endpoints.records import Endpoint, Node, Pod, Request, State
-from services.endpoints.registration import (
-    Accepted,
-    BlockOwner,
-    Known,
-    NoBlock,
-    judge,
-    leading,
-)
+from services.endpoints.registration import Accepted, BlockOwner, Known, NoBlock, judge, leading
 from services.endpoints.repository.following import Follower
 from services.endpoints.repository.identities import Identities
+from services.endpoints.repository.newcomers import Newcomers
 from services.endpoints.repository.transactions import as_read
 from services.endpoints.wire import records
 from services.endpoints.wishing import Wish
@@ -39,11 +35,31 @@ class _Write:
     label_sets: list[LabelSet] = field(default_factory=list)
 
 
-class Registrar:
-    """Registers endpoints.
+@dataclass(slots=True)
+class _Batch:
+    """Requests, and what has become of them so far, by index.
 
-    Blocks are read each time. Pools are remembered, and learnt again before anything is said on
-    their account: where an address has no block, or a pod asks for other ones.
+    Attributes:
+        begun: what is plainly new has been tried.
+        ready: those that are registered and do not wait.
+    """
+
+    requests: Sequence[Request]
+    outcomes: dict[int, Outcome] = field(default_factory=dict)
+    begun: bool = False
+    ready: set[int] = field(default_factory=set)
+
+    @property
+    def open(self) -> list[int]:
+        """Those of which nothing has become yet."""
+        return [index for index in range(len(self.requests)) if index not in self.outcomes]
+
+
+class Registrar:
+    """Registers endpoints: what is plainly new by `newcomers`, everything else here.
+
+    Here all that decides is read each time. Pools are remembered, and learnt again before anything
+    is said on their account: where an address has no block, or a pod asks for other ones.
     """
 
     def __init__(
@@ -52,15 +68,12 @@ class Registrar:
         self._store = store
         self._identities = identities
         self._follower = follower
+        self._newcomers = Newcomers(store, identities, labels)
         self._labels = labels
         self._pools: tuple[PoolRange, ...] = ()
 
-    def leading(self, requests: Iterable[Request]) -> int:
-        """How many of the first requests `register` takes at once."""
-        return leading(requests, self._pools)
-
     async def register(self, requests: Sequence[Request]) -> Sequence[Outcome]:
-        """Registers as many requests as `leading` said; one outcome for each, in order.
+        """Registers as many requests as `separate` said; one outcome for each, in order.
 
         Raises:
             Unavailable: the store is away; what was written, if anything, a repeated call finds.
@@ -68,16 +81,48 @@ class Registrar:
         addresses = (address for request in requests for address in request.addresses)
         if any(block_of(address, self._pools) is None for address in addresses):
             await self._learn_pools()
-        outcomes = list(await compare_and_swap(lambda: self._try(requests)))
-        doubtful = [index for index, outcome in enumerate(outcomes) if _depends_on_pools(outcome)]
+        batch = _Batch(requests)
+        try:
+            await compare_and_swap(lambda: self._settle(batch))
+        except Unavailable as error:
+            if not batch.outcomes:
+                raise
+            batch.outcomes |= {index: copy.copy(error) for index in batch.open}
+        doubtful = [index for index, it in batch.outcomes.items() if _depends_on_pools(it)]
         if doubtful and await self._learn_pools():
             # One by one: what fitted into one transaction may not, by the new pools.
             for index in doubtful:
-                outcomes[index] = await self._register_one(requests[index])
-        for index, outcome in enumerate(outcomes):
-            if isinstance(outcome, KeyValue):
-                outcomes[index] = await self._caught_up(outcome, requests[index].traceparent)
-        return outcomes
+                batch.outcomes[index] = await self._register_one(requests[index])
+        await self._catch_up(batch)
+        return [batch.outcomes[index] for index in range(len(requests))]
+
+    async def _settle(self, batch: "_Batch") -> bool | None:
+        """First what is plainly new, all at once; then the others, as many as fit together."""
+        if not batch.begun:
+            batch.begun = True
+            registered = await self._newcomers.register(batch.requests, self._pools)
+            batch.outcomes |= {index: it.stored for index, it in registered.items()}
+            batch.ready |= {index for index, it in registered.items() if it.is_ready}
+        left = deque(batch.open)
+        while left:
+            count = leading((batch.requests[index] for index in left), self._pools)
+            await self._settle_group(batch, [left.popleft() for _ in range(count)])
+        return None if batch.open else True
+
+    async def _settle_group(self, batch: "_Batch", group: Sequence[int]) -> None:
+        try:
+            outcomes = await self._try([batch.requests[index] for index in group])
+        except Unavailable:
+            raise
+        except DeltaplaneError as error:
+            # What one of them cannot have, a number for its labels say, must not cost the others.
+            if len(group) == 1:
+                batch.outcomes[group[0]] = error
+                return
+            for index in group:
+                await self._settle_group(batch, [index])
+        else:
+            batch.outcomes |= dict(zip(group, outcomes or (), strict=bool(outcomes)))
 
     async def _register_one(self, request: Request) -> Outcome:
         (outcome,) = await compare_and_swap(lambda: self._try([request]))
@@ -203,7 +248,7 @@ class Registrar:
                     holders[address] = _describe(holder)
                 blocks = (found[name] for name in self._blocks_of(address))
                 if block := next((item for item in blocks if item), None):
-                    owners[address] = _owner(block)
+                    owners[address] = records.block_owner(block)
             scope = (request.namespace, request.pod)
             if pod := found[keys.pod(*scope)]:
                 pods[scope] = records.pod_from_record(pod)
@@ -223,12 +268,37 @@ class Registrar:
             pools=self._pools,
         )
 
-    async def _caught_up(self, stored: KeyValue, traceparent: str) -> KeyValue:
+    async def _catch_up(self, batch: "_Batch") -> None:
         """An endpoint that waited and whose pod record has come gets its identity on the spot."""
-        if records.endpoint_from_record(stored).state is State.READY:
-            return stored
-        await self._follower.follow([stored.key], traceparent)
-        return await self._store.get(stored.key) or stored
+        waiting = {
+            index: stored
+            for index, stored in batch.outcomes.items()
+            if index not in batch.ready
+            and isinstance(stored, KeyValue)
+            and records.endpoint_from_record(stored).state is not State.READY
+        }
+        if not waiting:
+            return
+        pod_of = {
+            index: keys.pod(batch.requests[index].namespace, batch.requests[index].pod)
+            for index in waiting
+        }
+        try:
+            found, _ = await self._store.get_many(list(set(pod_of.values())))
+        except DeltaplaneError as error:
+            batch.outcomes |= {index: copy.copy(error) for index in waiting}
+            return
+        have = {item.key for item in found if item}
+        for index, stored in waiting.items():
+            if pod_of[index] in have:
+                batch.outcomes[index] = await self._caught_up(stored, batch.requests[index])
+
+    async def _caught_up(self, stored: KeyValue, request: Request) -> Outcome:
+        try:
+            await self._follower.follow([stored.key], request.traceparent)
+            return await self._store.get(stored.key) or stored
+        except DeltaplaneError as error:
+            return error
 
     async def _learn_pools(self) -> bool:
         """Reads the pools; whether they are others than before."""
@@ -268,16 +338,6 @@ def _released(
         if (gone := found[keys.released_endpoint(*name)]) is not None
         and int(gone.value) == nodes[name[0]].index
     }
-
-
-def _owner(stored: KeyValue) -> BlockOwner:
-    block = records.block_from_record(stored)
-    return BlockOwner(
-        node_index=block.node_index,
-        node=block.node,
-        pool=block.pool,
-        is_single=block.prefix.length == len(block.prefix.address) * 8,
-    )
 
 
 def _describe(holder: KeyValue) -> str:

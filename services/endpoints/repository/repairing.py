@@ -6,7 +6,8 @@ every replica looks now and then; compares make it safe that several do so at on
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from posixpath import commonprefix
 from typing import NoReturn
 
 from deltaplane.errors import DeltaplaneError
@@ -17,15 +18,17 @@ from services.endpoints.repository.cleaning import Cleaner
 from services.endpoints.repository.following import Follower
 from services.endpoints.wire.records import (
     block_from_record,
-    endpoint_from_record,
     fence_from_record,
     node_from_record,
+    node_of_endpoint,
 )
 
 PERIOD_SECONDS = 30.0
-PAGE = 500
+PAGE = 1000
 """Endpoints that are looked at before other work gets its turn."""
 READS = 100
+DENSE = 2
+"""A range pays as long as one in so many of its records is wanted."""
 
 
 class Repairer:
@@ -67,9 +70,9 @@ class Repairer:
             )
             revision, start = page.revision, page.next_key
             gone |= {
-                endpoint.request.node
-                for endpoint in map(endpoint_from_record, page.items)
-                if nodes.get(endpoint.request.node) != endpoint.node_index
+                node
+                for node, index in map(node_of_endpoint, page.items)
+                if nodes.get(node) != index
             }
             doubtful = page.items if thorough else await self._doubtful(page.items)
             rewritten = await self._follower.follow([item.key for item in doubtful], "")
@@ -97,27 +100,49 @@ class Repairer:
         return {node.name: node.index for node in map(node_from_record, listing.items)}
 
     async def _doubtful(self, endpoints: Sequence[KeyValue]) -> list[KeyValue]:
-        names = list(dict.fromkeys(name for item in endpoints for name in _followed(item)))
-        revisions: dict[str, int] = {}
-        for start in range(0, len(names), READS):
-            part = names[start : start + READS]
-            found, _ = await self._store.get_many(part)
-            revisions |= {
-                name: item.mod_revision if item else 0
-                for name, item in zip(part, found, strict=True)
-            }
+        followed = [(item, *_followed(item)) for item in endpoints]
+        pods = await self._revisions({pod for _, pod, _ in followed})
+        namespaces = await self._revisions({namespace for _, _, namespace in followed})
+        # An absent record tells nothing about when it went.
         return [
             item
-            for item in endpoints
-            if any(
-                # An absent record tells nothing about when it went.
-                not 0 < revisions[name] < item.mod_revision
-                for name in _followed(item)
+            for item, pod, namespace in followed
+            if not (
+                0 < pods.get(pod, 0) < item.mod_revision
+                and 0 < namespaces.get(namespace, 0) < item.mod_revision
             )
         ]
 
+    async def _revisions(self, wanted: Collection[str]) -> Mapping[str, int]:
+        """When keys were last written; those that do not exist are missing.
 
-def _followed(endpoint: KeyValue) -> Iterator[str]:
+        The keys that endpoints of one page follow lie next to each other, but for names that begin
+        with one another: a range brings them all. Where others lie between them it begins anew at
+        the next key that is wanted, and where there are too many of these it reads key by key.
+        """
+        found: dict[str, int] = {}
+        left = sorted(wanted)
+        while left:
+            # No further than need be: etcd counts what follows, whatever the limit.
+            prefix = commonprefix((left[0], left[-1]))
+            page = await self._store.page(prefix, limit=len(left), start_key=left[0])
+            found |= {item.key: item.mod_revision for item in page.items if item.key in wanted}
+            end = page.next_key
+            beyond = [] if end is None else [name for name in left if name >= end]
+            if DENSE * (len(left) - len(beyond)) < len(page.items):
+                return found | await self._one_by_one(beyond)
+            left = beyond
+        return found
+
+    async def _one_by_one(self, names: Sequence[str]) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for start in range(0, len(names), READS):
+            items, _ = await self._store.get_many(names[start : start + READS])
+            found |= {item.key: item.mod_revision for item in items if item}
+        return found
+
+
+def _followed(endpoint: KeyValue) -> tuple[str, str]:
+    """The keys of its pod and its namespace."""
     namespace, pod, *_ = endpoint.key.removeprefix(keys.ENDPOINTS).split("/")
-    yield keys.pod(namespace, pod)
-    yield keys.namespace(namespace)
+    return keys.pod(namespace, pod), keys.namespace(namespace)

@@ -13,6 +13,7 @@ from deltaplane.v1 import common_pb2, ipam_pb2, policy_pb2, registry_pb2
 from deltaplane.wire import address_pair_to_proto
 from services.endpoints.blocks import PoolRange
 from services.endpoints.records import Endpoint, Node, Owner, Pod, Request, State
+from services.endpoints.registration import BlockOwner
 
 Record = TypeVar(
     "Record",
@@ -156,6 +157,12 @@ def endpoint_from_record(stored: KeyValue) -> Endpoint:
     )
 
 
+def node_of_endpoint(stored: KeyValue) -> tuple[str, int]:
+    """Reads of an endpoint only the name and the index of its node."""
+    message = registry_pb2.Endpoint.FromString(stored.value)
+    return message.node, message.node_index
+
+
 def endpoint_to_record(endpoint: Endpoint) -> bytes:
     """Writes an endpoint."""
     request = endpoint.request
@@ -187,6 +194,17 @@ def pool_range(stored: KeyValue) -> PoolRange:
     message = ipam_pb2.Pool.FromString(stored.value)
     prefix = Prefix(message.prefix.address, message.prefix.length)
     return PoolRange(prefix, message.block_length, message.name)
+
+
+def block_owner(stored: KeyValue) -> BlockOwner:
+    """Reads of a block whose it is."""
+    block = block_from_record(stored)
+    return BlockOwner(
+        node_index=block.node_index,
+        node=block.node,
+        pool=block.pool,
+        is_single=block.prefix.length == len(block.prefix.address) * 8,
+    )
 
 
 def block_from_record(stored: KeyValue) -> ipam_pb2.Block:

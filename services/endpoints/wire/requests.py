@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import re
 from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 
@@ -24,6 +25,8 @@ MAX_RECORD_BYTES = 64 * 1024
 MAX_UID = 128
 MAX_INTERFACE = 15
 """IFNAMSIZ - 1 of the kernel."""
+_TOKEN = re.compile(r"[!-.0-~]+")
+"""Visible ASCII without '/'."""
 MAX_PAGE = 5000
 DEFAULT_PAGE = 1000
 
@@ -57,7 +60,7 @@ def check_token(text: str, path: str, *, limit: int = MAX_UID, may_be_empty: boo
     """
     if may_be_empty and not text:
         return text
-    if not 1 <= len(text) <= limit or not all("!" <= c <= "~" and c != "/" for c in text):
+    if not 1 <= len(text) <= limit or not _TOKEN.fullmatch(text):
         raise Invalid(path, f"must be 1..{limit} visible ASCII characters without '/'")
     return text
 

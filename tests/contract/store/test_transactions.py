@@ -1,10 +1,13 @@
 import random
+from collections.abc import Sequence
 
 import pytest
 
 from deltaplane.errors import Invalid
 from deltaplane.store.memory import MemoryStore
 from deltaplane.store.port import (
+    MAX_PART_OPERATIONS,
+    MAX_PARTS,
     MAX_TRANSACTION_OPERATIONS,
     Absent,
     Compare,
@@ -14,6 +17,7 @@ from deltaplane.store.port import (
     Event,
     KeyValue,
     Operation,
+    Part,
     Put,
     Store,
     Unchanged,
@@ -160,6 +164,92 @@ async def test_a_transaction_that_makes_no_sense_is_refused(
     before = await store.head()
     with pytest.raises(Invalid):
         await store.transact(compares, operations)
+    assert await store.head() == before
+
+
+def part(*operations: Operation, compares: Sequence[Compare] = ()) -> Part:
+    return Part(compares=compares, operations=operations)
+
+
+async def test_parts_are_applied_or_not_each_for_itself_at_one_revision(
+    store: Store, prefix: str
+) -> None:
+    before = await put(store, prefix + "taken", b"old")
+    outcome = await store.transact_parts(
+        [
+            part(Put(prefix + "a", b"1"), compares=[Absent(prefix + "a")]),
+            part(
+                Put(prefix + "b", b"2"),
+                Put(prefix + "taken", b"new"),
+                compares=[Absent(prefix + "b"), Absent(prefix + "taken")],
+            ),
+            part(Put(prefix + "c", b"3"), compares=[Unchanged(prefix + "taken", before)]),
+        ]
+    )
+    assert outcome.succeeded == (True, False, True)
+    assert outcome.revision == before + 1
+    items = (await store.list(prefix)).items
+    assert {item.key.removeprefix(prefix): item.value for item in items} == {
+        "a": b"1",
+        "c": b"3",
+        "taken": b"old",
+    }
+    assert {item.mod_revision for item in items} == {before, before + 1}
+
+
+async def test_no_part_sees_what_another_one_writes(store: Store, prefix: str) -> None:
+    revision = await put(store, prefix + "gone")
+    outcome = await store.transact_parts(
+        [
+            part(Put(prefix + "a", b""), Delete(prefix + "gone")),
+            part(
+                Put(prefix + "b", b""),
+                compares=[Absent(prefix + "a"), Unchanged(prefix + "gone", revision)],
+            ),
+            part(Put(prefix + "c", b""), compares=[CreatedAt(prefix + "a", revision + 1)]),
+        ]
+    )
+    assert outcome.succeeded == (True, True, False)
+    left = [item.key.removeprefix(prefix) for item in (await store.list(prefix)).items]
+    assert left == ["a", "b"]
+
+
+async def test_parts_of_which_none_holds_change_nothing(store: Store, prefix: str) -> None:
+    revision = await put(store, prefix + "a")
+    refused = [part(Put(f"{prefix}{n}", b""), compares=[Absent(prefix + "a")]) for n in range(2)]
+    outcome = await store.transact_parts(refused)
+    assert (outcome.succeeded, outcome.revision) == ((False, False), revision)
+
+
+async def test_as_many_parts_of_that_size_are_taken(store: Store, prefix: str) -> None:
+    names = [
+        [f"{prefix}{number}/{key}" for key in range(MAX_PART_OPERATIONS)]
+        for number in range(MAX_PARTS)
+    ]
+    parts = [
+        part(*(Put(key, b"") for key in keys), compares=list(map(Absent, keys))) for keys in names
+    ]
+    assert (await store.transact_parts(parts)).succeeded == (True,) * MAX_PARTS
+    assert len((await store.list(prefix)).items) == MAX_PARTS * MAX_PART_OPERATIONS
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [],
+        [part(Put("a", b""))] * (MAX_PARTS + 1),
+        [part(*(Put(f"{n}", b"") for n in range(MAX_PART_OPERATIONS + 1)))],
+        [part(Put("a", b""), compares=[Absent(f"{n}") for n in range(MAX_PART_OPERATIONS + 1)])],
+        [part()],
+        [part(Put("a", b"1")), part(Put("a", b"2"))],
+        [part(Put("a", b"1")), part(Delete("a"))],
+        [part(Put("a", b""), compares=[Absent("")])],
+    ],
+)
+async def test_parts_that_make_no_sense_are_refused(store: Store, parts: list[Part]) -> None:
+    before = await store.head()
+    with pytest.raises(Invalid):
+        await store.transact_parts(parts)
     assert await store.head() == before
 
 

@@ -7,18 +7,21 @@ from hypothesis import strategies as st
 
 from deltaplane.errors import Conflict, DeltaplaneError, Invalid, Refused, Unavailable
 from deltaplane.model.addresses import AddressPair, Prefix, parse_address
+from deltaplane.store.port import MAX_PARTS
 from services.endpoints.blocks import PoolRange, block_of
 from services.endpoints.identity import LabelFilter
 from services.endpoints.records import Endpoint, Node, Owner, Pod, Request, State
 from services.endpoints.registration import (
     MAX_COMPARES,
     MAX_TOGETHER,
+    MOST_SEPARATE,
     Accepted,
     BlockOwner,
     Known,
     NoBlock,
     judge,
     leading,
+    separate,
 )
 from services.endpoints.wishing import Wish
 
@@ -263,3 +266,23 @@ def test_addresses_of_unknown_pools_count_as_blocks_of_their_own() -> None:
         for n in range(1, 41)
     ]
     assert leading(wanted, ()) < leading(wanted, POOLS)
+
+
+def many(count: int) -> list[Request]:
+    return [
+        replace(REQUEST, id=number, addresses=AddressPair(ipv4=(number + 1).to_bytes(4)))
+        for number in range(1, count + 1)
+    ]
+
+
+def test_as_many_as_there_are_parts_go_separately() -> None:
+    assert separate([]) == 0
+    assert separate(many(3)) == 3
+    assert separate(many(100)) == MOST_SEPARATE == MAX_PARTS
+
+
+def test_what_touches_the_same_number_or_address_does_not_go_together() -> None:
+    one, two, three = many(3)
+    assert separate([one, two, replace(three, id=one.id)]) == 2
+    assert separate([one, two, replace(three, addresses=two.addresses)]) == 2
+    assert separate([one, replace(one, node="node-2", addresses=two.addresses), three]) == 3
