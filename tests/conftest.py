@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import structlog
+from hypothesis import HealthCheck, settings
 
 from tests import machine, together
 
@@ -14,7 +15,7 @@ TESTS = Path(__file__).parent
 
 MARKERS = (
     "root: needs CAP_SYS_ADMIN and CAP_NET_ADMIN (network namespaces, BPF); else skipped",
-    "serial: runs alone, after the tests that run two at a time (`make test` runs -n 2)",
+    "serial: runs alone, after the tests that run three at a time (`make test` runs -n 3)",
 )
 
 # Every test in these folders of tests/ makes namespaces or loads BPF programs.
@@ -23,6 +24,10 @@ ROOT_FOLDERS = frozenset({"bpf", "netns", "e2e", "chaos"})
 # Bits of the capability mask, from linux/capability.h.
 CAP_NET_ADMIN = 12
 CAP_SYS_ADMIN = 21
+
+# How long an example takes depends on who else uses the machine.
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 
 LEFT_OUT = "needs root (CAP_SYS_ADMIN and CAP_NET_ADMIN)"
 
