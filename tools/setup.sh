@@ -4,7 +4,9 @@
 #   1. Debian packages (compilers, BPF and network tools), as root on Debian; else says what is missing.
 #   2. .venv with the exact versions of requirements/dev.txt and this tree, editable.
 #
-# PYTHON=python3.12 tools/setup.sh uses another interpreter for a new .venv.
+# PYTHON=python3.12 tools/setup.sh uses another interpreter for a new .venv. Without it the system's own is
+# taken if it is new enough: distributions build with profile-guided optimization, version managers as a rule
+# without, and then everything here takes half as long again.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -62,7 +64,7 @@ install_packages() {
     return
   fi
   # A small Debian has no Python, a larger one has it without the means to make a virtual environment.
-  if [ "$PYTHON" = python3 ] && ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
+  if [[ "$PYTHON" =~ ^(/usr/bin/)?python3$ ]] && ! "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null; then
     NEEDED+=(python3 python3-venv)
   fi
 
@@ -119,7 +121,12 @@ make_venv() {
   printf '%s\n' "$fresh" >"$stamp"
 }
 
-PYTHON=${PYTHON:-python3}
+if [ -z "${PYTHON:-}" ]; then
+  PYTHON=python3
+  can=ensurepip
+  [ "$(id -u)" -ne 0 ] || can=sys # what is missing will be installed
+  ! /usr/bin/python3 -c "import sys, $can; sys.exit(sys.version_info < (3, 11))" 2>/dev/null || PYTHON=/usr/bin/python3
+fi
 # uv brings its own list of authorities; pip and everything else here use the system's.
 export UV_SYSTEM_CERTS=1
 
