@@ -11,18 +11,23 @@ which nothing had happened yet, or nothing happened any more.
 """
 
 import bisect
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import NamedTuple
 
-from deltaplane.delta.changes import ObjectKey, Recorded, merge
+from deltaplane.delta.changes import Recorded, merge
 from deltaplane.delta.encoder import Encoder
+from deltaplane.delta.tick import Relevance
 
 CHUNK_BYTES = 256 * 1024
 """Merged frames and snapshot chunks are split above this size; a single change may exceed it."""
 
 _CHANGE_BYTES = 400
 """About what a recorded change takes in memory besides its bytes (measured: 380)."""
+
+_NAMED_BYTES = 100
+"""About what it takes to note that a node may need a change: a number in a small set."""
 
 
 class Based(NamedTuple):
@@ -32,7 +37,7 @@ class Based(NamedTuple):
     recorded: Recorded
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Segment:
     """What happened in (previous, revision].
 
@@ -45,6 +50,7 @@ class Segment:
         closed_at: when it was closed, seconds of the caller's clock.
         changes: merged; empty when the writes changed nothing on the stream.
         data: the frame message; empty without changes.
+        relevance: which of the changes a node may need; None: any node any of them.
     """
 
     previous: int
@@ -54,11 +60,18 @@ class Segment:
     closed_at: float
     changes: tuple[Recorded, ...] = ()
     data: bytes = b""
+    relevance: Relevance | None = None
 
     @property
     def cost(self) -> int:
         """About how many bytes it takes in memory."""
-        return 2 * len(self.data) + _CHANGE_BYTES * (1 + len(self.changes))
+        named = sum(map(len, self.relevance.own.values())) if self.relevance else 0
+        return 2 * len(self.data) + _CHANGE_BYTES * (1 + len(self.changes)) + _NAMED_BYTES * named
+
+    @cached_property
+    def based(self) -> tuple[Based, ...]:
+        """The changes, to be used in pieces."""
+        return tuple(Based(self.revision, recorded) for recorded in self.changes)
 
     @property
     def unchanged_until(self) -> int:
@@ -87,6 +100,8 @@ class Log:
     # By cursor, of the range from there to the last cut.
     _ranges: dict[int, tuple[Based, ...]] = field(default_factory=dict)
     _merges: dict[int, tuple[bytes, ...]] = field(default_factory=dict)
+    # What was merged for one reader lives as long as the last cut: others go by its identity.
+    _own: list[Based] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.head = max(self.head, self.start)
@@ -104,6 +119,7 @@ class Log:
         self.head = max(self.head, segment.revision)
         self._ranges.clear()
         self._merges.clear()
+        self._own.clear()
         self._trim(segment.closed_at)
 
     def _trim(self, now: float) -> None:
@@ -188,25 +204,50 @@ class Log:
             self._ranges[cursor] = tuple(self._merged(behind))
         return self._ranges[cursor]
 
+    def relevant_after(self, cursor: int, node_index: int) -> Sequence[Based] | None:
+        """What of `changes_after` a node may need, without a look at the rest.
+
+        At each cut on the way its span must have been the one at the cursor or the one now: it has
+        changed in one segment at most. For then a tick that passes over a change did so because
+        neither of these spans was told of it.
+
+        Returns:
+            None: not known; look at everything.
+        """
+        found: list[Based] = []
+        changed = 0
+        for segment in self._segments[self._first_after(cursor) :]:
+            if (relevance := segment.relevance) is None:
+                return None
+            changed += node_index in relevance.unsettled
+            if segment.changes:
+                found.extend(segment.based[position] for position in relevance.of(node_index))
+        if changed > 1:
+            return None
+        keys = [based.recorded.change.object_key for based in found]
+        if len(set(keys)) == len(keys):
+            return found
+        merged = self._merge_based(found)
+        self._own.extend(merged)
+        return merged
+
     def oldest_after(self, cursor: int) -> int:
         """When the first change after a cut was seen, Unix nanoseconds; 0: there is none."""
         return self.oldest_change_between(cursor, self.cut) or 0
 
-    def _merged(self, segments: Sequence[Segment]) -> Iterator[Based]:
+    def _merged(self, segments: Sequence[Segment]) -> Sequence[Based]:
         if len(segments) == 1:
-            for recorded in segments[0].changes:
-                yield Based(segments[0].revision, recorded)
-            return
-        base_of: dict[ObjectKey, int] = {}
-        history: list[Recorded] = []
-        for segment in segments:
-            for recorded in segment.changes:
-                base_of[recorded.change.object_key] = segment.revision
-                history.append(recorded)
-        for recorded in merge(history):
+            return segments[0].based
+        return self._merge_based([based for segment in segments for based in segment.based])
+
+    def _merge_based(self, history: Sequence[Based]) -> list[Based]:
+        base_of = {based.recorded.change.object_key: based.base for based in history}
+        found = []
+        for recorded in merge(based.recorded for based in history):
             base = base_of[recorded.change.object_key]
             fragment = recorded.fragment or self.encoder.change(recorded.change, base)
-            yield Based(base, replace(recorded, fragment=fragment))
+            found.append(Based(base, replace(recorded, fragment=fragment)))
+        return found
 
     def _merge(self, cursor: int, segments: Sequence[Segment]) -> tuple[bytes, ...]:
         survivors: dict[int, list[bytes]] = {segment.revision: [] for segment in segments}

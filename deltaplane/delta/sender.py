@@ -153,13 +153,12 @@ class Sender:
                 closed_at=now,
                 changes=merged,
                 data=data,
+                relevance=relevance(self.index, history, merged) if self.is_scoped else None,
             )
         )
         self.pieces.touch(history)
         self._writer.head_unix_ns = wall_ns
         self._writer.changed()
-        if self.is_scoped:
-            self._writer.relevance = relevance(self.index, previous, history, merged)
         self._touch(tick, previous, history)
         size = len(data) or sum(len(recorded.fragment) for recorded in merged)
         return Published(len(merged), size)

@@ -49,17 +49,22 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class Relevance:
-    """Which changes of the last tick a node may need; what is not named it does not.
+    """Which changes of a tick a node may need; what is not named it does not.
 
     Attributes:
-        cut: where the tick begins.
         common: positions of the changes that all need.
         own: positions of the others, by node number.
+        unsettled: nodes whose span may not have been the same all through the tick.
     """
 
-    cut: int
     common: AbstractSet[int]
     own: Mapping[int, AbstractSet[int]]
+    unsettled: AbstractSet[int]
+
+    def of(self, node_index: int) -> list[int]:
+        """Positions of what a node may need, ascending."""
+        own = self.own.get(node_index)
+        return sorted(self.common | own) if own else sorted(self.common)
 
 
 def touches(index: SpanIndex, history: Sequence[Recorded], *, first: int) -> dict[int, int]:
@@ -83,13 +88,12 @@ def touches(index: SpanIndex, history: Sequence[Recorded], *, first: int) -> dic
 
 
 def relevance(
-    index: SpanIndex, cut: int, history: Sequence[Recorded], merged: Sequence[Recorded]
+    index: SpanIndex, history: Sequence[Recorded], merged: Sequence[Recorded]
 ) -> Relevance:
     """Which of a tick's changes each node may need, so that nobody looks at all of them.
 
     Args:
-        index: the spans at the end of the tick.
-        cut: where the tick begins.
+        index: the spans at the end of the tick, and whose has changed in it.
         history: what the tick changed, in the order in which it happened.
         merged: what is left of that, and counted in positions.
     """
@@ -100,7 +104,7 @@ def relevance(
         if (number := position.get(recorded.change.object_key)) is not None:
             for node in concerned(index, recorded.before, recorded.change):
                 found.setdefault(node, set()).add(number)
-    return Relevance(cut, common, found)
+    return Relevance(common, found, frozenset(index.unsettled))
 
 
 def concerned(index: SpanIndex, before: StreamObject | None, change: Change) -> Iterator[int]:

@@ -21,7 +21,6 @@ from deltaplane.delta.reader import Mending, Message, Reader
 from deltaplane.delta.span import EMPTY, Scope
 from deltaplane.delta.span_digest import SpanDigest
 from deltaplane.delta.span_index import SpanIndex
-from deltaplane.delta.tick import Relevance
 from deltaplane.delta.view import View
 
 BOOKMARK_SECONDS = 1.0
@@ -56,7 +55,6 @@ class Writer:
         watermarks: revisions that every live node, and every registered node, has passed.
         waiting: numbers of the nodes that wait for a watermark; they hear of a new one soon.
         head_unix_ns: when the log's head was scanned.
-        relevance: of the last tick; None: all of it may be everybody's.
     """
 
     def __init__(
@@ -74,7 +72,6 @@ class Writer:
         self.watermarks = (0, 0)
         self.waiting: frozenset[int] = frozenset()
         self.head_unix_ns = 0
-        self.relevance: Relevance | None = None
         self._encoder = encoder
         self._log = log
         self._view = view
@@ -175,13 +172,13 @@ class Writer:
 
     def _relevant(self, reader: Reader) -> Sequence[Based]:
         """What has happened since its cursor, but for what does not concern it."""
-        changes = self._log.changes_after(reader.cursor)
+        changes = None
+        if not reader.interest:  # what it asked for in advance may be newer than a tick
+            changes = self._log.relevant_after(reader.cursor, reader.node_index)
+        if changes is None:
+            changes = self._log.changes_after(reader.cursor)
         assert changes is not None
-        relevance = self.relevance
-        if relevance is None or reader.cursor != relevance.cut or reader.interest:
-            return changes  # what it asked for in advance may be newer than the tick
-        own = relevance.own.get(reader.node_index, frozenset())
-        return [changes[position] for position in sorted(relevance.common | own)]
+        return changes
 
     # --- snapshots -------------------------------------------------------------------------------
 

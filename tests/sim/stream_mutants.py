@@ -75,6 +75,11 @@ MUTANTS = (
         "self._changed |= self.view.members(bucket)",
         "pass",
     ),
+    # --- what a late reader is told ---------------------------------------------------------------
+    Mutant(
+        "spans_between_are_those_at_the_ends", Log, "relevant_after", "changed > 1", "changed > 9"
+    ),
+    Mutant("own_changes_of_one_tick_alone", Log, "relevant_after", "found.extend(", "found[:] = ("),
     # --- guards of a view ------------------------------------------------------------------------
     Mutant(
         "removal_of_another_incarnation",
