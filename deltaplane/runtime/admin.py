@@ -1,99 +1,65 @@
-"""The admin HTTP server: /healthz, /readyz, /metrics and /traces, in the gRPC server's loop."""
+"""The admin HTTP server: /healthz, /readyz, /metrics and /traces, in the gRPC server's loop.
+
+It listens from the start, but what answers is loaded for the first connection: that is a tenth of
+what the start of a process costs, and most processes of a lab are never asked.
+"""
 
 import asyncio
 import contextlib
-import re
+import importlib
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-import uvicorn
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Route
-
-from deltaplane.runtime import address, listen, log, metrics, tracing
+from deltaplane.runtime import address, listen
 
 Ready = Callable[[], Awaitable[bool]]
-
-_TRACE_ID = re.compile(r"[0-9a-f]{32}")
-
-
-class _Server(uvicorn.Server):
-    """uvicorn that leaves signals alone: the process has one place that handles them."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.listening = asyncio.Event()
-
-    capture_signals = contextlib.nullcontext  # type: ignore[assignment] # same use, no signals
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.listening.set()
-
-
-def application(ready: Ready) -> Starlette:
-    """The routes. ready: asked at every /readyz; an exception counts as no."""
-
-    async def healthz(_request: Request) -> Response:
-        return PlainTextResponse("ok\n")
-
-    async def readyz(_request: Request) -> Response:
-        try:
-            is_ready = await ready()
-        except Exception:  # noqa: BLE001 - whatever is wrong, the process is not ready
-            log.get().warning("ready_check_failed", exc_info=True)
-            is_ready = False
-        return PlainTextResponse(
-            "ready\n" if is_ready else "not ready\n", status_code=200 if is_ready else 503
-        )
-
-    async def expose(_request: Request) -> Response:
-        body, content_type = metrics.exposition()
-        return Response(body, headers={"content-type": content_type})
-
-    async def traces(request: Request) -> Response:
-        trace_id = request.query_params.get("trace", "")
-        if trace_id and not _TRACE_ID.fullmatch(trace_id):
-            return PlainTextResponse("trace: 32 digits 0-9 a-f are needed\n", status_code=400)
-        return JSONResponse(tracing.finished(trace_id))
-
-    return Starlette(
-        routes=[
-            Route("/healthz", healthz),
-            Route("/readyz", readyz),
-            Route("/metrics", expose),
-            Route("/traces", traces),
-        ]
-    )
 
 
 @contextlib.asynccontextmanager
 async def serving(where: address.Address, ready: Ready) -> AsyncIterator[address.Address]:
     """Serves while the block runs; gives the address it really got.
 
+    Args:
+        where: to listen.
+        ready: asked at every /readyz; an exception counts as no.
+
     Raises:
         Refused: the address cannot be had.
     """
     listener, bound = listen.bind_socket(where)
-    server = _Server(
-        uvicorn.Config(
-            application(ready),
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            timeout_graceful_shutdown=1,
-        )
-    )
+    ending = asyncio.Event()
     try:
         async with asyncio.TaskGroup() as group:
-            group.create_task(server.serve(sockets=[listener]))
-            await server.listening.wait()
+            group.create_task(_serve(listener, ready, ending))
             try:
                 yield bound
             finally:
-                server.should_exit = True
+                ending.set()
     finally:
         listener.close()
         listen.forget(bound)
+
+
+async def _serve(listener: socket.socket, ready: Ready, ending: asyncio.Event) -> None:
+    if not await _is_asked(listener, ending):
+        return
+    # In a thread: it takes a tenth of a second, in which the loop has other calls to answer.
+    await asyncio.to_thread(importlib.import_module, "deltaplane.runtime.web")
+    from deltaplane.runtime import web  # noqa: PLC0415 - loaded when somebody asks
+
+    await web.serve(listener, ready, ending)
+
+
+async def _is_asked(listener: socket.socket, ending: asyncio.Event) -> bool:
+    """Waits for a connection, which it leaves to be accepted; False: the process ends before."""
+    loop = asyncio.get_running_loop()
+    asked = asyncio.Event()
+    waits = [asyncio.ensure_future(event.wait()) for event in (asked, ending)]
+    loop.add_reader(listener, asked.set)
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        loop.remove_reader(listener)
+        for wait in waits:
+            wait.cancel()
+    return asked.is_set()

@@ -80,6 +80,8 @@ class ProcessConfig(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
+        # A process makes one of several models, and --help none.
+        defer_build=True,
         env_prefix=ENV_PREFIX,
         env_ignore_empty=True,
         enable_decoding=False,

@@ -6,9 +6,28 @@ the standard library's logging (grpc, uvicorn) come out in the same form.
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal, cast
 
-import structlog
+
+@contextmanager
+def _hidden(package: str) -> Iterator[None]:
+    """Makes importing a package fail for a block, unless it is loaded already."""
+    if package in sys.modules:
+        yield
+        return
+    sys.modules[package] = None  # type: ignore[assignment] # how Python says: do not import it
+    try:
+        yield
+    finally:
+        del sys.modules[package]
+
+
+# structlog takes rich where it is installed, for tracebacks in colour. That is a seventh of what
+# the start of a process costs.
+with _hidden("rich"):
+    import structlog
 
 Format = Literal["json", "console"]
 Level = Literal["debug", "info", "warning", "error"]

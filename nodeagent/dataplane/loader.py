@@ -14,7 +14,8 @@ from typing import Self
 from nodeagent.dataplane import abi, bpffs, libbpf
 from nodeagent.dataplane.maps import KernelMap, Shape, open_pinned, shape_of
 
-PROGRAMS = ("from_pod", "to_pod", "from_net", "from_tunnel")
+TUNNEL_PROGRAM = "from_tunnel"
+PROGRAMS = ("from_pod", "to_pod", "from_net", TUNNEL_PROGRAM)
 CONFIG_MAP = ".rodata.config"
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -78,7 +79,9 @@ def is_schema_folder(path: Path) -> bool:
 
 
 def load(pin_dir: Path, *, config: abi.Config, capacities: Mapping[str, int]) -> Loaded:
-    """Loads all programs on maps that are created and pinned, or adopted.
+    """Loads the programs on maps that are created and pinned, or adopted.
+
+    That of the tunnel only where there is one: the verifier takes a third of its time for it.
 
     Args:
         pin_dir: a folder of a mounted bpffs; made if missing.
@@ -99,6 +102,8 @@ def load(pin_dir: Path, *, config: abi.Config, capacities: Mapping[str, int]) ->
     maps: dict[str, KernelMap] = {}
     try:
         for program in PROGRAMS:
+            if program == TUNNEL_PROGRAM and not config.tunnel_ifindex:
+                continue
             with _Object(find_object(program)) as opened:
                 opened.prepare(folder, config.pack(), capacities)
                 opened.load()

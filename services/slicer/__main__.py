@@ -1,5 +1,11 @@
 """The slicer process: wiring only."""
 
+from deltaplane.runtime import interpreter
+
+if __name__ == "__main__":
+    # First: what is imported below is a million objects, and each collection looks at them again.
+    interpreter.prepare()
+
 import asyncio
 import secrets
 import socket

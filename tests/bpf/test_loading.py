@@ -30,8 +30,10 @@ def pins(private_bpffs: Path) -> Iterator[Path]:
     bpffs.remove_pins(folder)
 
 
-def make(pins: Path, capacities: Capacities = SMALL, *, node_index: int = 0) -> KernelDataPlane:
-    config = DataPlaneConfig(node_index=node_index)
+def make(
+    pins: Path, capacities: Capacities = SMALL, *, node_index: int = 0, tunnel_ifindex: int = 0
+) -> KernelDataPlane:
+    config = DataPlaneConfig(node_index=node_index, tunnel_ifindex=tunnel_ifindex)
     return KernelDataPlane(pins, config=config, capacities=capacities)
 
 
@@ -44,9 +46,11 @@ def test_every_source_is_a_program_that_is_loaded() -> None:
     assert sources == set(loader.PROGRAMS)
 
 
-def test_every_program_passes_the_verifier(pins: Path) -> None:
-    plane = make(pins)
-    assert set(plane._loaded.programs) == set(loader.PROGRAMS)
+@pytest.mark.parametrize("tunnel_ifindex", [0, 7])
+def test_every_program_passes_the_verifier(pins: Path, tunnel_ifindex: int) -> None:
+    plane = make(pins, tunnel_ifindex=tunnel_ifindex)
+    left_out = set() if tunnel_ifindex else {loader.TUNNEL_PROGRAM}
+    assert set(plane._loaded.programs) == set(loader.PROGRAMS) - left_out
     for fd in plane._loaded.programs.values():
         testrun.run(fd, Flow("10.0.0.1", "10.0.0.2").tcp())
     plane.close()
