@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import structlog
+from hypothesis import HealthCheck, settings
 
 from tests import machine, together
 
@@ -23,6 +24,10 @@ ROOT_FOLDERS = frozenset({"bpf", "netns", "e2e", "chaos"})
 # Bits of the capability mask, from linux/capability.h.
 CAP_NET_ADMIN = 12
 CAP_SYS_ADMIN = 21
+
+# How long an example takes depends on who else uses the machine.
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 
 LEFT_OUT = "needs root (CAP_SYS_ADMIN and CAP_NET_ADMIN)"
 

@@ -2,27 +2,14 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from deltaplane.cli.client import Targets
+from deltaplane.cli.options import Options
 from deltaplane.errors import Invalid, NotFound
 
 SERVICES = ("registry", "ipam", "slicer")
 LAB_VARIABLE = "DELTAPLANE_LAB"
 PREFIX = "DELTAPLANE_"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """The options that every command has.
-
-    Attributes:
-        lab: lab whose services to use; empty: the environment's, or the only one that runs.
-        targets: service → gRPC target, only those that were given.
-    """
-
-    lab: str = ""
-    targets: Mapping[str, str]
 
 
 def resolve(options: Options, environment: Mapping[str, str], labs: Sequence[str]) -> str | Targets:

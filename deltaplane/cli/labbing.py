@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deltaplane.cli.options import Files, LabName, Mtu, Output, Routing
+from deltaplane.cli.options import Files, LabName, Mtu, Options, Output, Routing
 
 if TYPE_CHECKING:
-    from deltaplane.cli.context import Options
     from lab.cluster import Applied, Lab
 
 app = typer.Typer(

@@ -18,6 +18,7 @@ from deltaplane.cli import (
     restoring,
     tracing,
 )
+from deltaplane.cli.options import Options
 from deltaplane.errors import DeltaplaneError, Unavailable
 
 EXIT_FAILED = 1
@@ -51,7 +52,9 @@ app = typer.Typer(
     epilog=EPILOG,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    # Boxes and colours in help texts would double the time of `--help`, and of each completion.
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
 app.add_typer(labbing.app, name="lab")
 app.add_typer(getting.app, name="get")
@@ -77,8 +80,6 @@ def root(
     slicer: Annotated[str, typer.Option(help="Target of services/slicer.", metavar="TARGET")] = "",
 ) -> None:
     """Keeps the options that every command has."""
-    from deltaplane.cli.context import Options
-
     given = {"registry": registry, "ipam": ipam, "slicer": slicer}
     context.obj = Options(lab=lab, targets=given)
 

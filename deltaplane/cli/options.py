@@ -1,5 +1,7 @@
 """Options that commands share."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
@@ -28,3 +30,16 @@ LabName = Annotated[
         show_default=False,
     ),
 ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """The options that every command has.
+
+    Attributes:
+        lab: lab whose services to use; empty: the environment's, or the only one that runs.
+        targets: service → gRPC target, only those that were given.
+    """
+
+    lab: str = ""
+    targets: Mapping[str, str]

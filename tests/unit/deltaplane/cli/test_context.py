@@ -1,7 +1,8 @@
 import pytest
 
 from deltaplane.cli.client import Targets
-from deltaplane.cli.context import Options, resolve
+from deltaplane.cli.context import resolve
+from deltaplane.cli.options import Options
 from deltaplane.errors import Invalid, NotFound
 
 ALL = {"registry": "r:1", "ipam": "i:1", "slicer": "s:1"}

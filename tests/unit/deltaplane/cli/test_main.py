@@ -68,19 +68,26 @@ def test_a_shell_gets_its_completion(command: Run, monkeypatch: pytest.MonkeyPat
     assert "_DELTAPLANE_COMPLETE" in done.out
 
 
-def test_help_loads_neither_grpc_nor_the_lab() -> None:
+@pytest.mark.parametrize("arguments", [["--help"], ["lab", "--help"]])
+def test_help_loads_neither_grpc_nor_the_lab_nor_colours(arguments: list[str]) -> None:
     """Those cost half a second, which a person waits for at every completion."""
     code = (
-        "import sys; from deltaplane.cli import main; "
-        "heavy = {'grpc', 'lab', 'pydantic', 'yaml', 'google.protobuf'} & set(sys.modules); "
+        "import sys; from deltaplane.cli.main import app; "
+        "app(sys.argv[1:], standalone_mode=False); "
+        "heavy = {'grpc', 'lab', 'rich', 'yaml', 'google.protobuf'} & set(sys.modules); "
         "sys.exit(str(sorted(heavy)) if heavy else 0)"
     )
 
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, check=False
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        env=os.environ,
+        check=False,
     )
 
     assert (done.returncode, done.stderr) == (0, "")
+    assert "Usage: " in done.stdout
 
 
 @pytest.mark.parametrize(
