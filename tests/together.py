@@ -22,6 +22,7 @@ SHARING: Mapping[str, str] = {
     "tests/e2e/test_standing_shop.py": "shop",
     "tests/netns/test_add.py": "add",
     "tests/netns/test_check.py": "check",
+    "tests/netns/test_failures.py": "failures",
     "tests/netns/test_ipam_check.py": "ipam-check",
     "tests/netns/test_ipam_only.py": "ipam-only",
 }

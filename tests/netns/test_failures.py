@@ -12,9 +12,9 @@ from tests.netns.node import Node, until
 from tests.netns.services_thread import Services
 
 
-def nothing_is_left(node: Node, services: Services) -> None:
+def nothing_is_left(node: Node) -> None:
     assert node.host_links() == []
-    assert services.endpoints() == []
+    assert node.services.endpoints() == []
     assert node.interfaces() == []
 
 
@@ -62,66 +62,63 @@ def test_registry_down_at_delete_is_remembered(node: Node, services: Services) -
     until(lambda: services.endpoints() == [], "the release is replayed")
 
 
-def test_no_pod_record(node: Node, services: Services) -> None:
-    node.start_ready()
-    node.new_pod_namespace("web")
+def test_no_pod_record(ready: Node) -> None:
+    ready.new_pod_namespace("stranger")
 
-    answer = node.cni("ADD", "web")
+    answer = ready.cni("ADD", "stranger")
 
     assert (answer.code, answer.document["code"]) == (1, 11)
     assert "no pod record" in answer.document["details"]
-    nothing_is_left(node, services)
+    nothing_is_left(ready)
 
 
-def test_a_pod_record_that_comes_late_is_waited_for(node: Node, services: Services) -> None:
-    node.start_ready()
-    node.new_pod_namespace("web")
-    late = threading.Timer(0.3, services.apply_pod, args=("web", node.name), kwargs={"app": "web"})
+def test_a_pod_record_that_comes_late_is_waited_for(ready: Node) -> None:
+    ready.new_pod_namespace("late")
+    late = threading.Timer(
+        0.3, ready.services.apply_pod, args=("late", ready.name), kwargs={"app": "late"}
+    )
     late.start()
 
-    answer = node.cni("ADD", "web")
+    answer = ready.cni("ADD", "late")
     late.join()
 
     assert answer.code == 0, answer.document
 
 
-def test_another_instance_of_the_pod(node: Node, services: Services) -> None:
-    node.start_ready()
-    services.apply_pod("web", node.name, app="web")
-    node.new_pod_namespace("web")
-    environment, config = node.cni_call("ADD", "web")
+def test_another_instance_of_the_pod(ready: Node) -> None:
+    ready.services.apply_pod("web", ready.name, app="web")
+    ready.new_pod_namespace("web")
+    environment, config = ready.cni_call("ADD", "web")
     other = {**environment, "CNI_ARGS": environment["CNI_ARGS"].replace("uid-web", "uid-old")}
 
-    answer = node.call(other, config)
+    answer = ready.call(other, config)
 
     assert answer.code == 1
-    nothing_is_left(node, services)
+    nothing_is_left(ready)
 
 
 @pytest.mark.parametrize(
     ("netns", "code"), [("/run/netns/not-there", 3), ("/dev/null", 8), ("{own}", 8)]
 )
-def test_no_network_namespace(node: Node, services: Services, netns: str, code: int) -> None:
-    node.start_ready()
-    services.apply_pod("web", node.name, app="web")
+def test_no_network_namespace(ready: Node, netns: str, code: int) -> None:
+    ready.services.apply_pod("web", ready.name, app="web")
 
-    answer = node.cni("ADD", "web", netns=netns.format(own=f"/run/netns/{node.namespace}"))
+    answer = ready.cni("ADD", "web", netns=netns.format(own=f"/run/netns/{ready.namespace}"))
 
     assert (answer.code, answer.document["code"]) == (1, code)
-    nothing_is_left(node, services)
+    nothing_is_left(ready)
 
 
-def test_the_interface_name_is_taken_in_the_pod(node: Node, services: Services) -> None:
-    node.start_ready()
-    services.apply_pod("web", node.name, app="web")
-    node.new_pod_namespace("web")
-    node.in_pod("web", "ip", "link", "add", "eth0", "type", "bridge")
+def test_the_interface_name_is_taken_in_the_pod(ready: Node) -> None:
+    ready.services.apply_pod("web", ready.name, app="web")
+    ready.new_pod_namespace("web")
+    ready.in_pod("web", "ip", "link", "add", "eth0", "type", "bridge")
 
-    answer = node.cni("ADD", "web")
+    answer = ready.cni("ADD", "web")
 
     assert (answer.code, answer.document["code"]) == (1, 999)
-    assert "bridge" in node.in_pod("web", "ip", "-details", "link", "show", "eth0")
-    nothing_is_left(node, services)
+    assert "bridge" in ready.in_pod("web", "ip", "-details", "link", "show", "eth0")
+    nothing_is_left(ready)
 
 
 def test_pool_exhausted(node: Node, services: Services) -> None:
@@ -150,14 +147,14 @@ def test_agent_down(node: Node) -> None:
     assert node.cni("VERSION", "web").document["supportedVersions"][-1] == "1.1.0"
 
 
-def test_only_root_may_call(node: Node, shim: Path) -> None:
-    node.start_ready()
+def test_only_root_may_call(ready: Node, shim: Path) -> None:
     # The mode is the first defence; this is about the second.
-    node.cni_socket.chmod(0o666)
-    for folder in (*node.cni_socket.parents, *shim.parents):
+    mode = stat.S_IMODE(ready.cni_socket.stat().st_mode)
+    ready.cni_socket.chmod(0o666)
+    for folder in (*ready.cni_socket.parents, *shim.parents):
         if not folder.stat().st_mode & stat.S_IXOTH:
             folder.chmod(0o755)
-    environment, config = node.cni_call("STATUS", "")
+    environment, config = ready.cni_call("STATUS", "")
 
     # Not subprocess's user=: it forks, and gRPC's threads in this process do not survive a fork.
     done = subprocess.run(
@@ -172,7 +169,8 @@ def test_only_root_may_call(node: Node, shim: Path) -> None:
 
     # Whether the request was still written before the agent hung up is a matter of time.
     assert json.loads(done.stdout)["code"] == 50
-    assert "cni_caller_refused" in node.log()
+    assert "cni_caller_refused" in ready.log()
+    ready.cni_socket.chmod(mode)
 
 
 def test_preflight_names_what_is_missing_and_touches_nothing(node: Node) -> None:
