@@ -15,7 +15,7 @@ TESTS = Path(__file__).parent
 
 MARKERS = (
     "root: needs CAP_SYS_ADMIN and CAP_NET_ADMIN (network namespaces, BPF); else skipped",
-    "serial: runs alone, after the tests that run two at a time (`make test` runs -n 2)",
+    "serial: runs alone, after the tests that run three at a time (`make test` runs -n 3)",
 )
 
 # Every test in these folders of tests/ makes namespaces or loads BPF programs.

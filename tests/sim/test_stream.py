@@ -3,6 +3,7 @@
 Told by `python -m tests.sim`, a process for each share: sets need a fixed order there.
 """
 
+import os
 import subprocess
 import sys
 
@@ -19,7 +20,9 @@ MUTANTS_SHARE = 12
 
 def tell(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "tests.sim", "--processes", "1", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    # As it would set it itself, by starting a second time.
+    environment = {**os.environ, "PYTHONHASHSEED": "0"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, SHARE))
