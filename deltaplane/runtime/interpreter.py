@@ -14,10 +14,22 @@ middle of every call.
 """
 
 
+def loading() -> None:
+    """Called first in a process, before its imports; `prepare` ends it.
+
+    What is imported stays, and collecting while it grows looks at it over and over: a fifth of the
+    time.
+    """
+    gc.disable()
+
+
 def prepare() -> None:
-    """Called at the start of a process, before its imports: they take a fifth less time then."""
+    """Called once everything is imported. What little garbage that has left stays as well."""
     sys.setswitchinterval(SWITCH_SECONDS)
     gc.set_threshold(YOUNG_OBJECTS, 20, 20)
+    if not gc.isenabled():
+        gc.freeze()
+        gc.enable()
 
 
 def settled() -> None:

@@ -24,8 +24,8 @@ def _hidden(package: str) -> Iterator[None]:
         del sys.modules[package]
 
 
-# structlog takes rich where it is installed, for tracebacks in colour. That is a seventh of what
-# the start of a process costs.
+# structlog takes rich where it is installed, for tracebacks in colour. That is a tenth of what the
+# start of a process costs.
 with _hidden("rich"):
     import structlog
 

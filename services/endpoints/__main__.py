@@ -3,8 +3,7 @@
 from deltaplane.runtime import interpreter
 
 if __name__ == "__main__":
-    # First: what is imported below is a million objects, and each collection looks at them again.
-    interpreter.prepare()
+    interpreter.loading()
 
 import asyncio
 import sys

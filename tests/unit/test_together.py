@@ -35,7 +35,7 @@ def test_what_shares_a_lab_is_a_group(test: str, group: str) -> None:
 
 def test_what_shares_nothing_is_alone() -> None:
     for test in (
-        "tests/netns/test_failures.py::test_a",
+        "tests/netns/test_restart.py::test_a",
         "tests/unit/lab/test_x.py::test_y[native-1500]",
     ):
         assert group_of(test) == test
