@@ -151,6 +151,9 @@ def _label(text: str) -> tuple[_About, str]:
         ValueError: it is not valid or not known; the message is the end of a sentence.
     """
     source, colon, key = text.partition(":")
+    if text.startswith(tuple(f"k8s.{prefix}" for prefix in _SET_BY_CILIUM)):
+        message = f'is a label of the pod; for that of Cilium write "k8s:{text[4:]}"'
+        raise ValueError(message)
     if not colon and text.startswith("reserved."):
         source, key = "reserved", text.removeprefix("reserved.")
     elif not colon:
@@ -177,7 +180,7 @@ def _label(text: str) -> tuple[_About, str]:
 
 def _check_own_namespace(term: _Term, namespace: str) -> None:
     own = Requirement(NAMESPACE_NAME_LABEL, Operator.IN, (namespace,))
-    if term.about is not _About.NAMESPACE_NAME or term.requirement != own:
+    if term.requirement != own:
         term.place.mistake(
             f'the policy applies to pods of its own namespace, "{namespace}"; '
             "a CiliumClusterwideNetworkPolicy can select others"

@@ -64,8 +64,12 @@ _REFUSED = {
 
 @dataclass(slots=True)
 class _Peers:
-    """What the fields of a rule name, each once and in their order."""
+    """Whom a rule names, each once and in their order; all is empty if it is nobody or everybody.
 
+    absent: no field says anything about peers.
+    """
+
+    absent: bool = False
     everybody: bool = False
     selectors: dict[Selector, None] = field(default_factory=dict)
     blocks: dict[IPBlock, None] = field(default_factory=dict)
@@ -84,36 +88,48 @@ def read_rule(
         namespace: that the policy lives in; empty for kinds that live in none.
         name: the rule's.
     """
-    kinds = {f"{direction.value}{kind}": read for kind, read in _KINDS_OF_PEERS.items()}
     refused = _REFUSED[direction]
+    kinds = tuple(f"{direction.value}{kind}" for kind in _KINDS_OF_PEERS)
     reader.has_fields((*kinds, "toPorts", "icmps", *refused))
     reader.refuse(refused)
-    ports, icmps = reader.get("toPorts"), reader.get("icmps")
-    given = {kind: found for kind in kinds if (found := reader.get(kind))}
-    peers = _Peers()
-    for kind, listed in given.items():
-        for item in listed.items():
-            kinds[kind](item, namespace, peers)
-    named = [kind for kind, listed in given.items() if listed.value]
-    if len(named) > 1:
-        reader.mistake(f"names peers by {' and '.join(named)}; write a rule for each, as in Cilium")
-    read = read_ports(ports, icmps)
-    # An empty list of peers is nobody; none at all is everybody, but only for some ports.
-    nobody = len(named) < len(given)
-    everybody = peers.everybody or (not given and not read.any_port)
-    by_name = not nobody and not everybody
+    peers = _read_peers(reader, direction, namespace)
+    ports = read_ports(reader.get("toPorts"), reader.get("icmps"))
     return Rule(
         action=action,
-        all_peers=everybody and not nobody,
-        selectors=tuple(peers.selectors) if by_name else (),
-        blocks=tuple(peers.blocks) if by_name else (),
-        outside_only=by_name and bool(peers.blocks),
-        entities=tuple(sorted(peers.entities)) if by_name else (),
-        any_port=read.any_port,
-        ranges=read.ranges,
-        port_names=read.port_names,
+        # Nothing said of peers means everybody, but only if something is said of ports.
+        all_peers=peers.everybody or (peers.absent and not ports.any_port),
+        selectors=tuple(peers.selectors),
+        blocks=tuple(peers.blocks),
+        outside_only=bool(peers.blocks),
+        entities=tuple(sorted(peers.entities)),
+        any_port=ports.any_port,
+        ranges=ports.ranges,
+        port_names=ports.port_names,
         name=name,
     )
+
+
+def _read_peers(reader: Reader, direction: Direction, namespace: str) -> _Peers:
+    peers = _Peers()
+    empty: list[str] = []
+    named: list[str] = []
+    for kind, read in _KINDS_OF_PEERS.items():
+        name = f"{direction.value}{kind}"
+        listed = reader.get(name)
+        if listed is None:
+            continue
+        (named if listed.value else empty).append(name)
+        for item in listed.items():
+            read(item, namespace, peers)
+    if len(named) > 1:
+        reader.mistake(f"names peers by {' and '.join(named)}; write a rule for each, as in Cilium")
+    if empty:
+        # An empty list is nobody, even beside another.
+        return _Peers()
+    if peers.everybody:
+        return _Peers(everybody=True)
+    peers.absent = not named
+    return peers
 
 
 def _endpoints(reader: Reader, namespace: str, peers: _Peers) -> None:

@@ -104,6 +104,11 @@ status: {nodes: {}}
             Selector(namespace="shop"),
         ),
         (
+            "{matchLabels: {io.cilium.k8s.namespace.labels.kubernetes.io/metadata.name: shop}}",
+            CNP,
+            Selector(namespace="shop"),
+        ),
+        (
             (
                 "{matchExpressions: [{key: io.kubernetes.pod.namespace, operator: NotIn, "
                 "values: [kube-system]}]}"

@@ -128,6 +128,11 @@ TYPES = ", ".join(["{type: 8}"] * 41)
             "only the namespace's name and labels",
         ),
         (
+            peer("{matchLabels: {k8s.io.kubernetes.pod.namespace: a}}"),
+            f"{PEER}.matchLabels[k8s.io.kubernetes.pod.namespace]",
+            'write "k8s:io.kubernetes.pod.namespace"',
+        ),
+        (
             peer("{matchLabels: {io.cilium.k8s.namespace.labels.: a}}"),
             f"{PEER}.matchLabels[io.cilium.k8s.namespace.labels.]",
             "no label key",
