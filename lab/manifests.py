@@ -10,6 +10,7 @@ from deltaplane.errors import Invalid
 from deltaplane.manifest.mistakes import ManifestError, Mistake
 from deltaplane.manifest.objects import (
     DeploymentManifest,
+    GeneralPolicyManifest,
     Manifest,
     NamespaceManifest,
     PodManifest,
@@ -68,7 +69,8 @@ def sort(objects: Sequence[Manifest]) -> Manifests:
     """Sorts objects by kind.
 
     Raises:
-        Invalid: a pod uses its node's network: a lab has no containers that could.
+        Invalid: a pod uses its node's network: a lab has no containers that could; or a policy is
+            of a kind that the lab does not apply.
     """
     workloads = []
     for item in objects:
@@ -81,6 +83,8 @@ def sort(objects: Sequence[Manifest]) -> Manifests:
                 )
             case NamespaceManifest() | PolicyManifest():
                 pass
+            case GeneralPolicyManifest():
+                raise Invalid("kind", f"{item.policy.reference}: the lab applies no such kind")
     return Manifests(
         namespaces=tuple(item for item in objects if isinstance(item, NamespaceManifest)),
         workloads=tuple(workloads),

@@ -8,6 +8,7 @@ from deltaplane.manifest.mistakes import ManifestError, Mistake
 from deltaplane.manifest.objects import (
     ContainerPort,
     DeploymentManifest,
+    GeneralPolicyManifest,
     Manifest,
     NamespaceManifest,
     PodManifest,
@@ -20,6 +21,7 @@ from deltaplane.manifest.rendering import policy_to_object, policy_to_yaml
 __all__ = [
     "ContainerPort",
     "DeploymentManifest",
+    "GeneralPolicyManifest",
     "Manifest",
     "ManifestError",
     "Mistake",
