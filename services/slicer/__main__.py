@@ -20,7 +20,7 @@ from deltaplane.runtime.clock import SystemClock
 from deltaplane.store.etcd import EtcdStore
 from deltaplane.store.port import Store
 from deltaplane.v1 import receipts_pb2_grpc
-from services.slicer import workers
+from services.slicer import listings, workers
 from services.slicer.config import Config
 from services.slicer.feed import Feed
 from services.slicer.peers import Peers
@@ -28,7 +28,6 @@ from services.slicer.progress import Progress
 from services.slicer.repository import Replica, Repository
 from services.slicer.servicer import RECEIPTS, SLICER, ReceiptsServicer, SlicerServicer
 from services.slicer.tracing import Stages
-from services.slicer.watching import Watch, in_thread
 
 NAME = "slicer"
 
@@ -37,7 +36,6 @@ async def serve(
     settings: Config,
     store: Store,
     *,
-    watch: Watch | None = None,
     stop: asyncio.Event | None = None,
 ) -> None:
     """Serves until told to stop. It listens only once its view is loaded.
@@ -45,11 +43,10 @@ async def serve(
     Args:
         settings: the options.
         store: etcd.
-        watch: how its state is watched; None: by the store itself.
         stop: set to stop; None: signals do.
     """
     clock = SystemClock()
-    repository = Repository(store, settings.expected_lineage, watch)
+    repository = Repository(store, settings.expected_lineage)
     replica = Replica(f"{socket.gethostname()}-{secrets.token_hex(4)}", settings.advertised)
     peers = Peers(repository, replica.server_id, clock)
     stages = Stages()
@@ -76,6 +73,7 @@ async def serve(
             background = [
                 tasks.create_task(feed.run(fanout)),
                 tasks.create_task(progress.run()),
+                tasks.create_task(listings.warm(fanout.sender.pieces, clock)),
             ]
             await service.serve(
                 settings, name=NAME, register=register, on_drain=slicer.drain, stop=stop
@@ -91,7 +89,7 @@ async def main(settings: Config) -> None:
     log.configure(settings.log_format, settings.log_level, NAME)
     store = EtcdStore(settings.etcd)
     try:
-        await serve(settings, store, watch=in_thread(partial(EtcdStore, settings.etcd)))
+        await serve(settings, store)
     finally:
         await store.close()
 
