@@ -11,7 +11,7 @@ PROTOCOLS = tuple(protocol.name for protocol in TRANSPORTS)
 POLICY_TYPES = ("Ingress", "Egress")
 
 
-def read_policy(spec: Reader, namespace: str, name: str) -> NetworkPolicy:
+def read_policy(spec: Reader, namespace: str, name: str, *, audit: bool = False) -> NetworkPolicy:
     """Reads the spec; what is wrong in it is reported and left out."""
     spec.has_fields(("podSelector", "ingress", "egress", "policyTypes"))
     pods = spec.get("podSelector")
@@ -29,6 +29,7 @@ def read_policy(spec: Reader, namespace: str, name: str) -> NetworkPolicy:
         applies_to_egress="Egress" in types,
         ingress=ingress,
         egress=egress,
+        audit=audit,
     )
 
 
