@@ -8,7 +8,8 @@ import random
 import resource
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 
 from deltaplane.model.addresses import Prefix
 from deltaplane.model.identity import FIRST_IDENTITY, NAMESPACE_NAME_LABEL, Identity, LabelSet
@@ -39,13 +40,33 @@ class Size:
     policies: int = 30_000
 
 
+@dataclass(frozen=True, slots=True)
+class Times:
+    """Samples in seconds.
+
+    Attributes:
+        wall: by the clock.
+        cpu: CPU time of this process: what it would take if nobody else wanted the processor.
+    """
+
+    wall: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+
+    @contextmanager
+    def sample(self) -> Iterator[None]:
+        """Times what is done inside."""
+        wall, cpu = time.perf_counter(), time.process_time()
+        yield
+        self.cpu.append(time.process_time() - cpu)
+        self.wall.append(time.perf_counter() - wall)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compiling:
-    """What was measured, in seconds of the wall clock.
+    """What was measured.
 
     Attributes:
         full: everything in, first flush.
-        cpu: of it, CPU time of this process.
         policy: a policy of a namespace is replaced.
         cluster_policy: one of the admin tier is.
         new_pod: the first pod of an identity comes.
@@ -56,12 +77,11 @@ class Compiling:
         max_rss: most memory that the process ever had, input included; bytes.
     """
 
-    full: float
-    cpu: float
-    policy: tuple[float, ...]
-    cluster_policy: tuple[float, ...]
-    new_pod: tuple[float, ...]
-    last_pod: tuple[float, ...]
+    full: Times
+    policy: Times
+    cluster_policy: Times
+    new_pod: Times
+    last_pod: Times
     subjects: int
     peer_sets: int
     rules: int
@@ -75,21 +95,20 @@ def measure(size: Size, changes: int) -> Compiling:
     policies = tuple(_policies(size, drawn))
     compiler = Compiler()
     interpreter.prepare()
-    started, cpu = time.perf_counter(), time.process_time()
-    for identity in identities:
-        compiler.set_identity(identity)
-    for policy in policies:
-        compiler.set_policy(policy)
-    first = compiler.flush()
-    full, cpu = time.perf_counter() - started, time.process_time() - cpu
+    full = Times()
+    with full.sample():
+        for identity in identities:
+            compiler.set_identity(identity)
+        for policy in policies:
+            compiler.set_policy(policy)
+        first = compiler.flush()
     subjects = [value for value in first.upserts if isinstance(value, SubjectPolicy)]
     return Compiling(
         full=full,
-        cpu=cpu,
-        policy=tuple(_changes(compiler, _own(policies), changes, drawn)),
-        cluster_policy=tuple(_changes(compiler, _wide(policies), 10, drawn)),
-        new_pod=tuple(_new_pods(compiler, identities, changes, drawn)),
-        last_pod=tuple(_last_pods(compiler, identities, changes, drawn)),
+        policy=_changes(compiler, _own(policies), changes, drawn),
+        cluster_policy=_changes(compiler, _wide(policies), 10, drawn),
+        new_pod=_new_pods(compiler, identities, changes, drawn),
+        last_pod=_last_pods(compiler, identities, changes, drawn),
         subjects=len(subjects),
         peer_sets=len(first.upserts) - len(subjects),
         rules=sum(len(value.ingress.rules) + len(value.egress.rules) for value in subjects),
@@ -110,56 +129,60 @@ def _wide(policies: Sequence[AnyPolicy]) -> list[AnyPolicy]:
 
 def _changes(
     compiler: Compiler, policies: Sequence[AnyPolicy], count: int, drawn: random.Random
-) -> Iterator[float]:
+) -> Times:
     """One more port in a rule of a policy, and back."""
+    times = Times()
     for number in range(count):
         old = drawn.choice(policies)
         new = _changed(old, 20_000 + number)
         for policy in (new, old):
-            started = time.perf_counter()
-            compiler.set_policy(policy)
-            found = compiler.flush()
-            yield time.perf_counter() - started
+            with times.sample():
+                compiler.set_policy(policy)
+                found = compiler.flush()
             assert found.upserts, f"{policy.reference} selects nobody"
+    return times
 
 
 def _changed(policy: AnyPolicy, port: int) -> AnyPolicy:
     if isinstance(policy, NetworkPolicy):
         more = PolicyRule(ports=(PolicyPort(port=port),))
-        field = "ingress" if policy.applies_to_ingress else "egress"
-        return replace(policy, **{field: (*getattr(policy, field), more)})
+        if policy.applies_to_ingress:
+            return replace(policy, ingress=(*policy.ingress, more))
+        return replace(policy, egress=(*policy.egress, more))
     rule = Rule(all_peers=True, ranges=(PortRange(Protocol.TCP, port, port),))
     return replace(policy, ingress=(*policy.ingress, rule))
 
 
 def _new_pods(
     compiler: Compiler, identities: Sequence[Identity], count: int, drawn: random.Random
-) -> Iterator[float]:
+) -> Times:
     """A pod like others but for one more label; it goes again, which is not timed."""
+    times = Times()
     for number in range(count):
         old = drawn.choice(identities).label_set
         labels = (*old.labels, ("version", f"v{number}"))
         identity = Identity(FIRST_IDENTITY + len(identities), replace(old, labels=labels))
-        started = time.perf_counter()
-        compiler.set_identity(identity)
-        compiler.flush()
-        yield time.perf_counter() - started
+        with times.sample():
+            compiler.set_identity(identity)
+            compiler.flush()
         compiler.delete_identity(identity.id)
         compiler.flush()
+    return times
 
 
 def _last_pods(
     compiler: Compiler, identities: Sequence[Identity], count: int, drawn: random.Random
-) -> Iterator[float]:
+) -> Times:
     """The last pod of an identity goes; it comes back, which is not timed."""
+    times = Times()
     for _ in range(count):
         identity = drawn.choice(identities)
-        started = time.perf_counter()
-        compiler.delete_identity(identity.id)
-        compiler.flush()
-        yield time.perf_counter() - started
+        with times.sample():
+            compiler.delete_identity(identity.id)
+            compiler.flush()
         compiler.set_identity(identity)
         compiler.flush()
+    return times
 
 
 # --- the cluster ----------------------------------------------------------------------------------

@@ -10,4 +10,4 @@ def test_every_change_is_timed_and_the_cluster_is_the_same_each_time() -> None:
     assert one.subjects == SMALL.identities
     assert one.rules > SMALL.policies
     assert (one.rules, one.peer_sets) == (other.rules, other.peer_sets)
-    assert [len(found) for found in (one.policy, one.new_pod, one.last_pod)] == [10, 5, 5]
+    assert [len(found.wall) for found in (one.policy, one.new_pod, one.last_pod)] == [10, 5, 5]
