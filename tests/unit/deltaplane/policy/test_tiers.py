@@ -89,22 +89,22 @@ def test_rules_stand_in_the_order_in_which_they_are_asked() -> None:
     found = ingress(
         tiered("base", DENY, tier=Tier.BASELINE),
         network("n", PolicyRule()),
-        tiered("late", ANYTHING, priority=7),
+        tiered("a", ANYTHING, priority=7),
+        tiered("c", DENY, priority=5),
         tiered("b", PASS, DENY, priority=5),
-        tiered("a", DENY, priority=5),
     )
     assert found.policies == (
         "ClusterNetworkPolicy:a",
         "ClusterNetworkPolicy:b",
         "ClusterNetworkPolicy:base",
-        "ClusterNetworkPolicy:late",
+        "ClusterNetworkPolicy:c",
         "shop/n",
     )
     assert [(rule.tier, rule.action, rule.sources) for rule in found.rules] == [
-        (Tier.ADMIN, Action.DENY, ((0, 0),)),
         (Tier.ADMIN, Action.PASS, ((1, 0),)),
         (Tier.ADMIN, Action.DENY, ((1, 1),)),
-        (Tier.ADMIN, Action.ALLOW, ((3, 0),)),
+        (Tier.ADMIN, Action.DENY, ((3, 0),)),
+        (Tier.ADMIN, Action.ALLOW, ((0, 0),)),
         (Tier.NORMAL, Action.ALLOW, ((4, 0),)),
         (Tier.BASELINE, Action.DENY, ((2, 0),)),
     ]
@@ -159,10 +159,15 @@ def test_every_pod_is_an_entity_and_no_peer_set() -> None:
 
 
 def test_what_matches_every_pod_of_today_is_a_peer_set() -> None:
-    peer = PolicyPeer(namespace_selector=LabelSelector(), pod_selector=API)
-    (rule,) = ingress(network("n", PolicyRule(peers=(peer,)))).rules
-    assert rule.entities == ()
-    assert len(rule.peer_sets) == 1
+    team = LabelSelector((Requirement("team", Operator.EXISTS),))
+    for peer in (
+        PolicyPeer(namespace_selector=LabelSelector(), pod_selector=API),
+        PolicyPeer(namespace_selector=team),
+        PolicyPeer(pod_selector=LabelSelector()),
+    ):
+        (rule,) = ingress(network("n", PolicyRule(peers=(peer,)))).rules
+        assert rule.entities == ()
+        assert len(rule.peer_sets) == 1
 
 
 def test_a_named_port_of_every_pod_is_a_peer_set_of_those_that_have_it() -> None:
@@ -181,6 +186,15 @@ def test_a_named_port_of_every_pod_is_a_peer_set_of_those_that_have_it() -> None
     assert named.peer_sets == (peer_set.key,)
     assert peer_set.identities == (301,)
     assert named.sources == numbered.sources == ((0, 0),)
+
+
+def test_blocks_for_the_outside_alone_say_so_and_nothing_else_does() -> None:
+    block = IPBlock(Prefix.parse("10.0.0.0/8"))
+    (rule,) = ingress(cilium("c", Rule(blocks=(block,), outside_only=True, any_port=True))).rules
+    assert rule.outside_only
+    world = Rule(entities=(Reserved.WORLD,), outside_only=True, any_port=True)
+    (rule,) = ingress(cilium("c", world)).rules
+    assert not rule.outside_only
 
 
 # --- audit ----------------------------------------------------------------------------------------
