@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 
 import yaml
 
+from deltaplane.model.annotations import AUDIT
 from deltaplane.model.policy import IPBlock, NetworkPolicy, PolicyPeer, PolicyPort, PolicyRule
 from deltaplane.model.selector import LabelSelector, Operator
 
@@ -44,10 +45,16 @@ def policy_to_object(policy: NetworkPolicy) -> dict[str, object]:
         spec["ingress"] = [_rule(rule, "from") for rule in policy.ingress]
     if policy.egress:
         spec["egress"] = [_rule(rule, "to") for rule in policy.egress]
+    metadata: dict[str, object] = {
+        "name": _Quoted(policy.name),
+        "namespace": _Quoted(policy.namespace),
+    }
+    if policy.audit:
+        metadata["annotations"] = {_Quoted(AUDIT): _Quoted("true")}
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
-        "metadata": {"name": _Quoted(policy.name), "namespace": _Quoted(policy.namespace)},
+        "metadata": metadata,
         "spec": spec,
     }
 

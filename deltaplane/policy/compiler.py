@@ -9,29 +9,29 @@ is a function of the policies and identities alone, whatever the order in which 
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
+from weakref import WeakValueDictionary
 
 from deltaplane.model.identity import Identity
 from deltaplane.model.objects import (
     DirectionPolicy,
-    DirectionRule,
     Kind,
     PeerSet,
     SubjectPolicy,
 )
 from deltaplane.model.policy import NetworkPolicy
 from deltaplane.model.ports import NamedPort
+from deltaplane.model.tiers import Policy, Rule, Tier
 from deltaplane.policy import rules
+from deltaplane.policy.directions import Part, direction
 from deltaplane.policy.index import MatchIndex
 from deltaplane.policy.rules import PortName, Template
 from deltaplane.policy.terms import Term
+from deltaplane.policy.translate import of_network_policy
 
 _K = TypeVar("_K")
-
-Reference = tuple[str, str]
-"""Namespace and name of a policy."""
 
 Output = PeerSet | SubjectPolicy
 OutputKey = tuple[Kind, bytes]
@@ -54,21 +54,27 @@ class Compiled:
 class _Installed:
     """A policy, what it was turned into, and which terms it holds in the index."""
 
-    policy: NetworkPolicy
+    policy: Policy
     subject: Term
     ingress: tuple[Template, ...]
     egress: tuple[Template, ...]
     terms: tuple[Term, ...]
+    # By the subject's ports that its rules name. Filled when a subject asks.
+    ingress_parts: dict[tuple[NamedPort, ...], Part] = field(default_factory=dict)
     # None until a subject asks, and again when a division of a named port appears or disappears.
-    egress_rules: tuple[DirectionRule, ...] | None = None
-    ingress_rules: dict[tuple[NamedPort, ...], tuple[DirectionRule, ...]] = field(
-        default_factory=dict
-    )
+    egress_part: Part | None = None
+    applies_to_ingress: bool = field(init=False)
+    applies_to_egress: bool = field(init=False)
+    # Names of the subject's own ports, and names whose meaning depends on the destination.
+    own_names: frozenset[PortName] = field(init=False)
+    port_names: frozenset[PortName] = field(init=False)
 
-    @property
-    def port_names(self) -> set[PortName]:
-        """Names whose meaning depends on the destination."""
-        return {name for template in self.egress for name in template.port_names}
+    def __post_init__(self) -> None:
+        policy = self.policy
+        self.applies_to_ingress = policy.isolates_ingress or bool(policy.ingress)
+        self.applies_to_egress = policy.isolates_egress or bool(policy.egress)
+        self.own_names = _names(self.ingress)
+        self.port_names = _names(self.egress)
 
 
 class Compiler:
@@ -77,14 +83,19 @@ class Compiler:
     def __init__(self) -> None:
         self._index = MatchIndex()
         self._identities: dict[int, Identity] = {}
-        self._policies: dict[Reference, _Installed] = {}
+        self._policies: dict[str, _Installed] = {}
         # Who uses a term: as its subject, and at all (an index entry lives while anyone does).
-        self._selecting: defaultdict[Term, set[Reference]] = defaultdict(set)
-        self._term_users: defaultdict[Term, set[Reference]] = defaultdict(set)
+        self._selecting: defaultdict[Term, set[str]] = defaultdict(set)
+        self._term_users: defaultdict[Term, set[str]] = defaultdict(set)
         # Numbers that a port name has anywhere, and the policies whose egress rules use the name.
         self._numbers: defaultdict[PortName, Counter[int]] = defaultdict(Counter)
-        self._name_users: defaultdict[PortName, set[Reference]] = defaultdict(set)
+        self._name_users: defaultdict[PortName, set[str]] = defaultdict(set)
+        # Terms in use, and templates of installed policies: what is equal is there once.
+        self._terms: dict[Term, Term] = {}
         self._terms_by_key: dict[bytes, Term] = {}
+        self._templates: WeakValueDictionary[tuple[Tier, bool, Rule], Template] = (
+            WeakValueDictionary()
+        )
         # How many subject policies name a peer set; only those that one names exist.
         self._named_by: Counter[bytes] = Counter()
         self._dirty_subjects: set[int] = set()
@@ -93,20 +104,21 @@ class Compiler:
         # What was there at the last flush, for everything that was touched since; None: nothing.
         self._before: dict[OutputKey, Output | None] = {}
 
-    def set_policy(self, policy: NetworkPolicy) -> None:
-        """Adds or replaces a policy."""
-        reference = (policy.namespace, policy.name)
-        installed = self._policies.get(reference)
+    def set_policy(self, policy: NetworkPolicy | Policy) -> None:
+        """Adds a policy, or replaces the one with its reference."""
+        if isinstance(policy, NetworkPolicy):
+            policy = of_network_policy(policy)
+        installed = self._policies.get(policy.reference)
         if installed is None:
             self._install(policy)
         elif installed.policy != policy:
-            self._uninstall(reference)
+            self._uninstall(policy.reference)
             self._install(policy)
 
-    def delete_policy(self, namespace: str, name: str) -> None:
-        """Removes a policy; nothing happens if there is none."""
-        if (namespace, name) in self._policies:
-            self._uninstall((namespace, name))
+    def delete_policy(self, reference: str) -> None:
+        """Removes a policy; nothing happens if there is none with this reference."""
+        if reference in self._policies:
+            self._uninstall(reference)
 
     def set_identity(self, identity: Identity) -> None:
         """Adds an identity, or replaces what its number stands for."""
@@ -163,15 +175,11 @@ class Compiler:
 
     # --- policies in and out of the index ---------------------------------------------------------
 
-    def _install(self, policy: NetworkPolicy) -> None:
-        reference = (policy.namespace, policy.name)
-        subject = rules.subject_term(policy)
-        ingress = rules.templates(policy.namespace, policy.ingress)
-        egress = rules.templates(policy.namespace, policy.egress)
-        if not policy.applies_to_ingress:
-            ingress = ()
-        if not policy.applies_to_egress:
-            egress = ()
+    def _install(self, policy: Policy) -> None:
+        reference = policy.reference
+        subject = self._interned(rules.term(policy.subject))
+        ingress = tuple(self._template(policy, rule) for rule in policy.ingress)
+        egress = tuple(self._template(policy, rule) for rule in policy.egress)
         terms = {subject}
         for template in (*ingress, *egress):
             terms.update(template.terms)
@@ -188,7 +196,19 @@ class Compiler:
         self._selecting[subject].add(reference)
         self._dirty_subjects.update(self._index.members(subject))
 
-    def _uninstall(self, reference: Reference) -> None:
+    def _interned(self, term: Term) -> Term:
+        """The term in use that equals this one: it knows its hash and key already."""
+        return self._terms.get(term, term)
+
+    def _template(self, policy: Policy, rule: Rule) -> Template:
+        """The template of a rule; equal rules of policies of one tier share it."""
+        key = (policy.tier, policy.audit, rule)
+        if (found := self._templates.get(key)) is None:
+            found = rules.template(policy, rule, self._interned)
+            self._templates[key] = found
+        return found
+
+    def _uninstall(self, reference: str) -> None:
         installed = self._policies.pop(reference)
         self._dirty_subjects.update(self._index.members(installed.subject))
         _drop(self._selecting, installed.subject, reference)
@@ -198,12 +218,14 @@ class Compiler:
             _drop(self._term_users, term, reference)
             if term not in self._term_users:
                 self._index.remove_term(term)
+                del self._terms[term]
                 del self._terms_by_key[term.key]
                 self._dirty_sets.add(term.key)
 
-    def _use(self, term: Term, reference: Reference) -> None:
+    def _use(self, term: Term, reference: str) -> None:
         if term not in self._term_users:
             self._index.add_term(term)
+            self._terms[term] = term
             self._terms_by_key[term.key] = term
             self._dirty_sets.add(term.key)
         self._term_users[term].add(reference)
@@ -227,7 +249,7 @@ class Compiler:
         # A division is named by rules only while it has members.
         for reference in self._term_users[term]:
             installed = self._policies[reference]
-            installed.egress_rules = None
+            installed.egress_part = None
             self._dirty_subjects.update(self._index.members(installed.subject))
 
     # --- dirt to output ---------------------------------------------------------------------------
@@ -276,50 +298,47 @@ class Compiler:
             for reference in self._selecting.get(term, ())
         )
         ports = identity.label_set.named_ports
-        ingress = tuple(r for r in references if self._policies[r].policy.applies_to_ingress)
-        egress = tuple(r for r in references if self._policies[r].policy.applies_to_egress)
+        ingress = tuple(r for r in references if self._policies[r].applies_to_ingress)
+        egress = tuple(r for r in references if self._policies[r].applies_to_egress)
         # Most subjects share their policies with others of the same flush.
         if (into := ("ingress", ingress, ports)) not in cache:
-            cache[into] = _direction(ingress, (self._ingress_rules(r, ports) for r in ingress))
+            cache[into] = direction(ingress, [self._ingress(r, ports) for r in ingress])
         if (out := ("egress", egress)) not in cache:
-            cache[out] = _direction(egress, (self._egress_rules(r) for r in egress))
+            cache[out] = direction(egress, [self._egress(r) for r in egress])
         return SubjectPolicy(identity=identity.id, ingress=cache[into], egress=cache[out])
 
-    def _ingress_rules(
-        self, reference: Reference, ports: tuple[NamedPort, ...]
-    ) -> tuple[DirectionRule, ...]:
+    def _ingress(self, reference: str, ports: tuple[NamedPort, ...]) -> Part:
         installed = self._policies[reference]
-        names = {name for template in installed.ingress for name in template.port_names}
+        names = installed.own_names
         relevant = tuple(port for port in ports if (port.name, port.protocol) in names)
-        if relevant not in installed.ingress_rules:
-            found = (rules.ingress_rule(template, relevant) for template in installed.ingress)
-            installed.ingress_rules[relevant] = tuple(rule for rule in found if rule is not None)
-        return installed.ingress_rules[relevant]
+        if (part := installed.ingress_parts.get(relevant)) is None:
+            found = (
+                (number, rules.ingress_rule(template, relevant))
+                for number, template in enumerate(installed.ingress)
+            )
+            said = tuple((number, rule) for number, rule in found if rule is not None)
+            part = Part(installed.policy, installed.policy.isolates_ingress, said)
+            installed.ingress_parts[relevant] = part
+        return part
 
-    def _egress_rules(self, reference: Reference) -> tuple[DirectionRule, ...]:
+    def _egress(self, reference: str) -> Part:
         installed = self._policies[reference]
-        if installed.egress_rules is None:
-            installed.egress_rules = tuple(
-                rule
-                for template in installed.egress
+        if installed.egress_part is None:
+            said = tuple(
+                (number, rule)
+                for number, template in enumerate(installed.egress)
                 for rule in rules.egress_rules(template, self._inhabited_divisions)
             )
-        return installed.egress_rules
+            policy = installed.policy
+            installed.egress_part = Part(policy, policy.isolates_egress, said)
+        return installed.egress_part
 
     def _inhabited_divisions(self, term: Term, name: PortName) -> Iterator[Term]:
         return (part for part in self._divisions(term, name) if self._index.members(part))
 
 
-def _direction(
-    references: Iterable[Reference], allowed: Iterable[tuple[DirectionRule, ...]]
-) -> DirectionPolicy:
-    names = tuple(sorted(f"{namespace}/{name}" for namespace, name in references))
-    if not names:
-        return DirectionPolicy()
-    distinct = {rule for some in allowed for rule in some}
-    return DirectionPolicy(
-        isolated=True, rules=tuple(sorted(distinct, key=rules.sort_key)), policies=names
-    )
+def _names(templates: tuple[Template, ...]) -> frozenset[PortName]:
+    return frozenset(name for template in templates for name in template.port_names)
 
 
 def _peer_sets_of(policy: SubjectPolicy) -> set[bytes]:
@@ -327,7 +346,7 @@ def _peer_sets_of(policy: SubjectPolicy) -> set[bytes]:
     return {key for direction in directions for rule in direction.rules for key in rule.peer_sets}
 
 
-def _drop(table: defaultdict[_K, set[Reference]], key: _K, reference: Reference) -> None:
+def _drop(table: defaultdict[_K, set[str]], key: _K, reference: str) -> None:
     table[key].discard(reference)
     if not table[key]:
         del table[key]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from deltaplane.model.identity import LabelSet
+from deltaplane.model.identity import NAMESPACE_NAME_LABEL, LabelSet
 from deltaplane.model.ports import NamedPort
 from deltaplane.model.selector import LabelSelector, Operator
 
@@ -64,6 +64,17 @@ class Term:
             candidate.labels
         )
 
+    @property
+    def matches_every_pod(self) -> bool:
+        """Whether it matches whatever pod there may be."""
+        # Every namespace carries the label of its name.
+        named = all(
+            requirement.key == NAMESPACE_NAME_LABEL and requirement.operator is Operator.EXISTS
+            for requirement in self.namespaces.requirements
+        )
+        free = self.namespace is None and self.named_port is None
+        return free and named and not self.pods.requirements
+
     def __hash__(self) -> int:
         return self._hash
 
@@ -84,6 +95,14 @@ class Term:
         )
         text = json.dumps(content, separators=(",", ":"))
         return hashlib.blake2b(text.encode(), digest_size=KEY_SIZE).digest()
+
+    @property
+    def is_anchored(self) -> bool:
+        """Whether what has a fact of each of the anchors matches, with nothing left to check."""
+        return all(
+            requirement.operator in (Operator.IN, Operator.EXISTS)
+            for requirement in (*self.namespaces.requirements, *self.pods.requirements)
+        )
 
     def anchors(self) -> Iterator[tuple[Fact, ...]]:
         """Alternatives for finding the term: whatever it matches has a fact of each of them."""

@@ -20,6 +20,7 @@ from deltaplane.model.objects import (
     SubjectPolicy,
 )
 from deltaplane.model.policy import NetworkPolicy
+from deltaplane.model.tiers import Policy
 from services.slicer.quarantine import Release
 from services.slicer.watermark import Fence
 
@@ -77,11 +78,11 @@ class Compiled(Protocol):
 class Compiler(Protocol):
     """What Facts asks of the policy compiler; `deltaplane.policy.compiler.Compiler` is the one."""
 
-    def set_policy(self, policy: NetworkPolicy) -> None:
+    def set_policy(self, policy: NetworkPolicy | Policy) -> None:
         """Adds or replaces a policy."""
         ...
 
-    def delete_policy(self, namespace: str, name: str) -> None:
+    def delete_policy(self, reference: str) -> None:
         """Removes a policy."""
         ...
 
@@ -194,8 +195,8 @@ class Facts:
                     self.nodes.pop(node.name, None)
                 case Identity(id=number):
                     self._compiler.delete_identity(number)
-                case NetworkPolicy(namespace=namespace, name=name):
-                    self._compiler.delete_policy(namespace, name)
+                case NetworkPolicy(reference=reference):
+                    self._compiler.delete_policy(reference)
                     self.urgent = True
                 case _:
                     pass

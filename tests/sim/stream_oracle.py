@@ -166,9 +166,9 @@ class History:
                 self._known.setdefault(node.index, Versions(since=[0], contents=[{}]))
                 if isinstance(content, NodeRecord):
                     self.nodes[node.name] = content
-            case NetworkPolicy(namespace=namespace, name=name):
+            case NetworkPolicy(reference=reference):
                 if content is None:
-                    self._compiler.delete_policy(namespace, name)
+                    self._compiler.delete_policy(reference)
                 else:
                     self._compiler.set_policy(content)  # type: ignore[arg-type]
             case Identity(id=number):
