@@ -79,6 +79,15 @@ def read_labels(metadata: Reader | None, *, of_namespace: bool = False) -> tuple
     return labels.labels() if labels else (), pairs
 
 
+def read_audit(metadata: Reader | None) -> bool:
+    """Whether an annotation of a policy puts it under audit."""
+    annotations = metadata.get("annotations") if metadata else None
+    text = dict(annotations.annotations()).get(known.AUDIT) if annotations else None
+    if annotations and text is not None and (reason := known.audit_mistake(text)):
+        annotations.mistake(f'"{text}" {reason}', field=known.AUDIT)
+    return text == "true"
+
+
 def _check_addresses(template: Reader, read: PodTemplate, replicas: int) -> None:
     """One address cannot be that of several pods."""
     fixed = dict(read.annotations).get(known.IP_ADDRESSES)
