@@ -82,10 +82,13 @@ def read_labels(metadata: Reader | None, *, of_namespace: bool = False) -> tuple
 def read_audit(metadata: Reader | None) -> bool:
     """Whether an annotation of a policy puts it under audit."""
     annotations = metadata.get("annotations") if metadata else None
-    text = dict(annotations.annotations()).get(known.AUDIT) if annotations else None
-    if annotations and text is not None and (reason := known.audit_mistake(text)):
-        annotations.mistake(f'"{text}" {reason}', field=known.AUDIT)
-    return text == "true"
+    given = annotations.get(known.AUDIT) if annotations else None
+    if given is None or not isinstance(given.value, str):
+        # What is no text is a mistake that `read_labels` reports.
+        return False
+    if reason := known.audit_mistake(given.value):
+        given.mistake(f'"{given.value}" {reason}')
+    return given.value == "true"
 
 
 def _check_addresses(template: Reader, read: PodTemplate, replicas: int) -> None:
