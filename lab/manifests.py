@@ -24,11 +24,17 @@ from lab.workloads import Workload
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifests:
-    """What some files hold, by kind."""
+    """What some files hold, by kind. policies: NetworkPolicies; others: policies of other kinds."""
 
     namespaces: tuple[NamespaceManifest, ...] = ()
     workloads: tuple[Workload, ...] = ()
     policies: tuple[NetworkPolicy, ...] = ()
+    others: tuple[GeneralPolicyManifest, ...] = ()
+
+    @property
+    def all_policies(self) -> tuple[NetworkPolicy | GeneralPolicyManifest, ...]:
+        """Policies of every kind."""
+        return (*self.policies, *self.others)
 
     def without_policies(self) -> "Manifests":
         """Everything but the policies."""
@@ -36,7 +42,7 @@ class Manifests:
 
     def only_policies(self) -> "Manifests":
         """The policies."""
-        return Manifests(policies=self.policies)
+        return Manifests(policies=self.policies, others=self.others)
 
 
 def read(files: Iterable[Path]) -> Manifests:
@@ -69,8 +75,7 @@ def sort(objects: Sequence[Manifest]) -> Manifests:
     """Sorts objects by kind.
 
     Raises:
-        Invalid: a pod uses its node's network: a lab has no containers that could; or a policy is
-            of a kind that the lab does not apply.
+        Invalid: a pod uses its node's network: a lab has no containers that could.
     """
     workloads = []
     for item in objects:
@@ -81,14 +86,13 @@ def sort(objects: Sequence[Manifest]) -> Manifests:
                 workloads.append(
                     _workload("Deployment", item.namespace, item.name, item.replicas, item.template)
                 )
-            case NamespaceManifest() | PolicyManifest():
+            case NamespaceManifest() | PolicyManifest() | GeneralPolicyManifest():
                 pass
-            case GeneralPolicyManifest():
-                raise Invalid("kind", f"{item.policy.reference}: the lab applies no such kind")
     return Manifests(
         namespaces=tuple(item for item in objects if isinstance(item, NamespaceManifest)),
         workloads=tuple(workloads),
         policies=tuple(item.policy for item in objects if isinstance(item, PolicyManifest)),
+        others=tuple(item for item in objects if isinstance(item, GeneralPolicyManifest)),
     )
 
 

@@ -16,7 +16,12 @@ from deltaplane.manifest.objects import (
     PolicyManifest,
 )
 from deltaplane.manifest.parsing import parse
-from deltaplane.manifest.rendering import policy_to_object, policy_to_yaml
+from deltaplane.manifest.rendering import (
+    general_policy_to_object,
+    general_policy_to_yaml,
+    policy_to_object,
+    policy_to_yaml,
+)
 
 __all__ = [
     "ContainerPort",
@@ -29,6 +34,8 @@ __all__ = [
     "PodManifest",
     "PodTemplate",
     "PolicyManifest",
+    "general_policy_to_object",
+    "general_policy_to_yaml",
     "parse",
     "policy_to_object",
     "policy_to_yaml",

@@ -41,7 +41,16 @@ class EndpointRecord:
     traceparent: str = ""
 
 
-Content = NodeRecord | Fence | BlockObject | PoolObject | Identity | EndpointRecord | NetworkPolicy
+Content = (
+    NodeRecord
+    | Fence
+    | BlockObject
+    | PoolObject
+    | Identity
+    | EndpointRecord
+    | NetworkPolicy
+    | Policy
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +92,7 @@ class Compiler(Protocol):
         ...
 
     def delete_policy(self, reference: str) -> None:
-        """Removes a policy."""
+        """Removes the policy with this `reference`."""
         ...
 
     def set_identity(self, identity: Identity) -> None:
@@ -195,8 +204,8 @@ class Facts:
                     self.nodes.pop(node.name, None)
                 case Identity(id=number):
                     self._compiler.delete_identity(number)
-                case NetworkPolicy(reference=reference):
-                    self._compiler.delete_policy(reference)
+                case NetworkPolicy() | Policy():
+                    self._compiler.delete_policy(old.content.reference)
                     self.urgent = True
                 case _:
                     pass
@@ -233,7 +242,7 @@ class Facts:
                 self.nodes[content.object.name] = content
             case Identity():
                 self._compiler.set_identity(content)
-            case NetworkPolicy():
+            case NetworkPolicy() | Policy():
                 self._compiler.set_policy(content)
                 self.urgent = True
             case Fence(node_index=index):
@@ -282,7 +291,7 @@ def _stream_object(content: Content | None) -> StreamObject | None:
                 namespace=labels.namespace,
                 labels=tuple(f"{key}={value}" for key, value in labels.labels),
             )
-        case NetworkPolicy() | Fence() | None:
+        case NetworkPolicy() | Policy() | Fence() | None:
             return None
         case _:
             assert_never(content)

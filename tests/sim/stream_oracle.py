@@ -23,6 +23,7 @@ from deltaplane.model.objects import (
     SubjectPolicy,
 )
 from deltaplane.model.policy import NetworkPolicy
+from deltaplane.model.tiers import Policy
 from deltaplane.policy.compiler import Compiler
 from services.slicer.facts import Content, EndpointRecord, NodeRecord, Record
 from services.slicer.watermark import Fence
@@ -123,7 +124,7 @@ class History:
             record = Record(key=key, generation=self.revision, content=content)
             self.records.append(record)
             old = self._take(key, content, record, changed)
-            compiles |= isinstance(content or old, Identity | NetworkPolicy)
+            compiles |= isinstance(content or old, Identity | NetworkPolicy | Policy)
         self._note(self._compiled(changed) if compiles else changed, self.revision)
         return self.revision
 
@@ -166,7 +167,7 @@ class History:
                 self._known.setdefault(node.index, Versions(since=[0], contents=[{}]))
                 if isinstance(content, NodeRecord):
                     self.nodes[node.name] = content
-            case NetworkPolicy(reference=reference):
+            case NetworkPolicy(reference=reference) | Policy(reference=reference):
                 if content is None:
                     self._compiler.delete_policy(reference)
                 else:
