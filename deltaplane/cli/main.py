@@ -16,6 +16,7 @@ from deltaplane.cli import (
     pooling,
     reporting,
     restoring,
+    standing,
     tracing,
 )
 from deltaplane.errors import DeltaplaneError, Unavailable
@@ -62,6 +63,7 @@ app.add_typer(checking.app, name="ipam")
 app.add_typer(pooling.app, name="pool")
 app.add_typer(restoring.app, name="restore")
 app.add_typer(tracing.app, name="trace")
+policing.app.command("status")(standing.status)
 app.command("status")(reporting.status)
 app.command("demo")(labbing.demo)
 
