@@ -66,7 +66,7 @@ def named_port_from_proto(message: common_pb2.NamedPort, path: str = "") -> Name
     Raises:
         Invalid: the name, protocol or number is not possible.
     """
-    _check_name(message.name, join(path, "name"), names.port_name_mistake)
+    check_name(message.name, join(path, "name"), names.port_name_mistake)
     protocol = protocol_from_proto(message.protocol, join(path, "protocol"))
     try:
         return NamedPort(message.name, protocol, message.number)
@@ -160,8 +160,8 @@ def network_policy_from_proto(message: policy_pb2.NetworkPolicy, path: str = "")
     Raises:
         Invalid: the policy is one that the Kubernetes API would refuse, or applies to no direction.
     """
-    _check_name(message.namespace, join(path, "namespace"), names.dns_label_mistake)
-    _check_name(message.name, join(path, "name"), names.dns_subdomain_mistake)
+    check_name(message.namespace, join(path, "namespace"), names.dns_label_mistake)
+    check_name(message.name, join(path, "name"), names.dns_subdomain_mistake)
     if not (message.applies_to_ingress or message.applies_to_egress):
         raise Invalid(
             join(path, "applies_to_ingress"), "a policy applies to ingress, egress or both"
@@ -175,6 +175,30 @@ def network_policy_from_proto(message: policy_pb2.NetworkPolicy, path: str = "")
         ingress=_rules_from_proto(message.ingress, join(path, "ingress")),
         egress=_rules_from_proto(message.egress, join(path, "egress")),
     )
+
+
+def ip_block_to_proto(block: IPBlock) -> policy_pb2.IPBlock:
+    """Message of addresses of a prefix but for exceptions."""
+    message = policy_pb2.IPBlock(cidr=prefix_to_proto(block.cidr))
+    getattr(message, "except").extend(prefix_to_proto(hole) for hole in block.except_)
+    return message
+
+
+def ip_block_from_proto(message: policy_pb2.IPBlock, path: str = "") -> IPBlock:
+    """Reads addresses of a prefix but for exceptions.
+
+    Raises:
+        Invalid: a prefix is not possible, or an exception is not a strict part.
+    """
+    cidr = prefix_from_proto(message.cidr, join(path, "cidr"))
+    holes = tuple(
+        prefix_from_proto(hole, f"{join(path, 'except')}[{index}]")
+        for index, hole in enumerate(getattr(message, "except"))
+    )
+    try:
+        return IPBlock(cidr, holes)
+    except ValueError as error:
+        raise Invalid(join(path, "except"), str(error)) from error
 
 
 def identity_to_proto(identity: Identity) -> registry_pb2.Identity:
@@ -207,7 +231,7 @@ def label_set_from_proto(message: registry_pb2.Identity, path: str = "") -> Labe
     Raises:
         Invalid: the namespace, a label or a port is not possible.
     """
-    _check_name(message.namespace, join(path, "namespace"), names.dns_label_mistake)
+    check_name(message.namespace, join(path, "namespace"), names.dns_label_mistake)
     check_labels(message.namespace_labels, join(path, "namespace_labels"))
     check_labels(message.labels, join(path, "labels"))
     ports = tuple(
@@ -224,18 +248,29 @@ def check_labels(labels: Mapping[str, str], path: str) -> None:
         Invalid: a key or value is not possible.
     """
     for key, value in sorted(labels.items()):
-        _check_name(key, path, names.label_key_mistake)
-        _check_name(value, f"{path}[{key}]", names.label_value_mistake)
+        check_name(key, path, names.label_key_mistake)
+        check_name(value, f"{path}[{key}]", names.label_value_mistake)
+
+
+def check_name(text: str, path: str, mistake: Callable[[str], str | None]) -> None:
+    """Checks a text by one of `deltaplane.model.names`.
+
+    Raises:
+        Invalid: it is misspelt.
+    """
+    reason = mistake(text)
+    if reason is not None:
+        raise Invalid(path, f'"{text}" {reason}')
 
 
 def _requirement_from_proto(message: common_pb2.LabelRequirement, path: str) -> Requirement:
-    _check_name(message.key, join(path, "key"), names.label_key_mistake)
+    check_name(message.key, join(path, "key"), names.label_key_mistake)
     operator = _OPERATOR_FROM_PROTO.get(message.operator)
     if operator is None:
         known = ", ".join(common_pb2.LabelRequirement.Operator.keys()[1:])
         raise Invalid(join(path, "operator"), f"{message.operator} is none of {known}")
     for index, value in enumerate(message.values):
-        _check_name(value, f"{join(path, 'values')}[{index}]", names.label_value_mistake)
+        check_name(value, f"{join(path, 'values')}[{index}]", names.label_value_mistake)
     try:
         return Requirement(message.key, operator, tuple(message.values))
     except ValueError as error:
@@ -274,11 +309,7 @@ def _peer_to_proto(peer: PolicyPeer) -> policy_pb2.PolicyPeer:
     if peer.namespace_selector is not None:
         message.namespace_selector.CopyFrom(label_selector_to_proto(peer.namespace_selector))
     if peer.ip_block is not None:
-        message.ip_block.cidr.CopyFrom(prefix_to_proto(peer.ip_block.cidr))
-        message.ip_block.SetInParent()
-        getattr(message.ip_block, "except").extend(
-            prefix_to_proto(hole) for hole in peer.ip_block.except_
-        )
+        message.ip_block.CopyFrom(ip_block_to_proto(peer.ip_block))
     return message
 
 
@@ -291,23 +322,11 @@ def _peer_from_proto(message: policy_pb2.PolicyPeer, path: str) -> PolicyPeer:
             message.namespace_selector, join(path, "namespace_selector")
         )
     if message.HasField("ip_block"):
-        block = _ip_block_from_proto(message.ip_block, join(path, "ip_block"))
+        block = ip_block_from_proto(message.ip_block, join(path, "ip_block"))
     try:
         return PolicyPeer(pod_selector=pods, namespace_selector=namespaces, ip_block=block)
     except ValueError as error:
         raise Invalid(path, str(error)) from error
-
-
-def _ip_block_from_proto(message: policy_pb2.IPBlock, path: str) -> IPBlock:
-    cidr = prefix_from_proto(message.cidr, join(path, "cidr"))
-    holes = tuple(
-        prefix_from_proto(hole, f"{join(path, 'except')}[{index}]")
-        for index, hole in enumerate(getattr(message, "except"))
-    )
-    try:
-        return IPBlock(cidr, holes)
-    except ValueError as error:
-        raise Invalid(join(path, "except"), str(error)) from error
 
 
 def _port_to_proto(port: PolicyPort) -> policy_pb2.PolicyPort:
@@ -331,19 +350,13 @@ def _port_from_proto(message: policy_pb2.PolicyPort, path: str) -> PolicyPort:
                 raise Invalid(join(path, "number"), f"port {port} is outside 1..{MAX_PORT}")
         case "name":
             port = message.name
-            _check_name(port, join(path, "name"), names.port_name_mistake)
+            check_name(port, join(path, "name"), names.port_name_mistake)
         case None:
             pass
     try:
         return PolicyPort(protocol=protocol, port=port, end_port=message.end_number or None)
     except ValueError as error:
         raise Invalid(join(path, "end_number"), str(error)) from error
-
-
-def _check_name(text: str, path: str, mistake: Callable[[str], str | None]) -> None:
-    reason = mistake(text)
-    if reason is not None:
-        raise Invalid(path, f'"{text}" {reason}')
 
 
 def _refuse_mapped(address: bytes, path: str) -> None:

@@ -59,7 +59,7 @@ class Applied:
     Attributes:
         pods: what happened to pods.
         namespaces: names written or removed.
-        policies: "namespace/name" written or removed.
+        policies: references of those written or removed.
         revision: store revision at which all of it is in effect; 0 when nothing was written.
         started: time.monotonic() just before policies were written, to count receipts from.
     """
@@ -184,12 +184,12 @@ class Lab:
             done = applier.carry_out(change, progress)
         started = time.monotonic()
         revision = max(
-            revision, done.revision, enforcement.apply_policies(self.client, known.policies)
+            revision, done.revision, enforcement.apply_policies(self.client, known.all_policies)
         )
         return Applied(
             pods=done,
             namespaces=tuple(namespace.name for namespace in known.namespaces),
-            policies=tuple(policy.reference for policy in known.policies),
+            policies=tuple(map(enforcement.reference, known.all_policies)),
             revision=revision,
             started=started,
         )
@@ -219,7 +219,7 @@ class Lab:
         """Removes what manifests or files of them name; what is not there is fine."""
         known = unwanted if isinstance(unwanted, Manifests) else manifests.read(unwanted)
         names = tuple(namespace.name for namespace in known.namespaces)
-        revision = enforcement.delete_policies(self.client, known.policies)
+        revision = enforcement.delete_policies(self.client, known.all_policies)
         with locked(self.layout):
             applier = Applier(self.layout, self.client)
             change = plan_delete(known.workloads, names, applier.pods)
@@ -231,7 +231,7 @@ class Lab:
         return Applied(
             pods=done,
             namespaces=names,
-            policies=tuple(policy.reference for policy in known.policies),
+            policies=tuple(map(enforcement.reference, known.all_policies)),
             revision=revision,
         )
 
@@ -264,7 +264,7 @@ class Lab:
         )
 
     def policies(self) -> tuple[NetworkPolicy, ...]:
-        """All policies of the registry."""
+        """All NetworkPolicies of the registry."""
         answer = self.client.registry.ListPolicies(registry_pb2.ListPoliciesRequest())
         return tuple(wire.network_policy_from_proto(policy) for policy in answer.policies)
 

@@ -189,7 +189,7 @@ def _probe(lab: Lab, out: Console, found: Findings, what: str) -> ProbeResult:
 
 
 def _policies(lab: Lab, shop: manifests.Manifests, out: Console, found: Findings) -> None:
-    _heading(out, f"Applying {len(shop.policies)} policies")
+    _heading(out, f"Applying {len(shop.all_policies)} policies")
     _enforce(lab, shop.only_policies(), out, found, "policies enforced on all nodes")
 
 

@@ -10,6 +10,7 @@ from deltaplane.errors import Invalid
 from deltaplane.manifest.mistakes import ManifestError, Mistake
 from deltaplane.manifest.objects import (
     DeploymentManifest,
+    GeneralPolicyManifest,
     Manifest,
     NamespaceManifest,
     PodManifest,
@@ -23,11 +24,17 @@ from lab.workloads import Workload
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifests:
-    """What some files hold, by kind."""
+    """What some files hold, by kind. policies: NetworkPolicies; others: policies of other kinds."""
 
     namespaces: tuple[NamespaceManifest, ...] = ()
     workloads: tuple[Workload, ...] = ()
     policies: tuple[NetworkPolicy, ...] = ()
+    others: tuple[GeneralPolicyManifest, ...] = ()
+
+    @property
+    def all_policies(self) -> tuple[NetworkPolicy | GeneralPolicyManifest, ...]:
+        """Policies of every kind."""
+        return (*self.policies, *self.others)
 
     def without_policies(self) -> "Manifests":
         """Everything but the policies."""
@@ -35,7 +42,7 @@ class Manifests:
 
     def only_policies(self) -> "Manifests":
         """The policies."""
-        return Manifests(policies=self.policies)
+        return Manifests(policies=self.policies, others=self.others)
 
 
 def read(files: Iterable[Path]) -> Manifests:
@@ -79,12 +86,13 @@ def sort(objects: Sequence[Manifest]) -> Manifests:
                 workloads.append(
                     _workload("Deployment", item.namespace, item.name, item.replicas, item.template)
                 )
-            case NamespaceManifest() | PolicyManifest():
+            case NamespaceManifest() | PolicyManifest() | GeneralPolicyManifest():
                 pass
     return Manifests(
         namespaces=tuple(item for item in objects if isinstance(item, NamespaceManifest)),
         workloads=tuple(workloads),
         policies=tuple(item.policy for item in objects if isinstance(item, PolicyManifest)),
+        others=tuple(item for item in objects if isinstance(item, GeneralPolicyManifest)),
     )
 
 

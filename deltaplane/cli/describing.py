@@ -1,6 +1,5 @@
 """`deltaplane describe`: everything about one thing."""
 
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,8 +9,8 @@ from deltaplane.cli.options import Output
 
 if TYPE_CHECKING:
     from deltaplane.cli.client import Client
-    from deltaplane.cli.output import Record, Value
-    from deltaplane.v1 import policy_pb2, registry_pb2
+    from deltaplane.cli.output import Record
+    from deltaplane.v1 import registry_pb2
 
 app = typer.Typer(help="Show everything about one pod.", no_args_is_help=True)
 
@@ -48,14 +47,14 @@ def pod(
 
 
 def _describe(client: "Client", known: "registry_pb2.Pod") -> "Record":
-    from deltaplane.cli import rows
+    from deltaplane.cli import policies, rows
     from deltaplane.v1 import registry_pb2
 
     endpoints = list_endpoints(client, namespace=known.namespace, pod=known.name)
     identities = client.registry.ListIdentities(registry_pb2.ListIdentitiesRequest()).identities
-    policies = client.registry.ListPolicies(
-        registry_pb2.ListPoliciesRequest(namespace=known.namespace)
-    ).policies
+    about = policies.about(client, known.namespace)
+    namespaces = client.registry.ListNamespaces(registry_pb2.ListNamespacesRequest()).namespaces
+    labels = next((dict(it.labels) for it in namespaces if it.name == known.namespace), {})
     identity = next((item for item in identities for e in endpoints if item.id == e.identity), None)
     return {
         "pod": f"{known.namespace}/{known.name}",
@@ -70,8 +69,11 @@ def _describe(client: "Client", known: "registry_pb2.Pod") -> "Record":
         or "none: the CNI has not run",
         "identity": identity.id if identity else "none",
         "identity labels": rows.labels(identity.labels) if identity else {},
-        "isolated for ingress by": _isolating(known.labels, policies, ingress=True),
-        "isolated for egress by": _isolating(known.labels, policies, ingress=False),
+        "policies": policies.applying(about, known, labels) or "none: everything is allowed",
+        "isolated for ingress by": policies.applying(about, known, labels, isolating="ingress")
+        or "nothing: what no policy denies is allowed",
+        "isolated for egress by": policies.applying(about, known, labels, isolating="egress")
+        or "nothing: what no policy denies is allowed",
     }
 
 
@@ -96,20 +98,3 @@ def _interface(client: "Client", item: "registry_pb2.Endpoint") -> "Record":
         **{key: record[key] for key in ("addresses", "state", "incarnation", "generation")},
         "known": known,
     }
-
-
-def _isolating(
-    labels: Mapping[str, str],
-    policies: "Sequence[policy_pb2.NetworkPolicy]",
-    *,
-    ingress: bool,
-) -> "Value":
-    from deltaplane import wire
-
-    names = [
-        policy.reference
-        for policy in map(wire.network_policy_from_proto, policies)
-        if policy.pod_selector.matches(labels)
-        and (policy.applies_to_ingress if ingress else policy.applies_to_egress)
-    ]
-    return names or "nothing: everything is allowed"

@@ -1,18 +1,24 @@
 """Writes policies and follows their receipts until every node enforces them."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from deltaplane import wire
+from deltaplane import policywire, wire
 from deltaplane.cli import rows
 from deltaplane.cli.client import Client, translated
 from deltaplane.errors import Invalid, Unavailable
+from deltaplane.manifest.objects import GeneralPolicyManifest
+from deltaplane.model import tiers
 from deltaplane.model.policy import NetworkPolicy
-from deltaplane.v1 import receipts_pb2, registry_pb2
+from deltaplane.v1 import policy_pb2, receipts_pb2, registry_pb2
 
 WAIT_SECONDS = 30.0
 POLICIES_PER_CALL = 500
+BYTES_PER_CALL = 3 << 20
+"""The registry takes messages of 4 MiB."""
+
+AnyPolicy = NetworkPolicy | GeneralPolicyManifest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +26,7 @@ class Subject:
     """What a receipt is about; exactly one is given.
 
     Attributes:
-        policy: "namespace/name", at its stored generation.
+        policy: reference of a policy of any kind, at its stored generation.
         endpoint: "namespace/pod", at its stored generation.
         revision: of the store, everything in it.
     """
@@ -37,11 +43,17 @@ class Subject:
             Invalid: they name nothing that has receipts.
         """
         match kind:
-            case "policy" | "endpoint":
+            case "policy":
+                try:
+                    tiers.parse_reference(name)
+                except ValueError as error:
+                    raise Invalid("", str(error)) from error
+                return cls(policy=name)
+            case "endpoint":
                 namespace, slash, rest = name.partition("/")
                 if not (namespace and slash and rest):
-                    raise Invalid("", f"{name!r}: write the {kind} as NAMESPACE/NAME")
-                return cls(policy=name) if kind == "policy" else cls(endpoint=name)
+                    raise Invalid("", f"{name!r}: write the endpoint as NAMESPACE/NAME")
+                return cls(endpoint=name)
             case "revision":
                 if not name.isdecimal() or not 0 < int(name) < 2**63:
                     raise Invalid("", f"{name!r} is no revision of the store: a number from 1 on")
@@ -136,33 +148,63 @@ def _receipt(answer: receipts_pb2.WatchResponse, started: float) -> Receipt:
     )
 
 
-def apply_policies(client: Client, policies: Sequence[NetworkPolicy]) -> int:
+def reference(policy: AnyPolicy) -> str:
+    """A policy's name in receipts and answers."""
+    if isinstance(policy, GeneralPolicyManifest):
+        return policy.policy.reference
+    return policy.reference
+
+
+def apply_policies(client: Client, policies: Iterable[AnyPolicy]) -> int:
     """Writes policies; returns the revision at which all are in effect.
 
     Raises:
         DeltaplaneError: one is refused and none of its batch is written, or the registry is away.
     """
     revision = 0
-    for start in range(0, len(policies), POLICIES_PER_CALL):
-        batch = policies[start : start + POLICIES_PER_CALL]
-        request = registry_pb2.ApplyPoliciesRequest(
-            policies=[wire.network_policy_to_proto(policy) for policy in batch]
-        )
+    for request in _requests(policies):
         revision = max(revision, client.registry.ApplyPolicies(request).revision)
     return revision
 
 
-def delete_policies(client: Client, policies: Sequence[NetworkPolicy]) -> int:
+def delete_policies(client: Client, policies: Sequence[AnyPolicy]) -> int:
     """Removes policies by name; returns the revision after it."""
     revision = 0
     for start in range(0, len(policies), POLICIES_PER_CALL):
         batch = policies[start : start + POLICIES_PER_CALL]
         references = [
-            registry_pb2.PolicyRef(namespace=policy.namespace, name=policy.name) for policy in batch
+            registry_pb2.PolicyRef(
+                namespace=policy.namespace, name=policy.name, kind=policy.policy.kind
+            )
+            if isinstance(policy, GeneralPolicyManifest)
+            else registry_pb2.PolicyRef(namespace=policy.namespace, name=policy.name)
+            for policy in batch
         ]
         request = registry_pb2.DeletePoliciesRequest(policies=references)
         revision = max(revision, client.registry.DeletePolicies(request).revision)
     return revision
+
+
+def _requests(policies: Iterable[AnyPolicy]) -> Iterator[registry_pb2.ApplyPoliciesRequest]:
+    """Policies in calls that the registry takes."""
+    request, count, size = registry_pb2.ApplyPoliciesRequest(), 0, 0
+    for policy in policies:
+        message: policy_pb2.NetworkPolicy | policy_pb2.Policy
+        if isinstance(policy, GeneralPolicyManifest):
+            message = policywire.policy_to_proto(policy.policy, policy.spec)
+        else:
+            message = wire.network_policy_to_proto(policy)
+        bytes_ = message.ByteSize()
+        if count and (count == POLICIES_PER_CALL or size + bytes_ > BYTES_PER_CALL):
+            yield request
+            request, count, size = registry_pb2.ApplyPoliciesRequest(), 0, 0
+        if isinstance(message, policy_pb2.Policy):
+            request.others.append(message)
+        else:
+            request.policies.append(message)
+        count, size = count + 1, size + bytes_
+    if count:
+        yield request
 
 
 def await_enforced(

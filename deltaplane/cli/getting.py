@@ -157,21 +157,21 @@ def slices(
 
 @app.command()
 def policies(context: typer.Context, namespace: Namespace = "", output: Output = "table") -> None:
-    """List network policies."""
+    """List policies of every kind."""
     from deltaplane.cli import output as out
-    from deltaplane.cli import rows
+    from deltaplane.cli import policies as known
     from deltaplane.v1 import registry_pb2
 
     form = out.choose(output)
     with connected(context) as client:
         answer = client.registry.ListPolicies(registry_pb2.ListPoliciesRequest(namespace=namespace))
-    out.show([rows.policy(item) for item in answer.policies], form, empty="no policy")
+    out.show([known.row(item) for item in known.listed(answer)], form, empty="no policy")
 
 
 @app.command()
 def policy(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="NAME, or NAMESPACE/NAME.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="NAME, KIND/NAME or NAMESPACE/NAME.")],
     namespace: Namespace = "default",
     output: Output = "table",
 ) -> None:
@@ -179,29 +179,19 @@ def policy(
 
     Example: deltaplane get policy default-deny -n shop -o yaml
     """
-    from deltaplane import wire
     from deltaplane.cli import output as out
-    from deltaplane.cli import rows
-    from deltaplane.errors import NotFound
-    from deltaplane.manifest import policy_to_object, policy_to_yaml
-    from deltaplane.v1 import registry_pb2
+    from deltaplane.cli import policies as known
 
     form = out.choose(output)
-    before, slash, after = name.partition("/")
-    namespace, name = (before, after) if slash else (namespace, name)
-    request = registry_pb2.ListPoliciesRequest(namespace=namespace, name=name)
     with connected(context) as client:
-        found = client.registry.ListPolicies(request).policies
-    if not found:
-        raise NotFound(f"there is no policy {namespace}/{name}; see `deltaplane get policies`")
-    known = wire.network_policy_from_proto(found[0])
+        found = known.find(client, name, namespace)
     match form:
         case out.Format.YAML:
-            sys.stdout.write(policy_to_yaml(known))
+            sys.stdout.write(known.as_yaml(found))
         case out.Format.JSON:
-            sys.stdout.write(json.dumps(policy_to_object(known), indent=2) + "\n")
+            sys.stdout.write(json.dumps(known.as_object(found), indent=2) + "\n")
         case out.Format.TABLE:
-            out.show([rows.policy(found[0])], form)
+            out.show([known.row(found)], form)
 
 
 @app.command()
@@ -234,7 +224,7 @@ def receipts(
 
 def _all_receipts(context: typer.Context, namespace: str, output: str) -> None:
     from deltaplane.cli import output as out
-    from deltaplane.cli import rows
+    from deltaplane.cli import policies, rows
     from deltaplane.cli.client import translated
     from deltaplane.v1 import receipts_pb2, registry_pb2
 
@@ -242,8 +232,8 @@ def _all_receipts(context: typer.Context, namespace: str, output: str) -> None:
     records = []
     with connected(context) as client:
         request = registry_pb2.ListPoliciesRequest(namespace=namespace)
-        for item in client.registry.ListPolicies(request).policies:
-            subject = f"{item.namespace}/{item.name}"
+        for item in policies.listed(client.registry.ListPolicies(request)):
+            subject = policies.reference(item)
             with translated("the slicer", client.targets.slicer, client.targets.hint):
                 answers = client.receipts.Watch(
                     receipts_pb2.WatchRequest(policy=subject), timeout=5

@@ -144,6 +144,8 @@ def delete(context: typer.Context, files: Files, name: LabName = "") -> None:
 
 
 def _report(done: "Applied", verb: str) -> None:
+    from deltaplane.cli.policies import title
+
     for namespace in done.namespaces:
         typer.echo(f"namespace {namespace} {verb}")
     for pod in done.pods.removed:
@@ -153,7 +155,7 @@ def _report(done: "Applied", verb: str) -> None:
     for pod in done.pods.added:
         typer.echo(f"pod {pod.reference} added on {pod.node}: {', '.join(pod.addresses)}")
     for policy in done.policies:
-        typer.echo(f"networkpolicy {policy} {verb}")
+        typer.echo(f"{title(policy)} {verb}")
 
 
 @app.command()

@@ -12,11 +12,11 @@ from deltaplane.cli.options import Files
 
 if TYPE_CHECKING:
     from deltaplane.cli.client import Client
+    from deltaplane.cli.enforcement import AnyPolicy
     from deltaplane.cli.output import Format
-    from deltaplane.model.policy import NetworkPolicy
 
 app = typer.Typer(
-    help="Apply or delete NetworkPolicies and wait until they are enforced.", no_args_is_help=True
+    help="Apply or delete policies and wait until they are enforced.", no_args_is_help=True
 )
 
 Wait = Annotated[bool, typer.Option("--wait", help="Until every node enforces it.")]
@@ -75,18 +75,16 @@ def delete(
         _finish(client, revision, started, form, wait=wait, timeout=timeout)
 
 
-def _read(files: list[str]) -> "tuple[NetworkPolicy, ...]":
+def _read(files: list[str]) -> "tuple[AnyPolicy, ...]":
     from deltaplane.errors import Invalid
     from lab import manifests
 
     known = manifests.read(Path(file) for file in files)
     if known.namespaces or known.workloads:
-        raise Invalid(
-            "", "only NetworkPolicy objects; `deltaplane lab apply` takes the other kinds"
-        )
-    if not known.policies:
-        raise Invalid("", f"no NetworkPolicy in {', '.join(files)}")
-    return known.policies
+        raise Invalid("", "only policies; `deltaplane lab apply` takes namespaces and pods, too")
+    if not known.all_policies:
+        raise Invalid("", f"no policy in {', '.join(files)}")
+    return known.all_policies
 
 
 def _lines(output: str) -> "Format":
@@ -104,15 +102,17 @@ def _lines(output: str) -> "Format":
     return form
 
 
-def _tell(policies: "tuple[NetworkPolicy, ...]", verb: str, revision: int, form: "Format") -> None:
+def _tell(policies: "tuple[AnyPolicy, ...]", verb: str, revision: int, form: "Format") -> None:
     from deltaplane.cli import output as out
+    from deltaplane.cli.enforcement import reference
+    from deltaplane.cli.policies import title
 
     if form is out.Format.JSON:
-        names = [policy.reference for policy in policies]
+        names = [reference(policy) for policy in policies]
         typer.echo(json.dumps({verb: names, "revision": revision}))
         return
     for policy in policies:
-        typer.echo(f"networkpolicy {policy.reference} {verb}")
+        typer.echo(f"{title(reference(policy))} {verb}")
 
 
 def _finish(

@@ -49,7 +49,7 @@ def _registry(client: "Client") -> "Record":
     nodes = client.registry.ListNodes(registry_pb2.ListNodesRequest())
     pods = client.registry.ListPods(registry_pb2.ListPodsRequest()).pods
     identities = client.registry.ListIdentities(registry_pb2.ListIdentitiesRequest()).identities
-    policies = client.registry.ListPolicies(registry_pb2.ListPoliciesRequest()).policies
+    known = client.registry.ListPolicies(registry_pb2.ListPoliciesRequest())
     return {
         "registry": f"serves at {client.targets.registry}",
         "store revision": nodes.revision,
@@ -57,7 +57,7 @@ def _registry(client: "Client") -> "Record":
         "pods": len(pods),
         "endpoints": len(list_endpoints(client)),
         "identities": len(identities),
-        "policies": len(policies),
+        "policies": len(known.policies) + len(known.others),
     }
 
 

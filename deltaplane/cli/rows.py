@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from deltaplane.cli.output import Record
 from deltaplane.model.addresses import Prefix, format_address
-from deltaplane.v1 import common_pb2, ipam_pb2, policy_pb2, receipts_pb2, registry_pb2, slicer_pb2
+from deltaplane.v1 import common_pb2, ipam_pb2, receipts_pb2, registry_pb2, slicer_pb2
 
 
 def addresses(pair: common_pb2.AddressPair) -> list[str]:
@@ -138,19 +138,6 @@ def slice_(item: slicer_pb2.Slice) -> Record:
             f" {' '.join(format_address(a) for a in (member.ipv4, member.ipv6) if a)}"
             for member in item.endpoints
         ],
-    }
-
-
-def policy(item: policy_pb2.NetworkPolicy) -> Record:
-    """One policy, short."""
-    directions = {"Ingress": item.applies_to_ingress, "Egress": item.applies_to_egress}
-    return {
-        "namespace": item.namespace,
-        "name": item.name,
-        "types": [name for name, applies in directions.items() if applies],
-        "ingress_rules": len(item.ingress),
-        "egress_rules": len(item.egress),
-        "generation": item.meta.mod_revision,
     }
 
 

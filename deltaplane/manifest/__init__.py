@@ -8,6 +8,7 @@ from deltaplane.manifest.mistakes import ManifestError, Mistake
 from deltaplane.manifest.objects import (
     ContainerPort,
     DeploymentManifest,
+    GeneralPolicyManifest,
     Manifest,
     NamespaceManifest,
     PodManifest,
@@ -15,11 +16,17 @@ from deltaplane.manifest.objects import (
     PolicyManifest,
 )
 from deltaplane.manifest.parsing import parse
-from deltaplane.manifest.rendering import policy_to_object, policy_to_yaml
+from deltaplane.manifest.rendering import (
+    general_policy_to_object,
+    general_policy_to_yaml,
+    policy_to_object,
+    policy_to_yaml,
+)
 
 __all__ = [
     "ContainerPort",
     "DeploymentManifest",
+    "GeneralPolicyManifest",
     "Manifest",
     "ManifestError",
     "Mistake",
@@ -27,6 +34,8 @@ __all__ = [
     "PodManifest",
     "PodTemplate",
     "PolicyManifest",
+    "general_policy_to_object",
+    "general_policy_to_yaml",
     "parse",
     "policy_to_object",
     "policy_to_yaml",

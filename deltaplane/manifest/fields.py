@@ -1,7 +1,21 @@
-"""Names of the fields of the kinds that we read, as the Kubernetes API reference documents them.
+"""apiVersions and names of the fields of the kinds that we read, as their API references say.
 
 A field that is named here and read nowhere does not concern the network.
 """
+
+from collections.abc import Mapping
+
+from deltaplane.model.tiers import PolicyKind
+
+API_VERSIONS: Mapping[PolicyKind, str] = {
+    PolicyKind.NETWORK_POLICY: "networking.k8s.io/v1",
+    PolicyKind.CILIUM: "cilium.io/v2",
+    PolicyKind.CILIUM_CLUSTERWIDE: "cilium.io/v2",
+    PolicyKind.CLUSTER: "policy.networking.k8s.io/v1alpha2",
+    PolicyKind.ADMIN: "policy.networking.k8s.io/v1alpha1",
+    PolicyKind.BASELINE_ADMIN: "policy.networking.k8s.io/v1alpha1",
+}
+"""Of the kinds of policies."""
 
 
 def _words(text: str) -> frozenset[str]:

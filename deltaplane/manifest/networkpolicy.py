@@ -1,5 +1,7 @@
 """NetworkPolicy v1: the rules of the Kubernetes API server, field by field."""
 
+from collections.abc import Callable
+
 from deltaplane.manifest.reading import Reader
 from deltaplane.model import names
 from deltaplane.model.addresses import Prefix, parse_address
@@ -9,6 +11,8 @@ from deltaplane.model.selector import LabelSelector, Operator, Requirement
 
 PROTOCOLS = tuple(protocol.name for protocol in TRANSPORTS)
 POLICY_TYPES = ("Ingress", "Egress")
+BLOCK = ("cidr", "except")
+"""Fields of an ipBlock."""
 
 
 def read_policy(spec: Reader, namespace: str, name: str) -> NetworkPolicy:
@@ -40,7 +44,7 @@ def read_selector(reader: Reader) -> LabelSelector:
     if pairs := reader.get("matchLabels"):
         requirements.extend(LabelSelector.of(dict(pairs.labels())).requirements)
     if expressions := reader.get("matchExpressions"):
-        found = (_requirement(item) for item in expressions.items())
+        found = (read_requirement(item) for item in expressions.items())
         requirements.extend(requirement for requirement in found if requirement is not None)
     return LabelSelector(tuple(requirements))
 
@@ -51,11 +55,14 @@ def read_protocol(reader: Reader | None) -> Protocol:
     return Protocol[word] if word else Protocol.TCP
 
 
-def _requirement(reader: Reader) -> Requirement | None:
+def read_requirement(
+    reader: Reader, key_mistake: Callable[[str], str | None] = names.label_key_mistake
+) -> Requirement | None:
+    """Reads an item of matchExpressions; None if it has a mistake."""
     if not reader.has_fields(("key", "operator", "values")):
         return None
     key, word = reader.require("key"), reader.require("operator")
-    name = key.text(names.label_key_mistake) if key else None
+    name = key.text(key_mistake) if key else None
     operator = word.choice([operator.value for operator in Operator]) if word else None
     listed = reader.get("values")
     texts = [item.text(names.label_value_mistake) for item in listed.items()] if listed else []
@@ -110,19 +117,18 @@ def _peer(reader: Reader) -> PolicyPeer | None:
     pod_selector = read_selector(pods) if pods else None
     namespace_selector = read_selector(namespaces) if namespaces else None
     if block is not None:
-        addresses = _ip_block(block)
+        addresses = read_block(block) if block.has_fields(BLOCK) else None
         return PolicyPeer(ip_block=addresses) if addresses else None
     return PolicyPeer(pod_selector=pod_selector, namespace_selector=namespace_selector)
 
 
-def _ip_block(reader: Reader) -> IPBlock | None:
-    if not reader.has_fields(("cidr", "except")):
-        return None
+def read_block(reader: Reader) -> IPBlock | None:
+    """Reads the fields BLOCK of a mapping; None if cidr has a mistake."""
     given, holes = reader.require("cidr"), reader.get("except")
-    cidr = _cidr(given) if given else None
+    cidr = read_prefix(given) if given else None
     kept: list[Prefix] = []
     for item in holes.items() if holes else []:
-        hole = _cidr(item)
+        hole = read_prefix(item)
         if hole is None or cidr is None:
             continue
         if not cidr.contains(hole) or hole.length == cidr.length:
@@ -132,8 +138,8 @@ def _ip_block(reader: Reader) -> IPBlock | None:
     return IPBlock(cidr, tuple(kept)) if cidr else None
 
 
-def _cidr(reader: Reader) -> Prefix | None:
-    """An address and a length. Like the API, clears the bits behind the length."""
+def read_prefix(reader: Reader) -> Prefix | None:
+    """Reads an address and a length. Like the API, clears the bits behind the length."""
     text = reader.text()
     if text is None:
         return None

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from deltaplane.model.policy import NetworkPolicy
 from deltaplane.model.ports import NamedPort, Protocol
+from deltaplane.model.tiers import Policy
 
 Pairs = tuple[tuple[str, str], ...]
 """Labels or annotations: ascending (key, value)."""
@@ -89,4 +90,30 @@ class PolicyManifest:
         return self.policy.name
 
 
-Manifest = NamespaceManifest | PodManifest | DeploymentManifest | PolicyManifest
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GeneralPolicyManifest:
+    """A policy of another kind than NetworkPolicy.
+
+    Attributes:
+        policy: what it means.
+        spec: how it was written, for people: JSON of the field spec, or an array where the kind
+            has the field specs and that was used.
+    """
+
+    policy: Policy
+    spec: str
+
+    @property
+    def namespace(self) -> str:
+        """Where the policy lives; empty for kinds that live in none."""
+        return self.policy.namespace
+
+    @property
+    def name(self) -> str:
+        """The policy's name."""
+        return self.policy.name
+
+
+Manifest = (
+    NamespaceManifest | PodManifest | DeploymentManifest | PolicyManifest | GeneralPolicyManifest
+)

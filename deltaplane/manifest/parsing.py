@@ -3,11 +3,17 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from deltaplane.manifest.ciliumpolicy import read_cilium_policy
 from deltaplane.manifest.document import Document, load
 from deltaplane.manifest.fields import METADATA
 from deltaplane.manifest.mistakes import ManifestError, Mistake
 from deltaplane.manifest.networkpolicy import read_policy
-from deltaplane.manifest.objects import Manifest, NamespaceManifest, PolicyManifest
+from deltaplane.manifest.objects import (
+    GeneralPolicyManifest,
+    Manifest,
+    NamespaceManifest,
+    PolicyManifest,
+)
 from deltaplane.manifest.reading import Reader
 from deltaplane.manifest.workloads import (
     read_deployment,
@@ -16,6 +22,7 @@ from deltaplane.manifest.workloads import (
     read_pod,
 )
 from deltaplane.model import names
+from deltaplane.model.tiers import PolicyKind
 
 DEFAULT_NAMESPACE = "default"
 
@@ -127,6 +134,14 @@ def _read_policy(reader: Reader, namespace: str, name: str) -> PolicyManifest:
     return PolicyManifest(policy=read_policy(spec, namespace, name))
 
 
+def _read_cilium(reader: Reader, namespace: str, name: str) -> GeneralPolicyManifest:
+    return read_cilium_policy(reader, PolicyKind.CILIUM, namespace, name)
+
+
+def _read_cilium_clusterwide(reader: Reader, _: str, name: str) -> GeneralPolicyManifest:
+    return read_cilium_policy(reader, PolicyKind.CILIUM_CLUSTERWIDE, "", name)
+
+
 _KINDS = {
     "Namespace": _KindRules(
         "v1", None, names.dns_label_mistake, ("spec", "status"), _read_namespace
@@ -147,6 +162,20 @@ _KINDS = {
         names.dns_subdomain_mistake,
         ("spec",),
         _read_policy,
+    ),
+    PolicyKind.CILIUM.value: _KindRules(
+        "cilium.io/v2",
+        DEFAULT_NAMESPACE,
+        names.dns_subdomain_mistake,
+        ("spec", "specs", "status"),
+        _read_cilium,
+    ),
+    PolicyKind.CILIUM_CLUSTERWIDE.value: _KindRules(
+        "cilium.io/v2",
+        None,
+        names.dns_subdomain_mistake,
+        ("spec", "specs", "status"),
+        _read_cilium_clusterwide,
     ),
 }
 

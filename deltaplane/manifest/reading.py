@@ -1,6 +1,6 @@
 """Reading values out of a document: every method reports what it does not like and goes on."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -57,6 +57,12 @@ class Reader:
                 self.mistake(f"unknown field; {_advice(name, known)}", field=name)
         return True
 
+    def refuse(self, reasons: Mapping[str, str]) -> None:
+        """Reports fields that the API has and we do not. reasons: by name of the field."""
+        for name, reason in reasons.items():
+            if found := self.get(name):
+                found.mistake(f"is not supported: {reason}")
+
     def items(self) -> "list[Reader]":
         """The items of a list; [] when it is none."""
         if not isinstance(self.value, list):
@@ -107,9 +113,9 @@ class Reader:
             return None
         return self.value
 
-    def labels(self) -> Pairs:
+    def labels(self, key_mistake: Callable[[str], str | None] = names.label_key_mistake) -> Pairs:
         """Labels, but for those that are not valid."""
-        return self._pairs(names.label_key_mistake, names.label_value_mistake)
+        return self._pairs(key_mistake, names.label_value_mistake)
 
     def annotations(self) -> Pairs:
         """Annotations, but for those that are not valid."""

@@ -1,11 +1,15 @@
-"""Network policies back to Kubernetes YAML."""
+"""Policies back to Kubernetes YAML."""
 
+import json
 from collections.abc import Iterable, Mapping
 
 import yaml
 
+from deltaplane.manifest.fields import API_VERSIONS
+from deltaplane.model.annotations import AUDIT
 from deltaplane.model.policy import IPBlock, NetworkPolicy, PolicyPeer, PolicyPort, PolicyRule
 from deltaplane.model.selector import LabelSelector, Operator
+from deltaplane.model.tiers import Policy
 
 
 class _Quoted(str):
@@ -50,6 +54,48 @@ def policy_to_object(policy: NetworkPolicy) -> dict[str, object]:
         "metadata": {"name": _Quoted(policy.name), "namespace": _Quoted(policy.namespace)},
         "spec": spec,
     }
+
+
+def general_policy_to_yaml(policy: Policy, spec: str) -> str:
+    """Writes a policy of another kind as one YAML document; spec: as it was given, JSON."""
+    shown = general_policy_to_object(policy, spec)
+    return yaml.dump(shown, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+def general_policy_to_object(policy: Policy, spec: str) -> dict[str, object]:
+    """The policy as a Kubernetes object of plain values.
+
+    Raises:
+        ValueError: the spec is no JSON.
+    """
+    metadata: dict[str, object] = {"name": _Quoted(policy.name)}
+    if policy.namespace:
+        metadata["namespace"] = _Quoted(policy.namespace)
+    if policy.audit:
+        metadata["annotations"] = {_Quoted(AUDIT): _Quoted("true")}
+    given = json.loads(spec)
+    return {
+        "apiVersion": API_VERSIONS[policy.kind],
+        "kind": policy.kind.value,
+        "metadata": metadata,
+        "specs" if isinstance(given, list) else "spec": _quoted(given),
+    }
+
+
+def _quoted(value: object) -> object:
+    """Plain values with every text quoted; names of fields only if they could be something else."""
+    match value:
+        case str():
+            return _Quoted(value)
+        case list():
+            return [_quoted(item) for item in value]
+        case dict():
+            return {
+                key if len(key) > 1 and key.isalpha() else _Quoted(key): _quoted(item)
+                for key, item in value.items()
+            }
+        case _:
+            return value
 
 
 def _selector(selector: LabelSelector) -> dict[str, object]:

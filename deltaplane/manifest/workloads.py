@@ -79,6 +79,18 @@ def read_labels(metadata: Reader | None, *, of_namespace: bool = False) -> tuple
     return labels.labels() if labels else (), pairs
 
 
+def read_audit(metadata: Reader | None) -> bool:
+    """Whether an annotation of a policy puts it under audit."""
+    annotations = metadata.get("annotations") if metadata else None
+    given = annotations.get(known.AUDIT) if annotations else None
+    if given is None or not isinstance(given.value, str):
+        # What is no text is a mistake that `read_labels` reports.
+        return False
+    if reason := known.audit_mistake(given.value):
+        given.mistake(f'"{given.value}" {reason}')
+    return given.value == "true"
+
+
 def _check_addresses(template: Reader, read: PodTemplate, replicas: int) -> None:
     """One address cannot be that of several pods."""
     fixed = dict(read.annotations).get(known.IP_ADDRESSES)

@@ -1,4 +1,4 @@
-"""The annotations of pods and namespaces by which they ask for addresses.
+"""Our annotations: by which pods and namespaces ask for addresses, and policies for an audit.
 
 `mistake` returns None when a text is fine, else the end of a sentence that begins with the text in
 quotes, as `deltaplane.model.names` does.
@@ -15,6 +15,9 @@ IPV6_POOL = PREFIX + "ipv6-pool"
 """Value: the name of the pool that the address of that family comes from."""
 IP_ADDRESSES = PREFIX + "ip-addresses"
 """Value: one IPv4 address, one IPv6 address, or one of each with a comma between them."""
+
+AUDIT = PREFIX + "audit"
+"""Value: "true": the policy denies nothing, what it would deny is counted; "false": the default."""
 
 _VALID = "one IPv4 address, one IPv6 address, or one of each, as in 10.244.0.9,fd00:244::9"
 
@@ -41,6 +44,11 @@ def mistake(key: str, text: str, *, of_namespace: bool = False) -> str | None:
     except ValueError as error:
         return str(error)
     return None
+
+
+def audit_mistake(text: str) -> str | None:
+    """Checks the value of AUDIT."""
+    return None if text in ("true", "false") else 'must be "true" or "false"'
 
 
 def fixed_addresses(text: str) -> tuple[bytes, ...]:

@@ -145,3 +145,26 @@ def reference(kind: PolicyKind, namespace: str, name: str) -> str:
     """
     path = f"{namespace}/{name}" if namespace else name
     return path if kind is PolicyKind.NETWORK_POLICY else f"{kind}:{path}"
+
+
+def parse_reference(text: str) -> tuple[PolicyKind, str, str]:
+    """Kind, namespace and name of the policy that `reference` names so.
+
+    Raises:
+        ValueError: the text names no policy; the message says how it would.
+    """
+    word, colon, path = text.rpartition(":")
+    kind = next((kind for kind in PolicyKind if kind == word), None)
+    if not colon:
+        kind = PolicyKind.NETWORK_POLICY
+    if kind is None or (colon and kind is PolicyKind.NETWORK_POLICY):
+        known = ", ".join(kind for kind in PolicyKind if kind is not PolicyKind.NETWORK_POLICY)
+        message = f"{text!r}: the kind before the colon is one of {known}"
+        raise ValueError(message)
+    namespace, slash, name = path.rpartition("/")
+    if not name or bool(slash) != kind.is_namespaced or (slash and not namespace):
+        form = "NAMESPACE/NAME" if kind.is_namespaced else "NAME"
+        shown = form if kind is PolicyKind.NETWORK_POLICY else f"{kind}:{form}"
+        message = f"{text!r}: write a {kind} as {shown}"
+        raise ValueError(message)
+    return kind, namespace, name

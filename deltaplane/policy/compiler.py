@@ -23,6 +23,7 @@ from deltaplane.model.objects import (
 )
 from deltaplane.model.policy import NetworkPolicy
 from deltaplane.model.ports import NamedPort
+from deltaplane.model.tiers import Policy
 from deltaplane.policy import rules
 from deltaplane.policy.index import MatchIndex
 from deltaplane.policy.rules import PortName, Template
@@ -30,8 +31,8 @@ from deltaplane.policy.terms import Term
 
 _K = TypeVar("_K")
 
-Reference = tuple[str, str]
-"""Namespace and name of a policy."""
+Reference = str
+"""Of a policy, as `deltaplane.model.tiers.reference` makes it."""
 
 Output = PeerSet | SubjectPolicy
 OutputKey = tuple[Kind, bytes]
@@ -93,9 +94,12 @@ class Compiler:
         # What was there at the last flush, for everything that was touched since; None: nothing.
         self._before: dict[OutputKey, Output | None] = {}
 
-    def set_policy(self, policy: NetworkPolicy) -> None:
+    def set_policy(self, policy: NetworkPolicy | Policy) -> None:
         """Adds or replaces a policy."""
-        reference = (policy.namespace, policy.name)
+        if isinstance(policy, Policy):
+            self._set_general(policy)
+            return
+        reference = policy.reference
         installed = self._policies.get(reference)
         if installed is None:
             self._install(policy)
@@ -103,10 +107,13 @@ class Compiler:
             self._uninstall(reference)
             self._install(policy)
 
-    def delete_policy(self, namespace: str, name: str) -> None:
+    def delete_policy(self, reference: str) -> None:
         """Removes a policy; nothing happens if there is none."""
-        if (namespace, name) in self._policies:
-            self._uninstall((namespace, name))
+        if reference in self._policies:
+            self._uninstall(reference)
+
+    def _set_general(self, policy: Policy) -> None:
+        """Policies of other kinds than NetworkPolicy are not compiled yet."""
 
     def set_identity(self, identity: Identity) -> None:
         """Adds an identity, or replaces what its number stands for."""
@@ -164,7 +171,7 @@ class Compiler:
     # --- policies in and out of the index ---------------------------------------------------------
 
     def _install(self, policy: NetworkPolicy) -> None:
-        reference = (policy.namespace, policy.name)
+        reference = policy.reference
         subject = rules.subject_term(policy)
         ingress = rules.templates(policy.namespace, policy.ingress)
         egress = rules.templates(policy.namespace, policy.egress)
@@ -313,7 +320,7 @@ class Compiler:
 def _direction(
     references: Iterable[Reference], allowed: Iterable[tuple[DirectionRule, ...]]
 ) -> DirectionPolicy:
-    names = tuple(sorted(f"{namespace}/{name}" for namespace, name in references))
+    names = tuple(sorted(references))
     if not names:
         return DirectionPolicy()
     distinct = {rule for some in allowed for rule in some}

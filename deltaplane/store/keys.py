@@ -5,6 +5,7 @@ What only the services need lies below REGISTRY.
 """
 
 from deltaplane.model.addresses import Prefix, format_address
+from deltaplane.model.tiers import PolicyKind
 
 ROOT = "/deltaplane/v1/"
 LINEAGE = ROOT + "lineage"
@@ -96,14 +97,28 @@ def released_endpoint(node_name: str, number: int) -> str:
     return f"{RELEASED_ENDPOINTS}{node_name}/{number}"
 
 
-def policy(namespace: str, name: str) -> str:
-    """Record: deltaplane.v1.NetworkPolicy."""
-    return f"{POLICIES}{namespace}/{name}"
+def policy(namespace: str, name: str, kind: str = PolicyKind.NETWORK_POLICY) -> str:
+    """Record: deltaplane.v1.NetworkPolicy, or deltaplane.v1.Policy of any other kind.
+
+    A name has no colon, so kinds never meet. Policies that live in no namespace lie in that of
+    the empty name.
+    """
+    leaf = name if kind == PolicyKind.NETWORK_POLICY else f"{kind}:{name}"
+    return f"{POLICIES}{namespace}/{leaf}"
 
 
 def policies_of(namespace_name: str) -> str:
-    """Prefix of the policy keys of a namespace."""
+    """Prefix of the policy keys of a namespace, of all kinds; "": of those that live in none."""
     return f"{POLICIES}{namespace_name}/"
+
+
+def parse_policy(key: str) -> tuple[str, str, str] | None:
+    """Kind, namespace and name in a policy key; None: it has not the form of one."""
+    namespace, slash, leaf = key.removeprefix(POLICIES).partition("/")
+    kind, colon, name = leaf.partition(":")
+    if not slash:
+        return None
+    return (kind, namespace, name) if colon else (PolicyKind.NETWORK_POLICY, namespace, leaf)
 
 
 def namespace(name: str) -> str:

@@ -1,7 +1,7 @@
 """deltaplane.v1.Registry: checks requests, asks the repositories, answers."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 from typing import Any, TypeVar
 
 import grpc.aio
@@ -9,9 +9,10 @@ import grpc.aio
 from deltaplane.errors import DeltaplaneError, Invalid, Unavailable
 from deltaplane.model import names
 from deltaplane.runtime import trace, tracing
+from deltaplane.v1 import policy_pb2, registry_pb2_grpc
 from deltaplane.v1 import registry_pb2 as pb
-from deltaplane.v1 import registry_pb2_grpc
 from services.endpoints.repository import Repositories
+from services.endpoints.wire import policies
 from services.endpoints.wire import requests as read
 from services.endpoints.wire.records import with_meta
 from services.endpoints.wishing import Wish
@@ -194,33 +195,28 @@ class RegistryServicer(registry_pb2_grpc.RegistryServicer):
         self, request: pb.ApplyPoliciesRequest, context: Context
     ) -> pb.ApplyPoliciesResponse:
         """Creates or replaces policies: all, or none when one is invalid."""
-        read.check_count(request.policies, "policies", read.MAX_BATCH)
-        records = [
-            read.policy_to_record(message, f"policies[{index}]")
-            for index, message in enumerate(request.policies)
-        ]
-        read.check_distinct([(record.namespace, record.name) for record in records], "policies")
-        policies, revision = await bounded(self._policies.apply(records, _traceparent(context)))
-        return pb.ApplyPoliciesResponse(policies=policies, revision=revision)
+        records = policies.records_from_proto(request)
+        stored, revision = await bounded(self._policies.apply(records, _traceparent(context)))
+        return pb.ApplyPoliciesResponse(
+            revision=revision, policies=_networkpolicies(stored), others=_others(stored)
+        )
 
     async def ListPolicies(
         self, request: pb.ListPoliciesRequest, context: Context
     ) -> pb.ListPoliciesResponse:
-        """Lists policies by namespace and name."""
-        read.check_scope(request.namespace, request.name, "name", names.dns_subdomain_mistake)
-        policies, revision = await self._policies.list_policies(request.namespace, request.name)
-        return pb.ListPoliciesResponse(policies=policies, revision=revision)
+        """Lists policies by kind, namespace and name."""
+        wanted = policies.filter_from_proto(request)
+        found, revision = await self._policies.list_policies(wanted)
+        return pb.ListPoliciesResponse(
+            policies=_networkpolicies(found), others=_others(found), revision=revision
+        )
 
     async def DeletePolicies(
         self, request: pb.DeletePoliciesRequest, context: Context
     ) -> pb.DeletePoliciesResponse:
         """Removes policies."""
-        read.check_count(request.policies, "policies", read.MAX_BATCH)
-        policies = [
-            read.reference(item, f"policies[{index}]")
-            for index, item in enumerate(request.policies)
-        ]
-        revision = await bounded(self._policies.delete(policies))
+        references = policies.references_from_proto(request.policies)
+        revision = await bounded(self._policies.delete(references))
         return pb.DeletePoliciesResponse(revision=revision)
 
     async def _register_one(
@@ -248,6 +244,14 @@ async def bounded(work: Awaitable[T]) -> T:
         raise Unavailable(
             f"not finished within {BOUND_SECONDS:g} s; what is done stays done, try again"
         ) from error
+
+
+def _networkpolicies(records: Iterable[policies.Record]) -> list[policy_pb2.NetworkPolicy]:
+    return [item for item in records if isinstance(item, policy_pb2.NetworkPolicy)]
+
+
+def _others(records: Iterable[policies.Record]) -> list[policy_pb2.Policy]:
+    return [item for item in records if isinstance(item, policy_pb2.Policy)]
 
 
 def _traceparent(context: Context) -> str:

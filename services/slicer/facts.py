@@ -20,6 +20,7 @@ from deltaplane.model.objects import (
     SubjectPolicy,
 )
 from deltaplane.model.policy import NetworkPolicy
+from deltaplane.model.tiers import Policy
 from services.slicer.quarantine import Release
 from services.slicer.watermark import Fence
 
@@ -40,7 +41,16 @@ class EndpointRecord:
     traceparent: str = ""
 
 
-Content = NodeRecord | Fence | BlockObject | PoolObject | Identity | EndpointRecord | NetworkPolicy
+Content = (
+    NodeRecord
+    | Fence
+    | BlockObject
+    | PoolObject
+    | Identity
+    | EndpointRecord
+    | NetworkPolicy
+    | Policy
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,12 +87,12 @@ class Compiled(Protocol):
 class Compiler(Protocol):
     """What Facts asks of the policy compiler; `deltaplane.policy.compiler.Compiler` is the one."""
 
-    def set_policy(self, policy: NetworkPolicy) -> None:
+    def set_policy(self, policy: NetworkPolicy | Policy) -> None:
         """Adds or replaces a policy."""
         ...
 
-    def delete_policy(self, namespace: str, name: str) -> None:
-        """Removes a policy."""
+    def delete_policy(self, reference: str) -> None:
+        """Removes the policy with this `reference`."""
         ...
 
     def set_identity(self, identity: Identity) -> None:
@@ -194,8 +204,8 @@ class Facts:
                     self.nodes.pop(node.name, None)
                 case Identity(id=number):
                     self._compiler.delete_identity(number)
-                case NetworkPolicy(namespace=namespace, name=name):
-                    self._compiler.delete_policy(namespace, name)
+                case NetworkPolicy() | Policy():
+                    self._compiler.delete_policy(old.content.reference)
                     self.urgent = True
                 case _:
                     pass
@@ -232,7 +242,7 @@ class Facts:
                 self.nodes[content.object.name] = content
             case Identity():
                 self._compiler.set_identity(content)
-            case NetworkPolicy():
+            case NetworkPolicy() | Policy():
                 self._compiler.set_policy(content)
                 self.urgent = True
             case Fence(node_index=index):
@@ -281,7 +291,7 @@ def _stream_object(content: Content | None) -> StreamObject | None:
                 namespace=labels.namespace,
                 labels=tuple(f"{key}={value}" for key, value in labels.labels),
             )
-        case NetworkPolicy() | Fence() | None:
+        case NetworkPolicy() | Policy() | Fence() | None:
             return None
         case _:
             assert_never(content)

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from deltaplane.errors import NotFound, Refused
+from deltaplane.model import tiers
 from deltaplane.store import keys, lineage
 from deltaplane.store.port import (
     Absent,
@@ -127,13 +128,16 @@ class Repository:
         return await self._store.head()
 
     async def policy_revision(self, reference: str) -> int:
-        """The generation of the policy "namespace/name".
+        """The generation of the policy that `deltaplane.model.tiers.reference` names so.
 
         Raises:
-            NotFound: there is none.
+            NotFound: there is none, or nothing can be named so.
         """
-        namespace, _, name = reference.partition("/")
-        stored = await self._store.get(keys.policy(namespace, name))
+        try:
+            kind, namespace, name = tiers.parse_reference(reference)
+        except ValueError as error:
+            raise NotFound(f"there is no policy {error}") from error
+        stored = await self._store.get(keys.policy(namespace, name, kind))
         if stored is None:
             raise NotFound(f"there is no policy {reference!r}")
         return stored.mod_revision

@@ -8,18 +8,19 @@ from collections.abc import Callable, Iterable, Mapping
 
 from google.protobuf.message import DecodeError
 
-from deltaplane import wire
+from deltaplane import policywire, wire
 from deltaplane.delta.reader import Reader
 from deltaplane.errors import Invalid
 from deltaplane.model.objects import BlockObject, EndpointObject, NodeObject, PoolObject
 from deltaplane.model.policy import NetworkPolicy
-from deltaplane.model.selector import LabelSelector
+from deltaplane.model.tiers import Policy, PolicyKind
 from deltaplane.store import keys
 from deltaplane.store.port import Event, KeyValue
 from deltaplane.v1 import ipam_pb2, policy_pb2, receipts_pb2, registry_pb2, slicer_pb2
 from services.slicer.facts import Content, EndpointRecord, NodeRecord, Record
 from services.slicer.fanout import Fanout
 from services.slicer.receipts import Effective, Holder, Missing, Receipt, Report
+from services.slicer.standins import standin
 from services.slicer.timings import Spread
 from services.slicer.watermark import Fence
 
@@ -38,18 +39,24 @@ def record_from_store(entry: KeyValue | Event) -> Record:
     except (DecodeError, Invalid, ValueError) as error:
         mistake = str(error)
         if entry.key.startswith(keys.POLICIES):
-            content = _deny_all(entry.key)
+            content = standin(entry.key, entry.value)
     return Record(key=entry.key, generation=entry.mod_revision, content=content, mistake=mistake)
 
 
 def _parse(key: str, value: bytes, create_revision: int) -> Content | None:
+    if key.startswith(keys.POLICIES):
+        return _owned(key, _policy(key, value))
     for prefix, parse in _PARSERS.items():
         if key.startswith(prefix):
-            belongs_to, content = parse(value, create_revision)
-            if belongs_to != key:
-                raise Invalid("", f"the record belongs to {belongs_to}")
-            return content
+            return _owned(key, parse(value, create_revision))
     return None  # a kind of a later version
+
+
+def _owned(key: str, parsed: tuple[str, Content]) -> Content:
+    belongs_to, content = parsed
+    if belongs_to != key:
+        raise Invalid("", f"the record belongs to {belongs_to}")
+    return content
 
 
 def _node(value: bytes, _: int) -> tuple[str, Content]:
@@ -116,9 +123,14 @@ def _endpoint(value: bytes, create_revision: int) -> tuple[str, Content]:
     return key, EndpointRecord(endpoint, message.traceparent)
 
 
-def _policy(value: bytes, _: int) -> tuple[str, Content]:
-    policy = wire.network_policy_from_proto(policy_pb2.NetworkPolicy.FromString(value))
-    return keys.policy(policy.namespace, policy.name), policy
+def _policy(key: str, value: bytes) -> tuple[str, Content]:
+    policy: NetworkPolicy | Policy
+    named = keys.parse_policy(key)
+    if named is None or named[0] == PolicyKind.NETWORK_POLICY:
+        policy = wire.network_policy_from_proto(policy_pb2.NetworkPolicy.FromString(value))
+        return keys.policy(policy.namespace, policy.name), policy
+    policy = policywire.policy_from_proto(policy_pb2.Policy.FromString(value))
+    return keys.policy(policy.namespace, policy.name, policy.kind), policy
 
 
 _PARSERS: Mapping[str, Callable[[bytes, int], tuple[str, Content]]] = {
@@ -128,22 +140,7 @@ _PARSERS: Mapping[str, Callable[[bytes, int], tuple[str, Content]]] = {
     keys.POOLS: _pool,
     keys.IDENTITIES: _identity,
     keys.ENDPOINTS: _endpoint,
-    keys.POLICIES: _policy,
 }
-
-
-def _deny_all(key: str) -> NetworkPolicy | None:
-    """What stands for a policy that cannot be read: left out, it would open what it had closed."""
-    namespace, slash, name = key.removeprefix(keys.POLICIES).partition("/")
-    if not slash:
-        return None
-    return NetworkPolicy(
-        namespace=namespace,
-        name=name,
-        pod_selector=LabelSelector(),
-        applies_to_ingress=True,
-        applies_to_egress=True,
-    )
 
 
 def fence_to_record(fence: Fence) -> bytes:

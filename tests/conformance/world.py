@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from deltaplane.manifest import (
     DeploymentManifest,
+    GeneralPolicyManifest,
     NamespaceManifest,
     PodManifest,
     PolicyManifest,
@@ -42,8 +43,8 @@ class World:
                 case PodManifest():
                     del self.pods[f"{manifest.namespace}/{manifest.name}"]
                 case PolicyManifest():
-                    self.compiler.delete_policy(manifest.namespace, manifest.name)
-                case DeploymentManifest():
+                    self.compiler.delete_policy(manifest.policy.reference)
+                case GeneralPolicyManifest() | DeploymentManifest():
                     raise AssertionError
 
     def apply(self, text: str) -> None:
@@ -55,7 +56,7 @@ class World:
                     self.pods[f"{manifest.namespace}/{manifest.name}"] = manifest
                 case PolicyManifest():
                     self.compiler.set_policy(manifest.policy)
-                case DeploymentManifest():
+                case GeneralPolicyManifest() | DeploymentManifest():
                     raise AssertionError
 
     def settle(self) -> None:

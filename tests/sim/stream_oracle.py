@@ -23,6 +23,7 @@ from deltaplane.model.objects import (
     SubjectPolicy,
 )
 from deltaplane.model.policy import NetworkPolicy
+from deltaplane.model.tiers import Policy
 from deltaplane.policy.compiler import Compiler
 from services.slicer.facts import Content, EndpointRecord, NodeRecord, Record
 from services.slicer.watermark import Fence
@@ -166,9 +167,9 @@ class History:
                 self._known.setdefault(node.index, Versions(since=[0], contents=[{}]))
                 if isinstance(content, NodeRecord):
                     self.nodes[node.name] = content
-            case NetworkPolicy(namespace=namespace, name=name):
+            case NetworkPolicy() | Policy() as policy:
                 if content is None:
-                    self._compiler.delete_policy(namespace, name)
+                    self._compiler.delete_policy(policy.reference)
                 else:
                     self._compiler.set_policy(content)  # type: ignore[arg-type]
             case Identity(id=number):

@@ -1,7 +1,6 @@
 """Records that are replaced as a whole: namespaces, pods, policies."""
 
 from collections.abc import Callable, Sequence
-from operator import eq
 
 from deltaplane.store.port import Delete, DeletePrefix, KeyValue, Put, Store
 from deltaplane.store.retry import compare_and_swap
@@ -11,9 +10,17 @@ from services.endpoints.wire.records import written
 DELETES = 99
 """Of one transaction; a multiple of the three that a namespace takes."""
 
+Same = Callable[[KeyValue, Put], bool]
+"""Whether what is stored and what is to be written mean the same."""
+
+
+def equal_bytes(stored: KeyValue, wanted: Put) -> bool:
+    """For records that say nothing but what they mean."""
+    return stored.value == wanted.value
+
 
 async def write(
-    store: Store, puts: Sequence[Put], *, same: Callable[[bytes, bytes], bool] = eq
+    store: Store, puts: Sequence[Put], *, same: Same = equal_bytes
 ) -> tuple[list[KeyValue], int]:
     """Writes what differs from what is stored, so that nothing goes to the nodes twice.
 
@@ -23,7 +30,7 @@ async def write(
     Args:
         store: where to.
         puts: at most one a key.
-        same: whether a stored and a new value mean the same.
+        same: which are not written.
 
     Returns:
         The records as they are stored now, in order, and a revision at which all of them are.
@@ -37,12 +44,12 @@ async def write(
 
 
 async def _write_batch(
-    store: Store, batch: Sequence[Put], same: Callable[[bytes, bytes], bool]
+    store: Store, batch: Sequence[Put], same: Same
 ) -> tuple[list[KeyValue], int]:
     async def attempt() -> tuple[list[KeyValue], int] | None:
         found, revision = await store.get_many([put.key for put in batch])
         pairs = list(zip(batch, found, strict=True))
-        kept = {put.key: old for put, old in pairs if old and same(old.value, put.value)}
+        kept = {put.key: old for put, old in pairs if old and same(old, put)}
         changed = [(put, old) for put, old in pairs if put.key not in kept]
         if changed:
             committed = await store.transact(

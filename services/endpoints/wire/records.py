@@ -23,6 +23,7 @@ Record = TypeVar(
     registry_pb2.Endpoint,
     registry_pb2.Identity,
     policy_pb2.NetworkPolicy,
+    policy_pb2.Policy,
 )
 
 
@@ -33,7 +34,8 @@ def encode(
     | registry_pb2.Pod
     | registry_pb2.Endpoint
     | registry_pb2.Identity
-    | policy_pb2.NetworkPolicy,
+    | policy_pb2.NetworkPolicy
+    | policy_pb2.Policy,
 ) -> bytes:
     """Equal records have equal bytes: maps are written in key order."""
     return message.SerializeToString(deterministic=True)

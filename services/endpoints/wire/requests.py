@@ -9,7 +9,7 @@ from deltaplane import wire
 from deltaplane.errors import Invalid
 from deltaplane.model import annotations, names
 from deltaplane.model.ports import NamedPort
-from deltaplane.v1 import policy_pb2, registry_pb2
+from deltaplane.v1 import registry_pb2
 from services.endpoints.records import Node, Owner, Request
 from services.endpoints.wishing import Wish
 
@@ -115,16 +115,6 @@ def pod_to_record(message: registry_pb2.Pod, path: str) -> registry_pb2.Pod:
     return record
 
 
-def policy_to_record(message: policy_pb2.NetworkPolicy, path: str) -> policy_pb2.NetworkPolicy:
-    """Checks a policy and writes it in its one canonical form, without traceparent and meta.
-
-    Raises:
-        Invalid: a field is missing, misspelt or too large.
-    """
-    _check_size(message.ByteSize(), path)
-    return wire.network_policy_to_proto(wire.network_policy_from_proto(message, path))
-
-
 def request_from_proto(
     message: registry_pb2.Endpoint, node_uid: str, path: str, traceparent: str
 ) -> Request:
@@ -222,7 +212,7 @@ def check_distinct(items: Sequence[object], path: str) -> None:
         seen.add(item)
 
 
-def reference(message: registry_pb2.PodRef | registry_pb2.PolicyRef, path: str) -> tuple[str, str]:
+def reference(message: registry_pb2.PodRef, path: str) -> tuple[str, str]:
     """Reads (namespace, name).
 
     Raises:

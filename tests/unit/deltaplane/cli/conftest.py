@@ -28,7 +28,9 @@ class Cluster:
     pods: list[registry_pb2.Pod] = field(default_factory=list)
     endpoints: list[registry_pb2.Endpoint] = field(default_factory=list)
     identities: list[registry_pb2.Identity] = field(default_factory=list)
-    policies: dict[tuple[str, str], policy_pb2.NetworkPolicy] = field(default_factory=dict)
+    policies: dict[tuple[str, str, str], policy_pb2.NetworkPolicy | policy_pb2.Policy] = field(
+        default_factory=dict
+    )
     pools: list[ipam_pb2.PoolStatus] = field(default_factory=list)
     pool_calls: list[Any] = field(default_factory=list)
     blocks: list[ipam_pb2.Block] = field(default_factory=list)
@@ -82,22 +84,33 @@ class FakeRegistry:
     def ListPolicies(self, request: Any, _context: Any) -> Any:  # noqa: N802
         found = [
             policy
-            for (namespace, name), policy in sorted(self._cluster.policies.items())
-            if request.namespace in ("", namespace) and request.name in ("", name)
+            for (kind, namespace, name), policy in sorted(self._cluster.policies.items())
+            if request.namespace in ("", namespace)
+            and request.name in ("", name)
+            and request.kind in ("", kind)
         ]
-        return registry_pb2.ListPoliciesResponse(policies=found)
+        answer = registry_pb2.ListPoliciesResponse()
+        for policy in found:
+            if isinstance(policy, policy_pb2.Policy):
+                answer.others.append(policy)
+            else:
+                answer.policies.append(policy)
+        return answer
 
     def ApplyPolicies(self, request: Any, context: Any) -> Any:  # noqa: N802
         if self._cluster.refuse_policies:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, self._cluster.refuse_policies)
         for policy in request.policies:
-            self._cluster.policies[policy.namespace, policy.name] = policy
+            self._cluster.policies["NetworkPolicy", policy.namespace, policy.name] = policy
+        for policy in request.others:
+            self._cluster.policies[policy.kind, policy.namespace, policy.name] = policy
         self._cluster.revision += 1
         return registry_pb2.ApplyPoliciesResponse(revision=self._cluster.revision)
 
     def DeletePolicies(self, request: Any, _context: Any) -> Any:  # noqa: N802
         for policy in request.policies:
-            self._cluster.policies.pop((policy.namespace, policy.name), None)
+            kind = policy.kind or "NetworkPolicy"
+            self._cluster.policies.pop((kind, policy.namespace, policy.name), None)
         self._cluster.revision += 1
         return registry_pb2.DeletePoliciesResponse(revision=self._cluster.revision)
 

@@ -265,7 +265,7 @@ def test_policy_apply_takes_policies_only(run: Run, tmp_path: Path) -> None:
     done = run("policy", "apply", "-f", str(file))
 
     assert done.code == 1
-    assert "only NetworkPolicy objects" in done.err
+    assert "only policies" in done.err
 
 
 def test_get_receipts_lists_every_policy(cluster: Cluster, run: Run, policy_file: str) -> None:
@@ -302,7 +302,8 @@ def test_describe_pod(cluster: Cluster, run: Run, policy_file: str) -> None:
     assert record["identity"] == 300
     assert record["endpoints"][0]["known"] == "2/2 nodes"
     assert record["isolated for ingress by"] == ["shop/web"]
-    assert record["isolated for egress by"] == "nothing: everything is allowed"
+    assert record["isolated for egress by"] == "nothing: what no policy denies is allowed"
+    assert record["policies"] == ["shop/web"]
 
 
 @pytest.mark.parametrize(

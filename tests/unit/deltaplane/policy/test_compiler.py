@@ -89,7 +89,7 @@ def test_what_came_and_went_between_two_flushes_is_not_mentioned() -> None:
     compiler.flush()
     compiler.set_policy(policy(peers=(PolicyPeer(pod_selector=WEB),)))
     compiler.all()
-    compiler.delete_policy("shop", "p")
+    compiler.delete_policy("shop/p")
     assert compiler.flush() == Compiled((), ())
 
 
@@ -112,7 +112,7 @@ def test_a_peer_set_that_nobody_names_any_more_is_removed() -> None:
     compiler.set_identity(identity(257, "api"))
     compiler.set_policy(policy(peers=(PolicyPeer(pod_selector=WEB),)))
     key = compiler.flush().upserts[0].key
-    compiler.delete_policy("shop", "p")
+    compiler.delete_policy("shop/p")
     gone = compiler.flush()
     assert gone.upserts == (SubjectPolicy(identity=257),)
     assert gone.removals == ((Kind.PEER_SET, key),)
@@ -131,7 +131,7 @@ def test_policies_with_the_same_peers_share_a_peer_set() -> None:
     compiler.set_identity(identity(257, "api"))
     for name in ("p", "q"):
         compiler.set_policy(policy(name, peers=(PolicyPeer(pod_selector=WEB),)))
-    compiler.delete_policy("shop", "p")
+    compiler.delete_policy("shop/p")
     assert sum(isinstance(value, PeerSet) for value in compiler.all()) == 1
 
 
@@ -261,7 +261,7 @@ class Incremental(RuleBasedStateMachine):
     @rule(namespace=st.sampled_from(worlds.NAMESPACES), name=st.sampled_from(("p", "q", "r")))
     def delete_policy(self, namespace: str, name: str) -> None:
         self.policies.pop((namespace, name), None)
-        self.compiler.delete_policy(namespace, name)
+        self.compiler.delete_policy(f"{namespace}/{name}")
 
     @rule(number=st.integers(256, 260), label_set=worlds.label_sets())
     def set_identity(self, number: int, label_set: LabelSet) -> None:

@@ -7,11 +7,12 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Literal
 
-from deltaplane import wire
+from deltaplane import policywire, wire
 from deltaplane.model.addresses import Prefix
 from deltaplane.model.identity import Identity, LabelSet
 from deltaplane.model.policy import NetworkPolicy
 from deltaplane.model.selector import LabelSelector
+from deltaplane.model.tiers import Policy, PolicyKind, Selector
 from deltaplane.runtime import rpc
 from deltaplane.store import keys
 from deltaplane.store.memory import MemoryStore
@@ -106,6 +107,19 @@ class World:
         )
         record = wire.network_policy_to_proto(policy)
         return await self.write(Put(keys.policy("shop", name), record.SerializeToString()))
+
+    async def general_policy(self, kind: str, namespace: str, name: str) -> int:
+        """One that selects all pods and says nothing."""
+        known = PolicyKind(kind)
+        policy = Policy(
+            kind=known,
+            namespace=namespace,
+            name=name,
+            subject=Selector(namespace=namespace or None),
+            tier=policywire.TIERS[known][0],
+        )
+        record = policywire.policy_to_proto(policy)
+        return await self.write(Put(keys.policy(namespace, name, kind), record.SerializeToString()))
 
 
 class Agent:

@@ -17,6 +17,7 @@ from deltaplane.model.objects import (
 )
 from deltaplane.model.policy import NetworkPolicy
 from deltaplane.model.selector import LabelSelector
+from deltaplane.model.tiers import Policy, PolicyKind, Selector
 from deltaplane.policy.compiler import Compiler
 from services.slicer.facts import Content, EndpointRecord, Facts, NodeRecord, Record
 
@@ -167,6 +168,42 @@ def test_of_two_claims_on_one_object_the_newer_one_holds() -> None:
     facts.apply(Record(key="new", generation=8, content=None))
     apply_all(view, facts.flush(8))
     assert view.endpoints == {}
+
+
+class Told(Compiler):
+    """A compiler that notes which policies it is given and loses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.set: list[NetworkPolicy | Policy] = []
+        self.deleted: list[str] = []
+
+    def set_policy(self, policy: NetworkPolicy | Policy) -> None:
+        """Notes it."""
+        self.set.append(policy)
+
+    def delete_policy(self, reference: str) -> None:
+        """Notes it."""
+        self.deleted.append(reference)
+
+
+def test_policies_of_every_kind_go_to_the_compiler() -> None:
+    compiler = Told()
+    facts = Facts(compiler)
+    general = Policy(
+        kind=PolicyKind.CILIUM, namespace="shop", name="p", subject=Selector(namespace="shop")
+    )
+    plain = policy("p", "a300")
+    facts.apply(Record(key="g", generation=5, content=general))
+    facts.apply(Record(key="n", generation=6, content=plain))
+    assert compiler.set == [general, plain]
+    assert facts.urgent
+    assert facts.structural == 5
+    assert facts.flush(6) == ()
+    facts.apply(Record(key="g", generation=7, content=None))
+    assert facts.urgent
+    facts.apply(Record(key="n", generation=8, content=None))
+    assert compiler.deleted == ["CiliumNetworkPolicy:shop/p", "shop/p"]
 
 
 def test_derived_objects_carry_the_revision_of_the_tick() -> None:

@@ -124,6 +124,20 @@ async def test_a_policy_that_is_not_there_has_no_receipt(world: World, target: s
             await receipts(target, policy="shop/absent")
 
 
+async def test_a_policy_of_any_kind_has_receipts(world: World, target: str) -> None:
+    agent = Agent(1)
+    async with slicer(world, target), background(agent.run(target)):
+        await until(lambda: agent.barriers)
+        await world.general_policy("CiliumNetworkPolicy", "shop", "p")
+        revision = await world.general_policy("ClusterNetworkPolicy", "", "p")
+        for subject in ("CiliumNetworkPolicy:shop/p", "ClusterNetworkPolicy:p"):
+            receipt = (await receipts(target, wait=False, policy=subject))[0]
+            assert receipt.revision in (revision - 1, revision)
+        for subject in ("CiliumNetworkPolicy:other/p", "AdminNetworkPolicy:p", "Policy:p", "p"):
+            with pytest.raises(grpc.aio.AioRpcError, match=f"there is no policy '{subject}'"):
+                await receipts(target, policy=subject)
+
+
 async def test_only_nodes_whose_span_has_the_subject_are_counted(world: World, target: str) -> None:
     """The pods of node 1 are selected by the policy; node 2 has others and never hears of it."""
     one = Agent(1)
