@@ -13,7 +13,16 @@ from deltaplane.errors import Invalid
 from deltaplane.model import names
 from deltaplane.model.identity import Reserved
 from deltaplane.model.ports import MAX_PORT, TRANSPORTS, PortRange, Protocol, merge_ranges
-from deltaplane.model.tiers import MAX_PRIORITY, Action, Policy, PolicyKind, Rule, Selector, Tier
+from deltaplane.model.tiers import (
+    BASELINE_NAME,
+    MAX_PRIORITY,
+    Action,
+    Policy,
+    PolicyKind,
+    Rule,
+    Selector,
+    Tier,
+)
 from deltaplane.v1 import common_pb2, policy_pb2
 from deltaplane.wire import join
 
@@ -25,9 +34,6 @@ MAX_RULE_NAME = 256
 """Characters."""
 MAX_MANIFEST_BYTES = 256 << 10
 MAX_ICMP_TYPE = 255
-
-BASELINE_NAME = "default"
-"""The only name that a BaselineAdminNetworkPolicy may have."""
 
 TIERS: Mapping[PolicyKind, tuple[Tier, ...]] = {
     PolicyKind.CILIUM: (Tier.NORMAL,),

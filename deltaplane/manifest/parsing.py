@@ -4,8 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from deltaplane.manifest.ciliumpolicy import read_cilium_policy
+from deltaplane.manifest.clusterpolicy import baseline_name_mistake, read_cluster_policy
 from deltaplane.manifest.document import Document, load
-from deltaplane.manifest.fields import METADATA
+from deltaplane.manifest.fields import API_VERSIONS, METADATA
 from deltaplane.manifest.mistakes import ManifestError, Mistake
 from deltaplane.manifest.networkpolicy import read_policy
 from deltaplane.manifest.objects import (
@@ -88,7 +89,7 @@ class _Parsing:
             return
         rules = _KINDS[word]
         reader.has_fields(("apiVersion", "kind", "metadata", *rules.fields))
-        _check_version(reader, rules.version)
+        _check_version(reader, rules.version, *rules.other_versions)
         metadata = reader.require("metadata")
         if metadata is None or not metadata.has_fields(METADATA):
             return
@@ -113,6 +114,7 @@ class _KindRules:
         name_mistake: check of its name.
         fields: names at the top besides apiVersion, kind and metadata.
         read: makes the manifest out of the object, its namespace and name ("" when it has none).
+        other_versions: apiVersions with the same fields.
     """
 
     version: str
@@ -120,6 +122,7 @@ class _KindRules:
     name_mistake: Callable[[str], str | None]
     fields: tuple[str, ...]
     read: Callable[[Reader, str, str], Manifest]
+    other_versions: tuple[str, ...] = ()
 
 
 def _read_namespace(reader: Reader, _: str, name: str) -> NamespaceManifest:
@@ -142,6 +145,10 @@ def _read_cilium_clusterwide(reader: Reader, _: str, name: str) -> GeneralPolicy
     return read_cilium_policy(reader, PolicyKind.CILIUM_CLUSTERWIDE, "", name)
 
 
+def _read_cluster(kind: PolicyKind) -> Callable[[Reader, str, str], GeneralPolicyManifest]:
+    return lambda reader, _, name: read_cluster_policy(reader, kind, name)
+
+
 _KINDS = {
     "Namespace": _KindRules(
         "v1", None, names.dns_label_mistake, ("spec", "status"), _read_namespace
@@ -157,33 +164,55 @@ _KINDS = {
         read_deployment,
     ),
     "NetworkPolicy": _KindRules(
-        "networking.k8s.io/v1",
+        API_VERSIONS[PolicyKind.NETWORK_POLICY],
         DEFAULT_NAMESPACE,
         names.dns_subdomain_mistake,
         ("spec",),
         _read_policy,
     ),
     PolicyKind.CILIUM.value: _KindRules(
-        "cilium.io/v2",
+        API_VERSIONS[PolicyKind.CILIUM],
         DEFAULT_NAMESPACE,
         names.dns_subdomain_mistake,
         ("spec", "specs", "status"),
         _read_cilium,
     ),
     PolicyKind.CILIUM_CLUSTERWIDE.value: _KindRules(
-        "cilium.io/v2",
+        API_VERSIONS[PolicyKind.CILIUM_CLUSTERWIDE],
         None,
         names.dns_subdomain_mistake,
         ("spec", "specs", "status"),
         _read_cilium_clusterwide,
     ),
+    PolicyKind.CLUSTER.value: _KindRules(
+        API_VERSIONS[PolicyKind.CLUSTER],
+        None,
+        names.dns_subdomain_mistake,
+        ("spec", "status"),
+        _read_cluster(PolicyKind.CLUSTER),
+        other_versions=("policy.networking.k8s.io/v1beta1",),
+    ),
+    PolicyKind.ADMIN.value: _KindRules(
+        API_VERSIONS[PolicyKind.ADMIN],
+        None,
+        names.dns_subdomain_mistake,
+        ("spec", "status"),
+        _read_cluster(PolicyKind.ADMIN),
+    ),
+    PolicyKind.BASELINE_ADMIN.value: _KindRules(
+        API_VERSIONS[PolicyKind.BASELINE_ADMIN],
+        None,
+        baseline_name_mistake,
+        ("spec", "status"),
+        _read_cluster(PolicyKind.BASELINE_ADMIN),
+    ),
 }
 
 
-def _check_version(reader: Reader, version: str) -> None:
+def _check_version(reader: Reader, *versions: str) -> None:
     given = reader.require("apiVersion")
     if given is not None:
-        given.choice((version,))
+        given.choice(versions)
 
 
 def _name(metadata: Reader, rules: _KindRules) -> str:

@@ -9,7 +9,7 @@ from deltaplane.manifest.fields import API_VERSIONS
 from deltaplane.model.annotations import AUDIT
 from deltaplane.model.policy import IPBlock, NetworkPolicy, PolicyPeer, PolicyPort, PolicyRule
 from deltaplane.model.selector import LabelSelector, Operator
-from deltaplane.model.tiers import Policy
+from deltaplane.model.tiers import Policy, PolicyKind
 
 
 class _Quoted(str):
@@ -49,7 +49,7 @@ def policy_to_object(policy: NetworkPolicy) -> dict[str, object]:
     if policy.egress:
         spec["egress"] = [_rule(rule, "to") for rule in policy.egress]
     return {
-        "apiVersion": "networking.k8s.io/v1",
+        "apiVersion": API_VERSIONS[PolicyKind.NETWORK_POLICY],
         "kind": "NetworkPolicy",
         "metadata": {"name": _Quoted(policy.name), "namespace": _Quoted(policy.namespace)},
         "spec": spec,

@@ -21,6 +21,8 @@ from deltaplane.model.ports import PortRange, Protocol
 from deltaplane.model.selector import LabelSelector
 
 MAX_PRIORITY = 1000
+BASELINE_NAME = "default"
+"""Of the only BaselineAdminNetworkPolicy that there can be."""
 EVERYTHING = LabelSelector()
 
 

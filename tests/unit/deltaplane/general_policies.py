@@ -7,8 +7,17 @@ from deltaplane.model.identity import Reserved
 from deltaplane.model.policy import IPBlock
 from deltaplane.model.ports import TRANSPORTS, PortRange, Protocol, merge_ranges
 from deltaplane.model.selector import LabelSelector, Operator, Requirement
-from deltaplane.model.tiers import MAX_PRIORITY, Action, Policy, PolicyKind, Rule, Selector, Tier
-from deltaplane.policywire import BASELINE_NAME, TIERS
+from deltaplane.model.tiers import (
+    BASELINE_NAME,
+    MAX_PRIORITY,
+    Action,
+    Policy,
+    PolicyKind,
+    Rule,
+    Selector,
+    Tier,
+)
+from deltaplane.policywire import TIERS
 from tests.unit.deltaplane.policy import worlds
 
 WITH_PRIORITY = (PolicyKind.CLUSTER, PolicyKind.ADMIN)

@@ -76,3 +76,19 @@ def test_a_pod_on_the_hosts_network_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(Invalid, match=r"hostNetwork.*Pod default/x"):
         manifests.read([file])
+
+
+def test_policies_of_other_kinds_are_policies_too(tmp_path: Path) -> None:
+    file = tmp_path / "policies.yaml"
+    file.write_text(
+        "{apiVersion: policy.networking.k8s.io/v1alpha2, kind: ClusterNetworkPolicy, "
+        "metadata: {name: p}, spec: {tier: Admin, priority: 1, subject: {namespaces: {}}}}"
+    )
+
+    known = manifests.read([SHOP, file])
+
+    (other,) = known.others
+    assert other.policy.reference == "ClusterNetworkPolicy:p"
+    assert known.all_policies == (*known.policies, other)
+    assert known.only_policies().others == (other,)
+    assert known.without_policies().all_policies == ()
