@@ -151,6 +151,7 @@ def network_policy_to_proto(policy: NetworkPolicy) -> policy_pb2.NetworkPolicy:
         applies_to_egress=policy.applies_to_egress,
         ingress=[_rule_to_proto(rule) for rule in policy.ingress],
         egress=[_rule_to_proto(rule) for rule in policy.egress],
+        audit=policy.audit,
     )
 
 
@@ -174,6 +175,7 @@ def network_policy_from_proto(message: policy_pb2.NetworkPolicy, path: str = "")
         applies_to_egress=message.applies_to_egress,
         ingress=_rules_from_proto(message.ingress, join(path, "ingress")),
         egress=_rules_from_proto(message.egress, join(path, "egress")),
+        audit=message.audit,
     )
 
 

@@ -15,7 +15,7 @@ BLOCK = ("cidr", "except")
 """Fields of an ipBlock."""
 
 
-def read_policy(spec: Reader, namespace: str, name: str) -> NetworkPolicy:
+def read_policy(spec: Reader, namespace: str, name: str, *, audit: bool = False) -> NetworkPolicy:
     """Reads the spec; what is wrong in it is reported and left out."""
     spec.has_fields(("podSelector", "ingress", "egress", "policyTypes"))
     pods = spec.get("podSelector")
@@ -33,6 +33,7 @@ def read_policy(spec: Reader, namespace: str, name: str) -> NetworkPolicy:
         applies_to_egress="Egress" in types,
         ingress=ingress,
         egress=egress,
+        audit=audit,
     )
 
 

@@ -17,6 +17,7 @@ from deltaplane.manifest.objects import (
 )
 from deltaplane.manifest.reading import Reader
 from deltaplane.manifest.workloads import (
+    read_audit,
     read_deployment,
     read_labels,
     read_namespace,
@@ -132,9 +133,11 @@ def _read_namespace(reader: Reader, _: str, name: str) -> NamespaceManifest:
 def _read_policy(reader: Reader, namespace: str, name: str) -> PolicyManifest:
     # An absent spec is an empty one: it selects every pod and allows nothing in.
     spec = reader.get("spec") or Reader({}, "spec", reader.report)
+    metadata = reader.get("metadata")
     # Checked, then dropped: nothing selects policies.
-    read_labels(reader.get("metadata"))
-    return PolicyManifest(policy=read_policy(spec, namespace, name))
+    read_labels(metadata)
+    policy = read_policy(spec, namespace, name, audit=read_audit(metadata))
+    return PolicyManifest(policy=policy)
 
 
 def _read_cilium(reader: Reader, namespace: str, name: str) -> GeneralPolicyManifest:

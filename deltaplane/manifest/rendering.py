@@ -48,10 +48,16 @@ def policy_to_object(policy: NetworkPolicy) -> dict[str, object]:
         spec["ingress"] = [_rule(rule, "from") for rule in policy.ingress]
     if policy.egress:
         spec["egress"] = [_rule(rule, "to") for rule in policy.egress]
+    metadata: dict[str, object] = {
+        "name": _Quoted(policy.name),
+        "namespace": _Quoted(policy.namespace),
+    }
+    if policy.audit:
+        metadata["annotations"] = {_Quoted(AUDIT): _Quoted("true")}
     return {
         "apiVersion": API_VERSIONS[PolicyKind.NETWORK_POLICY],
         "kind": "NetworkPolicy",
-        "metadata": {"name": _Quoted(policy.name), "namespace": _Quoted(policy.namespace)},
+        "metadata": metadata,
         "spec": spec,
     }
 

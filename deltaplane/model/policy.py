@@ -98,6 +98,7 @@ class NetworkPolicy:
         applies_to_egress: isolates its subjects for egress.
         ingress: what may come in.
         egress: what may go out.
+        audit: it is judged as if it were not there; what it would deny is counted.
     """
 
     namespace: str
@@ -107,6 +108,7 @@ class NetworkPolicy:
     applies_to_egress: bool
     ingress: tuple[PolicyRule, ...] = ()
     egress: tuple[PolicyRule, ...] = ()
+    audit: bool = False
 
     @property
     def reference(self) -> str:

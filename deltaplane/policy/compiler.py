@@ -9,7 +9,7 @@ is a function of the policies and identities alone, whatever the order in which 
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -25,14 +25,16 @@ from deltaplane.model.policy import NetworkPolicy
 from deltaplane.model.ports import NamedPort
 from deltaplane.model.tiers import Policy
 from deltaplane.policy import rules
+from deltaplane.policy.directions import Part, direction
 from deltaplane.policy.index import MatchIndex
 from deltaplane.policy.rules import PortName, Template
 from deltaplane.policy.terms import Term
+from deltaplane.policy.translate import of_network_policy
 
 _K = TypeVar("_K")
 
-Reference = str
-"""Of a policy, as `deltaplane.model.tiers.reference` makes it."""
+Rules = tuple[tuple[int, DirectionRule], ...]
+"""Index of the rule in its policy's direction, and what it says, without sources; ascending."""
 
 Output = PeerSet | SubjectPolicy
 OutputKey = tuple[Kind, bytes]
@@ -55,16 +57,24 @@ class Compiled:
 class _Installed:
     """A policy, what it was turned into, and which terms it holds in the index."""
 
-    policy: NetworkPolicy
+    policy: Policy
     subject: Term
     ingress: tuple[Template, ...]
     egress: tuple[Template, ...]
     terms: tuple[Term, ...]
     # None until a subject asks, and again when a division of a named port appears or disappears.
-    egress_rules: tuple[DirectionRule, ...] | None = None
-    ingress_rules: dict[tuple[NamedPort, ...], tuple[DirectionRule, ...]] = field(
-        default_factory=dict
-    )
+    egress_rules: Rules | None = None
+    ingress_rules: dict[tuple[NamedPort, ...], Rules] = field(default_factory=dict)
+
+    @property
+    def applies_to_ingress(self) -> bool:
+        """Whether it says anything of what comes in."""
+        return self.policy.isolates_ingress or bool(self.policy.ingress)
+
+    @property
+    def applies_to_egress(self) -> bool:
+        """Whether it says anything of what goes out."""
+        return self.policy.isolates_egress or bool(self.policy.egress)
 
     @property
     def port_names(self) -> set[PortName]:
@@ -78,13 +88,13 @@ class Compiler:
     def __init__(self) -> None:
         self._index = MatchIndex()
         self._identities: dict[int, Identity] = {}
-        self._policies: dict[Reference, _Installed] = {}
+        self._policies: dict[str, _Installed] = {}
         # Who uses a term: as its subject, and at all (an index entry lives while anyone does).
-        self._selecting: defaultdict[Term, set[Reference]] = defaultdict(set)
-        self._term_users: defaultdict[Term, set[Reference]] = defaultdict(set)
+        self._selecting: defaultdict[Term, set[str]] = defaultdict(set)
+        self._term_users: defaultdict[Term, set[str]] = defaultdict(set)
         # Numbers that a port name has anywhere, and the policies whose egress rules use the name.
         self._numbers: defaultdict[PortName, Counter[int]] = defaultdict(Counter)
-        self._name_users: defaultdict[PortName, set[Reference]] = defaultdict(set)
+        self._name_users: defaultdict[PortName, set[str]] = defaultdict(set)
         self._terms_by_key: dict[bytes, Term] = {}
         # How many subject policies name a peer set; only those that one names exist.
         self._named_by: Counter[bytes] = Counter()
@@ -95,25 +105,20 @@ class Compiler:
         self._before: dict[OutputKey, Output | None] = {}
 
     def set_policy(self, policy: NetworkPolicy | Policy) -> None:
-        """Adds or replaces a policy."""
-        if isinstance(policy, Policy):
-            self._set_general(policy)
-            return
-        reference = policy.reference
-        installed = self._policies.get(reference)
+        """Adds a policy, or replaces the one with its reference."""
+        if isinstance(policy, NetworkPolicy):
+            policy = of_network_policy(policy)
+        installed = self._policies.get(policy.reference)
         if installed is None:
             self._install(policy)
         elif installed.policy != policy:
-            self._uninstall(reference)
+            self._uninstall(policy.reference)
             self._install(policy)
 
     def delete_policy(self, reference: str) -> None:
-        """Removes a policy; nothing happens if there is none."""
+        """Removes a policy; nothing happens if there is none with this reference."""
         if reference in self._policies:
             self._uninstall(reference)
-
-    def _set_general(self, policy: Policy) -> None:
-        """Policies of other kinds than NetworkPolicy are not compiled yet."""
 
     def set_identity(self, identity: Identity) -> None:
         """Adds an identity, or replaces what its number stands for."""
@@ -170,15 +175,11 @@ class Compiler:
 
     # --- policies in and out of the index ---------------------------------------------------------
 
-    def _install(self, policy: NetworkPolicy) -> None:
+    def _install(self, policy: Policy) -> None:
         reference = policy.reference
-        subject = rules.subject_term(policy)
-        ingress = rules.templates(policy.namespace, policy.ingress)
-        egress = rules.templates(policy.namespace, policy.egress)
-        if not policy.applies_to_ingress:
-            ingress = ()
-        if not policy.applies_to_egress:
-            egress = ()
+        subject = rules.term(policy.subject)
+        ingress = tuple(rules.template(policy, rule) for rule in policy.ingress)
+        egress = tuple(rules.template(policy, rule) for rule in policy.egress)
         terms = {subject}
         for template in (*ingress, *egress):
             terms.update(template.terms)
@@ -195,7 +196,7 @@ class Compiler:
         self._selecting[subject].add(reference)
         self._dirty_subjects.update(self._index.members(subject))
 
-    def _uninstall(self, reference: Reference) -> None:
+    def _uninstall(self, reference: str) -> None:
         installed = self._policies.pop(reference)
         self._dirty_subjects.update(self._index.members(installed.subject))
         _drop(self._selecting, installed.subject, reference)
@@ -208,7 +209,7 @@ class Compiler:
                 del self._terms_by_key[term.key]
                 self._dirty_sets.add(term.key)
 
-    def _use(self, term: Term, reference: Reference) -> None:
+    def _use(self, term: Term, reference: str) -> None:
         if term not in self._term_users:
             self._index.add_term(term)
             self._terms_by_key[term.key] = term
@@ -283,50 +284,43 @@ class Compiler:
             for reference in self._selecting.get(term, ())
         )
         ports = identity.label_set.named_ports
-        ingress = tuple(r for r in references if self._policies[r].policy.applies_to_ingress)
-        egress = tuple(r for r in references if self._policies[r].policy.applies_to_egress)
+        ingress = tuple(r for r in references if self._policies[r].applies_to_ingress)
+        egress = tuple(r for r in references if self._policies[r].applies_to_egress)
         # Most subjects share their policies with others of the same flush.
         if (into := ("ingress", ingress, ports)) not in cache:
-            cache[into] = _direction(ingress, (self._ingress_rules(r, ports) for r in ingress))
+            cache[into] = direction(ingress, [self._ingress(r, ports) for r in ingress])
         if (out := ("egress", egress)) not in cache:
-            cache[out] = _direction(egress, (self._egress_rules(r) for r in egress))
+            cache[out] = direction(egress, [self._egress(r) for r in egress])
         return SubjectPolicy(identity=identity.id, ingress=cache[into], egress=cache[out])
 
-    def _ingress_rules(
-        self, reference: Reference, ports: tuple[NamedPort, ...]
-    ) -> tuple[DirectionRule, ...]:
+    def _ingress(self, reference: str, ports: tuple[NamedPort, ...]) -> Part:
         installed = self._policies[reference]
         names = {name for template in installed.ingress for name in template.port_names}
         relevant = tuple(port for port in ports if (port.name, port.protocol) in names)
         if relevant not in installed.ingress_rules:
-            found = (rules.ingress_rule(template, relevant) for template in installed.ingress)
-            installed.ingress_rules[relevant] = tuple(rule for rule in found if rule is not None)
-        return installed.ingress_rules[relevant]
+            found = (
+                (number, rules.ingress_rule(template, relevant))
+                for number, template in enumerate(installed.ingress)
+            )
+            installed.ingress_rules[relevant] = tuple(
+                (number, rule) for number, rule in found if rule is not None
+            )
+        return Part(
+            installed.policy, installed.policy.isolates_ingress, installed.ingress_rules[relevant]
+        )
 
-    def _egress_rules(self, reference: Reference) -> tuple[DirectionRule, ...]:
+    def _egress(self, reference: str) -> Part:
         installed = self._policies[reference]
         if installed.egress_rules is None:
             installed.egress_rules = tuple(
-                rule
-                for template in installed.egress
+                (number, rule)
+                for number, template in enumerate(installed.egress)
                 for rule in rules.egress_rules(template, self._inhabited_divisions)
             )
-        return installed.egress_rules
+        return Part(installed.policy, installed.policy.isolates_egress, installed.egress_rules)
 
     def _inhabited_divisions(self, term: Term, name: PortName) -> Iterator[Term]:
         return (part for part in self._divisions(term, name) if self._index.members(part))
-
-
-def _direction(
-    references: Iterable[Reference], allowed: Iterable[tuple[DirectionRule, ...]]
-) -> DirectionPolicy:
-    names = tuple(sorted(references))
-    if not names:
-        return DirectionPolicy()
-    distinct = {rule for some in allowed for rule in some}
-    return DirectionPolicy(
-        isolated=True, rules=tuple(sorted(distinct, key=rules.sort_key)), policies=names
-    )
 
 
 def _peer_sets_of(policy: SubjectPolicy) -> set[bytes]:
@@ -334,7 +328,7 @@ def _peer_sets_of(policy: SubjectPolicy) -> set[bytes]:
     return {key for direction in directions for rule in direction.rules for key in rule.peer_sets}
 
 
-def _drop(table: defaultdict[_K, set[Reference]], key: _K, reference: Reference) -> None:
+def _drop(table: defaultdict[_K, set[str]], key: _K, reference: str) -> None:
     table[key].discard(reference)
     if not table[key]:
         del table[key]

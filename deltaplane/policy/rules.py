@@ -3,37 +3,51 @@
 Named ports are the reason for two steps. On ingress a name is a port of the subject, so a template
 gives different rules for subjects with different ports. On egress it is a port of each destination,
 so a template's peer sets are divided by the number that the name has there.
+
+Rules are made without sources here: `deltaplane.policy.directions` adds them.
 """
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from deltaplane.model.identity import Reserved
 from deltaplane.model.objects import DirectionRule
-from deltaplane.model.policy import IPBlock, NetworkPolicy, PolicyPeer, PolicyPort, PolicyRule
-from deltaplane.model.ports import MAX_PORT, NamedPort, PortRange, Protocol, merge_ranges
-from deltaplane.model.selector import LabelSelector
+from deltaplane.model.policy import IPBlock
+from deltaplane.model.ports import NamedPort, PortRange, Protocol, merge_ranges
+from deltaplane.model.tiers import Action, Policy, Rule, Selector, Tier
 from deltaplane.policy.terms import ANY_POD, Term
 
 PortName = tuple[str, Protocol]
 """A named port as a rule gives it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Template:
     """A rule of a policy with its named ports unresolved.
 
     Attributes:
-        all_peers: every peer; terms and blocks are empty then.
-        terms: peers by selector.
-        blocks: peers by address.
+        tier: tier of the policy.
+        action: what becomes of what matches.
+        audit: the policy is under audit.
+        all_peers: every peer; terms, blocks and entities are empty then.
+        terms: peers by selector, ascending by key; none that matches every pod.
+        blocks: peers by address, ascending.
+        entities: reserved identities, ascending; OTHER_POD stands for every pod, and no terms are
+            left beside it.
+        outside_only: blocks match only addresses of no pod and no node.
         any_port: every port of every protocol; ranges and port_names are empty then.
         ranges: ports by number, ascending, neither overlapping nor adjacent.
         port_names: ports by name, ascending.
     """
 
+    tier: Tier
+    action: Action
+    audit: bool
     all_peers: bool
     terms: tuple[Term, ...]
     blocks: tuple[IPBlock, ...]
+    entities: tuple[int, ...]
+    outside_only: bool
     any_port: bool
     ranges: tuple[PortRange, ...]
     port_names: tuple[PortName, ...]
@@ -43,21 +57,42 @@ class Template:
         """The terms that an egress rule with a port name divides by the destination's port."""
         if not self.port_names:
             return ()
-        return (ANY_POD,) if self.all_peers else self.terms
+        every_pod = self.all_peers or Reserved.OTHER_POD in self.entities
+        return (ANY_POD,) if every_pod else self.terms
 
 
-def subject_term(policy: NetworkPolicy) -> Term:
-    """The identities that a policy selects."""
-    return Term(policy.namespace, LabelSelector(), policy.pod_selector)
+def term(selector: Selector) -> Term:
+    """The identities that a selector matches."""
+    return Term(selector.namespace, selector.namespaces, selector.pods)
 
 
-def templates(namespace: str, rules: Iterable[PolicyRule]) -> tuple[Template, ...]:
-    """The templates of one direction of a policy that lives in a namespace."""
-    return tuple(_template(namespace, rule) for rule in rules)
+def template(policy: Policy, rule: Rule) -> Template:
+    """A rule of a policy."""
+    terms = () if rule.all_peers else {term(selector) for selector in rule.selectors}
+    entities = {int(entity) for entity in rule.entities}
+    if any(item.matches_every_pod for item in terms):
+        # As a peer set it would list every identity, and each node would be told of every pod.
+        entities.add(int(Reserved.OTHER_POD))
+    if Reserved.OTHER_POD in entities:
+        terms = ()
+    blocks = {IPBlock(b.cidr, tuple(sorted(set(b.except_)))) for b in rule.blocks}
+    return Template(
+        tier=policy.tier,
+        action=rule.action,
+        audit=policy.audit,
+        all_peers=rule.all_peers,
+        terms=tuple(sorted(terms, key=lambda item: item.key)),
+        blocks=tuple(sorted(blocks, key=lambda block: (block.cidr, block.except_))),
+        entities=tuple(sorted(entities)),
+        outside_only=rule.outside_only and bool(blocks),
+        any_port=rule.any_port,
+        ranges=merge_ranges(rule.ranges),
+        port_names=tuple(sorted(set(rule.port_names))),
+    )
 
 
 def ingress_rule(template: Template, ports: Iterable[NamedPort]) -> DirectionRule | None:
-    """What a template allows into subjects that declare ports; None: nothing."""
+    """What a template says of what comes into subjects that declare ports; None: nothing."""
     resolved = [
         PortRange(port.protocol, port.number, port.number)
         for port in ports
@@ -70,9 +105,10 @@ def ingress_rule(template: Template, ports: Iterable[NamedPort]) -> DirectionRul
 def egress_rules(
     template: Template, divisions: Callable[[Term, PortName], Iterable[Term]]
 ) -> Iterator[DirectionRule]:
-    """What a template allows out of every subject.
+    """What a template says of what goes out of every subject.
 
-    An address has no named ports, so blocks take part in the numbered ports only.
+    Neither an address nor a reserved identity has named ports, so both take part in the numbered
+    ports only.
 
     Args:
         template: the template.
@@ -82,21 +118,21 @@ def egress_rules(
     if numbered is not None:
         yield numbered
     keys: dict[PortRange, list[bytes]] = {}
-    for term in template.named_terms:
+    for named in template.named_terms:
         for name in template.port_names:
-            for part in divisions(term, name):
+            for part in divisions(named, name):
                 port = part.named_port
                 assert port is not None
                 number = PortRange(port.protocol, port.number, port.number)
                 keys.setdefault(number, []).append(part.key)
     for number, parts in sorted(keys.items()):
-        yield DirectionRule(peer_sets=tuple(sorted(set(parts))), ports=(number,))
-
-
-def sort_key(rule: DirectionRule) -> tuple[object, ...]:
-    """A total order of rules, the same on every replica."""
-    blocks = tuple((block.cidr, block.except_) for block in rule.blocks)
-    return (not rule.all_peers, rule.peer_sets, blocks, rule.ports)
+        yield DirectionRule(
+            tier=template.tier,
+            action=template.action,
+            audit=template.audit,
+            peer_sets=tuple(sorted(set(parts))),
+            ports=(number,),
+        )
 
 
 def _rule(template: Template, ranges: tuple[PortRange, ...]) -> DirectionRule | None:
@@ -104,42 +140,16 @@ def _rule(template: Template, ranges: tuple[PortRange, ...]) -> DirectionRule | 
     # exists here, must not become one.
     if not ranges and not template.any_port:
         return None
+    if not (template.all_peers or template.terms or template.blocks or template.entities):
+        return None
     return DirectionRule(
+        tier=template.tier,
+        action=template.action,
+        audit=template.audit,
         all_peers=template.all_peers,
-        peer_sets=tuple(sorted(term.key for term in template.terms)),
+        peer_sets=tuple(sorted(item.key for item in template.terms)),
         blocks=template.blocks,
+        entities=template.entities,
+        outside_only=template.outside_only,
         ports=ranges,
     )
-
-
-def _template(namespace: str, rule: PolicyRule) -> Template:
-    terms = {_term(namespace, peer) for peer in rule.peers if peer.ip_block is None}
-    blocks = {_canonical(peer.ip_block) for peer in rule.peers if peer.ip_block is not None}
-    return Template(
-        all_peers=not rule.peers,
-        terms=tuple(sorted(terms, key=lambda term: term.key)),
-        blocks=tuple(sorted(blocks, key=lambda block: (block.cidr, block.except_))),
-        any_port=not rule.ports,
-        ranges=merge_ranges(_range(port) for port in rule.ports if not isinstance(port.port, str)),
-        port_names=tuple(
-            sorted({(p.port, p.protocol) for p in rule.ports if isinstance(p.port, str)})
-        ),
-    )
-
-
-def _term(namespace: str, peer: PolicyPeer) -> Term:
-    pods = peer.pod_selector or LabelSelector()
-    if peer.namespace_selector is None:
-        return Term(namespace, LabelSelector(), pods)
-    return Term(None, peer.namespace_selector, pods)
-
-
-def _canonical(block: IPBlock) -> IPBlock:
-    return IPBlock(block.cidr, tuple(sorted(set(block.except_))))
-
-
-def _range(port: PolicyPort) -> PortRange:
-    if port.port is None:
-        return PortRange(port.protocol, 0, MAX_PORT)
-    assert isinstance(port.port, int)
-    return PortRange(port.protocol, port.port, port.end_port or port.port)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from deltaplane.model.identity import LabelSet
+from deltaplane.model.identity import NAMESPACE_NAME_LABEL, LabelSet
 from deltaplane.model.ports import NamedPort
 from deltaplane.model.selector import LabelSelector, Operator
 
@@ -63,6 +63,17 @@ class Term:
         return self.namespaces.matches(candidate.namespace_labels) and self.pods.matches(
             candidate.labels
         )
+
+    @property
+    def matches_every_pod(self) -> bool:
+        """Whether it matches whatever pod there may be."""
+        # Every namespace carries the label of its name.
+        named = all(
+            requirement.key == NAMESPACE_NAME_LABEL and requirement.operator is Operator.EXISTS
+            for requirement in self.namespaces.requirements
+        )
+        free = self.namespace is None and self.named_port is None
+        return free and named and not self.pods.requirements
 
     def __hash__(self) -> int:
         return self._hash

@@ -25,35 +25,35 @@ _sym_db = _symbol_database.Default()
 from deltaplane.v1 import common_pb2 as deltaplane_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x64\x65ltaplane/v1/policy.proto\x12\rdeltaplane.v1\x1a\x1a\x64\x65ltaplane/v1/common.proto\"\xb0\x02\n\rNetworkPolicy\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x32\n\x0cpod_selector\x18\x03 \x01(\x0b\x32\x1c.deltaplane.v1.LabelSelector\x12\x1a\n\x12\x61pplies_to_ingress\x18\x04 \x01(\x08\x12\x19\n\x11\x61pplies_to_egress\x18\x05 \x01(\x08\x12*\n\x07ingress\x18\x06 \x03(\x0b\x32\x19.deltaplane.v1.PolicyRule\x12)\n\x06\x65gress\x18\x07 \x03(\x0b\x32\x19.deltaplane.v1.PolicyRule\x12\x13\n\x0btraceparent\x18\x08 \x01(\t\x12\'\n\x04meta\x18\x0f \x01(\x0b\x32\x19.deltaplane.v1.ObjectMeta\"`\n\nPolicyRule\x12(\n\x05peers\x18\x01 \x03(\x0b\x32\x19.deltaplane.v1.PolicyPeer\x12(\n\x05ports\x18\x02 \x03(\x0b\x32\x19.deltaplane.v1.PolicyPort\"\xa4\x01\n\nPolicyPeer\x12\x32\n\x0cpod_selector\x18\x01 \x01(\x0b\x32\x1c.deltaplane.v1.LabelSelector\x12\x38\n\x12namespace_selector\x18\x02 \x01(\x0b\x32\x1c.deltaplane.v1.LabelSelector\x12(\n\x08ip_block\x18\x03 \x01(\x0b\x32\x16.deltaplane.v1.IPBlock\"U\n\x07IPBlock\x12#\n\x04\x63idr\x18\x01 \x01(\x0b\x32\x15.deltaplane.v1.Prefix\x12%\n\x06\x65xcept\x18\x02 \x03(\x0b\x32\x15.deltaplane.v1.Prefix\"u\n\nPolicyPort\x12)\n\x08protocol\x18\x01 \x01(\x0e\x32\x17.deltaplane.v1.Protocol\x12\x10\n\x06number\x18\x02 \x01(\rH\x00\x12\x0e\n\x04name\x18\x03 \x01(\tH\x00\x12\x12\n\nend_number\x18\x04 \x01(\rB\x06\n\x04port\"\x87\x03\n\x06Policy\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12.\n\x07subject\x18\x04 \x01(\x0b\x32\x1d.deltaplane.v1.PolicySelector\x12\'\n\x04tier\x18\x05 \x01(\x0e\x32\x19.deltaplane.v1.PolicyTier\x12\x10\n\x08priority\x18\x06 \x01(\r\x12\x18\n\x10isolates_ingress\x18\x07 \x01(\x08\x12\x17\n\x0fisolates_egress\x18\x08 \x01(\x08\x12\r\n\x05\x61udit\x18\t \x01(\x08\x12(\n\x07ingress\x18\n \x03(\x0b\x32\x17.deltaplane.v1.TierRule\x12\'\n\x06\x65gress\x18\x0b \x03(\x0b\x32\x17.deltaplane.v1.TierRule\x12\x13\n\x0btraceparent\x18\x0c \x01(\t\x12\x10\n\x08manifest\x18\r \x01(\t\x12\'\n\x04meta\x18\x0f \x01(\x0b\x32\x19.deltaplane.v1.ObjectMeta\"\x81\x01\n\x0ePolicySelector\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x30\n\nnamespaces\x18\x02 \x01(\x0b\x32\x1c.deltaplane.v1.LabelSelector\x12*\n\x04pods\x18\x03 \x01(\x0b\x32\x1c.deltaplane.v1.LabelSelector\"\xc4\x02\n\x08TierRule\x12)\n\x06\x61\x63tion\x18\x01 \x01(\x0e\x32\x19.deltaplane.v1.RuleAction\x12\x11\n\tall_peers\x18\x02 \x01(\x08\x12\x30\n\tselectors\x18\x03 \x03(\x0b\x32\x1d.deltaplane.v1.PolicySelector\x12&\n\x06\x62locks\x18\x04 \x03(\x0b\x32\x16.deltaplane.v1.IPBlock\x12\x14\n\x0coutside_only\x18\x05 \x01(\x08\x12\x10\n\x08\x65ntities\x18\x06 \x03(\r\x12\x10\n\x08\x61ny_port\x18\x07 \x01(\x08\x12\'\n\x06ranges\x18\x08 \x03(\x0b\x32\x17.deltaplane.v1.TierPort\x12/\n\nport_names\x18\t \x03(\x0b\x32\x1b.deltaplane.v1.TierPortName\x12\x0c\n\x04name\x18\n \x01(\t\"R\n\x08TierPort\x12)\n\x08protocol\x18\x01 \x01(\x0e\x32\x17.deltaplane.v1.Protocol\x12\r\n\x05\x66irst\x18\x02 \x01(\r\x12\x0c\n\x04last\x18\x03 \x01(\r\"G\n\x0cTierPortName\x12\x0c\n\x04name\x18\x01 \x01(\t\x12)\n\x08protocol\x18\x02 \x01(\x0e\x32\x17.deltaplane.v1.Protocol*r\n\nPolicyTier\x12\x1b\n\x17POLICY_TIER_UNSPECIFIED\x10\x00\x12\x15\n\x11POLICY_TIER_ADMIN\x10\x01\x12\x16\n\x12POLICY_TIER_NORMAL\x10\x02\x12\x18\n\x14POLICY_TIER_BASELINE\x10\x03*l\n\nRuleAction\x12\x1b\n\x17RULE_ACTION_UNSPECIFIED\x10\x00\x12\x15\n\x11RULE_ACTION_ALLOW\x10\x01\x12\x14\n\x10RULE_ACTION_DENY\x10\x02\x12\x14\n\x10RULE_ACTION_PASS\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x64\x65ltaplane/v1/policy.proto\x12\rdeltaplane.v1\x1a\x1a\x64\x65ltaplane/v1/common.proto\"\xbf\x02\n\rNetworkPolicy\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x32\n\x0cpod_selector\x18\x03 \x01(\x0b\x32\x1c.deltaplane.v1.LabelSelector\x12\x1a\n\x12\x61pplies_to_ingress\x18\x04 \x01(\x08\x12\x19\n\x11\x61pplies_to_egress\x18\x05 \x01(\x08\x12*\n\x07ingress\x18\x06 \x03(\x0b\x32\x19.deltaplane.v1.PolicyRule\x12)\n\x06\x65gress\x18\x07 \x03(\x0b\x32\x19.deltaplane.v1.PolicyRule\x12\x13\n\x0btraceparent\x18\x08 \x01(\t\x12\r\n\x05\x61udit\x18\t \x01(\x08\x12\'\n\x04meta\x18\x0f \x01(\x0b\x32\x19.deltaplane.v1.ObjectMeta\"`\n\nPolicyRule\x12(\n\x05peers\x18\x01 \x03(\x0b\x32\x19.deltaplane.v1.PolicyPeer\x12(\n\x05ports\x18\x02 \x03(\x0b\x32\x19.deltaplane.v1.PolicyPort\"\xa4\x01\n\nPolicyPeer\x12\x32\n\x0cpod_selector\x18\x01 \x01(\x0b\x32\x1c.deltaplane.v1.LabelSelector\x12\x38\n\x12namespace_selector\x18\x02 \x01(\x0b\x32\x1c.deltaplane.v1.LabelSelector\x12(\n\x08ip_block\x18\x03 \x01(\x0b\x32\x16.deltaplane.v1.IPBlock\"U\n\x07IPBlock\x12#\n\x04\x63idr\x18\x01 \x01(\x0b\x32\x15.deltaplane.v1.Prefix\x12%\n\x06\x65xcept\x18\x02 \x03(\x0b\x32\x15.deltaplane.v1.Prefix\"u\n\nPolicyPort\x12)\n\x08protocol\x18\x01 \x01(\x0e\x32\x17.deltaplane.v1.Protocol\x12\x10\n\x06number\x18\x02 \x01(\rH\x00\x12\x0e\n\x04name\x18\x03 \x01(\tH\x00\x12\x12\n\nend_number\x18\x04 \x01(\rB\x06\n\x04port\"\x87\x03\n\x06Policy\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12.\n\x07subject\x18\x04 \x01(\x0b\x32\x1d.deltaplane.v1.PolicySelector\x12\'\n\x04tier\x18\x05 \x01(\x0e\x32\x19.deltaplane.v1.PolicyTier\x12\x10\n\x08priority\x18\x06 \x01(\r\x12\x18\n\x10isolates_ingress\x18\x07 \x01(\x08\x12\x17\n\x0fisolates_egress\x18\x08 \x01(\x08\x12\r\n\x05\x61udit\x18\t \x01(\x08\x12(\n\x07ingress\x18\n \x03(\x0b\x32\x17.deltaplane.v1.TierRule\x12\'\n\x06\x65gress\x18\x0b \x03(\x0b\x32\x17.deltaplane.v1.TierRule\x12\x13\n\x0btraceparent\x18\x0c \x01(\t\x12\x10\n\x08manifest\x18\r \x01(\t\x12\'\n\x04meta\x18\x0f \x01(\x0b\x32\x19.deltaplane.v1.ObjectMeta\"\x81\x01\n\x0ePolicySelector\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x30\n\nnamespaces\x18\x02 \x01(\x0b\x32\x1c.deltaplane.v1.LabelSelector\x12*\n\x04pods\x18\x03 \x01(\x0b\x32\x1c.deltaplane.v1.LabelSelector\"\xc4\x02\n\x08TierRule\x12)\n\x06\x61\x63tion\x18\x01 \x01(\x0e\x32\x19.deltaplane.v1.RuleAction\x12\x11\n\tall_peers\x18\x02 \x01(\x08\x12\x30\n\tselectors\x18\x03 \x03(\x0b\x32\x1d.deltaplane.v1.PolicySelector\x12&\n\x06\x62locks\x18\x04 \x03(\x0b\x32\x16.deltaplane.v1.IPBlock\x12\x14\n\x0coutside_only\x18\x05 \x01(\x08\x12\x10\n\x08\x65ntities\x18\x06 \x03(\r\x12\x10\n\x08\x61ny_port\x18\x07 \x01(\x08\x12\'\n\x06ranges\x18\x08 \x03(\x0b\x32\x17.deltaplane.v1.TierPort\x12/\n\nport_names\x18\t \x03(\x0b\x32\x1b.deltaplane.v1.TierPortName\x12\x0c\n\x04name\x18\n \x01(\t\"R\n\x08TierPort\x12)\n\x08protocol\x18\x01 \x01(\x0e\x32\x17.deltaplane.v1.Protocol\x12\r\n\x05\x66irst\x18\x02 \x01(\r\x12\x0c\n\x04last\x18\x03 \x01(\r\"G\n\x0cTierPortName\x12\x0c\n\x04name\x18\x01 \x01(\t\x12)\n\x08protocol\x18\x02 \x01(\x0e\x32\x17.deltaplane.v1.Protocol*r\n\nPolicyTier\x12\x1b\n\x17POLICY_TIER_UNSPECIFIED\x10\x00\x12\x15\n\x11POLICY_TIER_ADMIN\x10\x01\x12\x16\n\x12POLICY_TIER_NORMAL\x10\x02\x12\x18\n\x14POLICY_TIER_BASELINE\x10\x03*l\n\nRuleAction\x12\x1b\n\x17RULE_ACTION_UNSPECIFIED\x10\x00\x12\x15\n\x11RULE_ACTION_ALLOW\x10\x01\x12\x14\n\x10RULE_ACTION_DENY\x10\x02\x12\x14\n\x10RULE_ACTION_PASS\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'deltaplane.v1.policy_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_POLICYTIER']._serialized_start=1861
-  _globals['_POLICYTIER']._serialized_end=1975
-  _globals['_RULEACTION']._serialized_start=1977
-  _globals['_RULEACTION']._serialized_end=2085
+  _globals['_POLICYTIER']._serialized_start=1876
+  _globals['_POLICYTIER']._serialized_end=1990
+  _globals['_RULEACTION']._serialized_start=1992
+  _globals['_RULEACTION']._serialized_end=2100
   _globals['_NETWORKPOLICY']._serialized_start=74
-  _globals['_NETWORKPOLICY']._serialized_end=378
-  _globals['_POLICYRULE']._serialized_start=380
-  _globals['_POLICYRULE']._serialized_end=476
-  _globals['_POLICYPEER']._serialized_start=479
-  _globals['_POLICYPEER']._serialized_end=643
-  _globals['_IPBLOCK']._serialized_start=645
-  _globals['_IPBLOCK']._serialized_end=730
-  _globals['_POLICYPORT']._serialized_start=732
-  _globals['_POLICYPORT']._serialized_end=849
-  _globals['_POLICY']._serialized_start=852
-  _globals['_POLICY']._serialized_end=1243
-  _globals['_POLICYSELECTOR']._serialized_start=1246
-  _globals['_POLICYSELECTOR']._serialized_end=1375
-  _globals['_TIERRULE']._serialized_start=1378
-  _globals['_TIERRULE']._serialized_end=1702
-  _globals['_TIERPORT']._serialized_start=1704
-  _globals['_TIERPORT']._serialized_end=1786
-  _globals['_TIERPORTNAME']._serialized_start=1788
-  _globals['_TIERPORTNAME']._serialized_end=1859
+  _globals['_NETWORKPOLICY']._serialized_end=393
+  _globals['_POLICYRULE']._serialized_start=395
+  _globals['_POLICYRULE']._serialized_end=491
+  _globals['_POLICYPEER']._serialized_start=494
+  _globals['_POLICYPEER']._serialized_end=658
+  _globals['_IPBLOCK']._serialized_start=660
+  _globals['_IPBLOCK']._serialized_end=745
+  _globals['_POLICYPORT']._serialized_start=747
+  _globals['_POLICYPORT']._serialized_end=864
+  _globals['_POLICY']._serialized_start=867
+  _globals['_POLICY']._serialized_end=1258
+  _globals['_POLICYSELECTOR']._serialized_start=1261
+  _globals['_POLICYSELECTOR']._serialized_end=1390
+  _globals['_TIERRULE']._serialized_start=1393
+  _globals['_TIERRULE']._serialized_end=1717
+  _globals['_TIERPORT']._serialized_start=1719
+  _globals['_TIERPORT']._serialized_end=1801
+  _globals['_TIERPORTNAME']._serialized_start=1803
+  _globals['_TIERPORTNAME']._serialized_end=1874
 # @@protoc_insertion_point(module_scope)

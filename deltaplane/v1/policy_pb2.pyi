@@ -90,6 +90,7 @@ class NetworkPolicy(_message.Message):
     INGRESS_FIELD_NUMBER: _builtins.int
     EGRESS_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
+    AUDIT_FIELD_NUMBER: _builtins.int
     META_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Namespace it lives in; it selects pods of this namespace only."""
@@ -101,6 +102,8 @@ class NetworkPolicy(_message.Message):
     """True when the policy isolates its pods for egress."""
     traceparent: _builtins.str
     """W3C traceparent of the request that wrote the record; empty when not traced."""
+    audit: _builtins.bool
+    """What it would deny is counted, and nothing else comes of it (annotation deltaplane.dev/audit)."""
     @_builtins.property
     def pod_selector(self) -> _common_pb2.LabelSelector:
         """Which pods it applies to; an empty selector means all of the namespace."""
@@ -128,11 +131,12 @@ class NetworkPolicy(_message.Message):
         ingress: _abc.Iterable[Global___PolicyRule] | None = ...,
         egress: _abc.Iterable[Global___PolicyRule] | None = ...,
         traceparent: _builtins.str = ...,
+        audit: _builtins.bool = ...,
         meta: _common_pb2.ObjectMeta | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta", "pod_selector", b"pod_selector"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applies_to_egress", b"applies_to_egress", "applies_to_ingress", b"applies_to_ingress", "egress", b"egress", "ingress", b"ingress", "meta", b"meta", "name", b"name", "namespace", b"namespace", "pod_selector", b"pod_selector", "traceparent", b"traceparent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applies_to_egress", b"applies_to_egress", "applies_to_ingress", b"applies_to_ingress", "audit", b"audit", "egress", b"egress", "ingress", b"ingress", "meta", b"meta", "name", b"name", "namespace", b"namespace", "pod_selector", b"pod_selector", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,4 +1,4 @@
-"""Deltaplane's whole policy path without a kernel: YAML in, verdicts out."""
+"""Deltaplane's policies without an agent: YAML in, what the compiler's output says out."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,14 +11,13 @@ from deltaplane.manifest import (
     PolicyManifest,
     parse,
 )
-from deltaplane.model.addresses import parse_address
 from deltaplane.model.identity import FIRST_IDENTITY, Identity, LabelSet, Reserved
 from deltaplane.model.objects import Kind, PeerSet, SubjectPolicy
 from deltaplane.model.ports import Protocol
 from deltaplane.policy.compiler import Compiler
-from nodeagent.dataplane.port import Verdict
-from nodeagent.policy import ResolvedPolicy, resolve, verdict
+from nodeagent.policy import ResolvedPolicy, resolve
 from tests.conformance.cases import Party, Row
+from tests.unit.deltaplane.policy.reading import Remote, reads
 
 
 @dataclass(slots=True)
@@ -33,7 +32,6 @@ class World:
     numbers: dict[LabelSet, int] = field(default_factory=dict)
     in_use: set[int] = field(default_factory=set)
     _identities: dict[str, int] = field(default_factory=dict)
-    _resolved: dict[int, ResolvedPolicy] = field(default_factory=dict)
 
     def delete(self, text: str) -> None:
         for manifest in parse(text, "delete.yaml"):
@@ -78,7 +76,6 @@ class World:
         for kind, key in compiled.removals:
             removed = self.peer_sets if kind is Kind.PEER_SET else self.policies
             del removed[key]
-        self._resolved.clear()
 
     def identity(self, name: str) -> int:
         """The identity of a pod; WORLD for what is outside."""
@@ -99,21 +96,21 @@ class World:
         ):
             if subject not in self.pods:
                 continue
-            resolved = self._of(self.identity(subject))
+            policy = self.policies[self.identity(subject).to_bytes(4)]
             address = parties[peer].address(row.family)
             assert address is not None
-            found = verdict(
-                resolved.egress if letter == "E" else resolved.ingress,
-                self.identity(peer),
-                parse_address(address),
+            allowed = reads(
+                policy.egress if letter == "E" else policy.ingress,
+                self.peer_sets,
+                Remote(identity=self.identity(peer), address=address),
                 Protocol[row.protocol],
                 row.port,
             )
-            denying += letter if found is Verdict.DENY else ""
+            denying += "" if allowed else letter
         return denying
 
     def _of(self, number: int) -> ResolvedPolicy:
-        if number not in self._resolved:
-            self._resolved[number] = resolve(self.policies[number.to_bytes(4)], self.peer_sets)
-            assert not self._resolved[number].missing
-        return self._resolved[number]
+        """What an agent makes of an identity's policy."""
+        found = resolve(self.policies[number.to_bytes(4)], self.peer_sets)
+        assert not found.missing
+        return found

@@ -3,10 +3,11 @@
 from hypothesis import strategies as st
 
 from deltaplane.model.addresses import Prefix
-from deltaplane.model.identity import NAMESPACE_NAME_LABEL, Identity, LabelSet
+from deltaplane.model.identity import NAMESPACE_NAME_LABEL, Identity, LabelSet, Reserved
 from deltaplane.model.policy import IPBlock, NetworkPolicy, PolicyPeer, PolicyPort, PolicyRule
-from deltaplane.model.ports import TRANSPORTS, NamedPort
+from deltaplane.model.ports import TRANSPORTS, NamedPort, PortRange, Protocol, merge_ranges
 from deltaplane.model.selector import LabelSelector, Operator, Requirement
+from deltaplane.model.tiers import Action, Policy, PolicyKind, Rule, Selector, Tier
 
 NAMESPACES = ("red", "blue")
 KEYS = ("app", "tier")
@@ -115,6 +116,7 @@ def policies(draw: st.DrawFn) -> NetworkPolicy:
         applies_to_egress=egress,
         ingress=draw(rule_lists),
         egress=draw(rule_lists),
+        audit=draw(st.sampled_from((False, False, False, True))),
     )
 
 
@@ -136,3 +138,98 @@ def identities(draw: st.DrawFn) -> tuple[Identity, ...]:
 @st.composite
 def policy_lists(draw: st.DrawFn) -> tuple[NetworkPolicy, ...]:
     return tuple(draw(st.lists(policies(), max_size=4, unique_by=lambda policy: policy.reference)))
+
+
+# --- policies of all kinds ------------------------------------------------------------------------
+
+ICMP_TYPES = (0, 3, 8, 128)
+ENTITIES = tuple(entity for entity in Reserved if entity is not Reserved.NONE)
+TIERS = {
+    PolicyKind.CILIUM: (Tier.NORMAL,),
+    PolicyKind.CILIUM_CLUSTERWIDE: (Tier.NORMAL,),
+    PolicyKind.CLUSTER: (Tier.ADMIN, Tier.BASELINE),
+    PolicyKind.ADMIN: (Tier.ADMIN,),
+    PolicyKind.BASELINE_ADMIN: (Tier.BASELINE,),
+}
+
+general_selectors = st.builds(
+    Selector,
+    namespace=st.sampled_from((*NAMESPACES, None)),
+    namespaces=selectors(("tier", NAMESPACE_NAME_LABEL)),
+    pods=selectors(),
+)
+
+
+port_ranges = st.one_of(
+    st.builds(
+        PortRange,
+        protocols,
+        st.sampled_from((0, 53, 79, 80, 81)),
+        st.sampled_from((81, 100, 8080, 65535)),
+    ),
+    st.builds(
+        lambda protocol, number: PortRange(protocol, number, number),
+        st.sampled_from((Protocol.ICMP, Protocol.ICMPV6)),
+        st.sampled_from(ICMP_TYPES),
+    ),
+)
+_ways = st.fixed_dictionaries(
+    {
+        "selectors": st.lists(general_selectors, max_size=2).map(tuple),
+        "blocks": st.lists(blocks(), max_size=2).map(tuple),
+        "entities": st.lists(st.sampled_from(ENTITIES), max_size=2).map(tuple),
+        "outside_only": st.booleans(),
+    }
+)
+_ports = st.fixed_dictionaries(
+    {
+        "ranges": st.lists(port_ranges, max_size=2).map(merge_ranges),
+        "port_names": st.sets(st.tuples(st.sampled_from(PORT_NAMES), protocols), max_size=2).map(
+            lambda names: tuple(sorted(names))
+        ),
+    }
+)
+
+
+def general_rules(actions: tuple[Action, ...]) -> st.SearchStrategy[Rule]:
+    return st.builds(
+        lambda action, name, ways, ports: Rule(action=action, name=name, **ways, **ports),
+        st.sampled_from(actions),
+        st.sampled_from(("", "r")),
+        st.one_of(st.just({"all_peers": True}), _ways, _ways),
+        st.one_of(st.just({"any_port": True}), _ports),
+    )
+
+
+_normal_rules = st.lists(general_rules((Action.ALLOW, Action.DENY)), max_size=3).map(tuple)
+_tiered_rules = st.lists(general_rules(tuple(Action)), max_size=3).map(tuple)
+
+
+@st.composite
+def general_policies(draw: st.DrawFn) -> Policy:
+    kind = draw(st.sampled_from(tuple(TIERS)))
+    tier = draw(st.sampled_from(TIERS[kind]))
+    is_normal = tier is Tier.NORMAL
+    rules = _normal_rules if is_normal else _tiered_rules
+    return Policy(
+        kind=kind,
+        namespace=draw(st.sampled_from(NAMESPACES)) if kind.is_namespaced else "",
+        name=draw(st.sampled_from(("p", "q", "r"))),
+        subject=draw(general_selectors),
+        tier=tier,
+        priority=0 if is_normal else draw(st.sampled_from((0, 1, 1000))),
+        isolates_ingress=is_normal and draw(st.booleans()),
+        isolates_egress=is_normal and draw(st.booleans()),
+        audit=draw(st.sampled_from((False, False, False, True))),
+        ingress=draw(rules),
+        egress=draw(rules),
+    )
+
+
+any_policies = st.one_of(policies(), general_policies())
+
+
+@st.composite
+def any_policy_lists(draw: st.DrawFn) -> tuple[NetworkPolicy | Policy, ...]:
+    listed = st.lists(any_policies, max_size=6, unique_by=lambda policy: policy.reference)
+    return tuple(draw(listed))
