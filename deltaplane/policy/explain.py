@@ -4,6 +4,7 @@ Slow and literal on purpose. It answers one question about one connection; enfor
 the compiler. `deltaplane.model.tiers` says how policies are judged.
 """
 
+import enum
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -28,6 +29,14 @@ class Party:
     address: bytes
     identity: int = Reserved.WORLD
     label_set: LabelSet | None = None
+
+
+class Way(enum.Enum):
+    """How a rule names a peer: not at all, as a pod (or like everybody), by address or entity."""
+
+    NOT = 0
+    POD = 1
+    ADDRESS = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,7 +227,7 @@ def _applying(policies: Iterable[Policy], subject: LabelSet, *, outgoing: bool) 
     found = [
         policy
         for policy in policies
-        if (_isolates(policy, outgoing=outgoing) or _rules(policy, outgoing=outgoing))
+        if (_isolates(policy, outgoing=outgoing) or rules_of(policy, outgoing=outgoing))
         and selects(policy.subject, subject)
     ]
     return sorted(found, key=lambda policy: (policy.tier, policy.priority, policy.reference))
@@ -228,13 +237,14 @@ def _isolates(policy: Policy, *, outgoing: bool) -> bool:
     return policy.isolates_egress if outgoing else policy.isolates_ingress
 
 
-def _rules(policy: Policy, *, outgoing: bool) -> tuple[Rule, ...]:
+def rules_of(policy: Policy, *, outgoing: bool) -> tuple[Rule, ...]:
+    """A policy's rules for one direction, in their order."""
     return policy.egress if outgoing else policy.ingress
 
 
 def _matching(policies: Iterable[Policy], asked: _Asked) -> Iterator[Match]:
     for policy in policies:
-        for number, rule in enumerate(_rules(policy, outgoing=asked.outgoing)):
+        for number, rule in enumerate(rules_of(policy, outgoing=asked.outgoing)):
             if _matches(rule, asked):
                 yield Match(
                     policy=policy.reference,
@@ -269,16 +279,24 @@ def _normal(matching: Sequence[Match], *, isolated: bool) -> Decision | None:
     return Decision(allowed=False, tier=Tier.NORMAL) if isolated else None
 
 
+def way(rule: Rule, peer: Party) -> Way:
+    """How a rule names a peer."""
+    if rule.all_peers or _is_selected(rule, peer):
+        return Way.POD
+    return Way.ADDRESS if _is_named(rule, peer) else Way.NOT
+
+
 def _matches(rule: Rule, asked: _Asked) -> bool:
+    named = way(rule, asked.peer)
+    if named is Way.NOT:
+        return False
     by_number = rule.any_port or any(
         item.protocol == asked.protocol and item.first <= asked.port <= item.last
         for item in rule.ranges
     )
-    by_name = _has_named_port(rule, asked)
-    if rule.all_peers or _is_selected(rule, asked.peer):
-        return by_number or by_name
     # Neither an address nor a reserved identity has named ports: see rules.egress_rules.
-    return _is_named(rule, asked.peer) and (by_number or (by_name and not asked.outgoing))
+    counts = named is Way.POD or not asked.outgoing
+    return by_number or (counts and _has_named_port(rule, asked))
 
 
 def _is_selected(rule: Rule, peer: Party) -> bool:
