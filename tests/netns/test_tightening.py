@@ -66,8 +66,9 @@ def test_a_receipt_that_comes_too_early_is_found_out(steady: Ground, pair: Pair)
     def tighten_in_haste() -> None:
         for _ in range(ATTEMPTS):
             steady.loosen(())
-            hasty.tighten(pair.tight()[0])
-            steady.state = hasty.state
+            hasty.state = steady.state
+            steady.state = pair.tight()[0]
+            hasty.tighten(steady.state)
 
     with pytest.raises(Broken, match="let through after the receipt"):
         tighten_in_haste()
