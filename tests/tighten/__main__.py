@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from bench.summary import summarize
 from deltaplane.errors import DeltaplaneError
-from lab import Lab, LabConfig
+from lab import Lab, LabConfig, lifecycle, programs
 from lab.tightening import Broken, Ground, Pair, in_lab
 
 EVERY = 500
@@ -59,6 +59,8 @@ def main(arguments: Sequence[str]) -> int:
             took = campaign(ground, pair, changes=given.changes, chance=random.Random(seed))
         except (Broken, DeltaplaneError) as error:
             print(f"seed {seed}: {error}")
+            for name in ("slicer", programs.agent_name(lab.topology.nodes[0].name)):
+                print(lifecycle.log_tail(lab.layout, name))
             return 1
     found = summarize("", [milliseconds / 1000 for milliseconds in took])
     print(
