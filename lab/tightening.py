@@ -29,7 +29,7 @@ PORT = 9000
 HELD_PACKETS = 4 * FRESH_PACKETS
 """Denied ones that are waited for after a receipt: of each family, on old and new connections."""
 
-WAIT_SECONDS = 20.0
+WAIT_SECONDS = 60.0
 POLL_SECONDS = 0.0005
 
 State = tuple[NetworkPolicy, ...]
