@@ -50,38 +50,39 @@ DECISIONS = (
     (0, 0, decision(0, Action.ALLOW)),
     (0, 0, decision(1, Action.DENY)),
 )
-entries = st.builds(
-    lambda peer, port, decisions: PolicyEntry(
+ENTRIES = tuple(
+    PolicyEntry(
         peer=peer,
         protocol=None if port is None else 6,
         port=port,
         port_bits=0 if port is None else 16,
         decisions=decisions,
-    ),
-    st.sampled_from((0, Reserved.WORLD, Reserved.OTHER_POD, *IDENTITIES, *CLASSES)),
-    st.sampled_from((None, *PORTS)),
-    st.sampled_from(DECISIONS),
+    )
+    for peer in (0, Reserved.WORLD, Reserved.OTHER_POD, *IDENTITIES, *CLASSES)
+    for port in (None, *PORTS)
+    for decisions in DECISIONS
+)
+PREFIXES = tuple(
+    (PrefixEntry(address=REMOTES[0], length=128, peer_class=inside, outside_class=outside),)
+    for inside in (0, *CLASSES)
+    for outside in (0, *CLASSES)
 )
 directions = st.one_of(
     st.none(),
     st.builds(
-        lambda found, classes: ResolvedDirection(
-            entries=tuple(sorted(found, key=entry_order)),
-            prefixes=(
-                PrefixEntry(
-                    address=REMOTES[0], length=128, peer_class=classes[0], outside_class=classes[1]
-                ),
-            )
-            if classes
-            else (),
+        lambda found, prefixes: ResolvedDirection(
+            entries=tuple(sorted(found, key=entry_order)), prefixes=prefixes
         ),
         st.lists(
-            entries, max_size=5, unique_by=lambda entry: (entry.peer, entry.protocol, entry.port)
+            st.sampled_from(ENTRIES),
+            max_size=4,
+            unique_by=lambda entry: (entry.peer, entry.protocol, entry.port),
         ),
-        st.none() | st.tuples(*[st.sampled_from((0, *CLASSES))] * 2),
+        st.sampled_from(((), *PREFIXES)),
     ),
 )
-policies = st.builds(Policies, directions, directions, directions, directions)
+audits = st.sampled_from((None, *(ResolvedDirection(entries=(e,), prefixes=()) for e in ENTRIES)))
+policies = st.builds(Policies, directions, directions, audits, audits)
 
 
 @st.composite
