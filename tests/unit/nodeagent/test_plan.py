@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from copy import deepcopy
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -324,3 +325,21 @@ def test_without_a_switch_a_mapping_changes_in_place() -> None:
     )
 
     assert steps == (s.SetMappings((new,)),)
+
+
+@pytest.mark.parametrize("comes", [True, False])
+def test_a_block_that_comes_or_goes_with_an_address_is_never_seen_without_it(
+    *, comes: bool
+) -> None:
+    """In between it would be one of every pod, whom rules may allow what they deny to it."""
+    here = Wanted(
+        next_hops={1: NextHop(node_index=1, ipv4=bytes(4), ipv6=None)},
+        ranges={BLOCK.mapped: Range(address=BLOCK.mapped[0], length=BLOCK.mapped[1],
+                                    identity=int(Reserved.OTHER_POD), node_index=1)},
+        mappings={REMOTES[0]: Mapping(address=REMOTES[0], identity=301, node_index=1)},
+    )  # fmt: skip
+    old, new = (Wanted(), here) if comes else (here, Wanted())
+    kernel = as_kernel(old)
+    steps = plan(new, kernel, Numbers(1, 1), in_sync=True)
+    seen = [identity_of(now, REMOTES[0]) for now in moments(kernel, steps)]
+    assert set(seen) == {301, Reserved.WORLD}
