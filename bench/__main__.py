@@ -1,6 +1,6 @@
 """`python -m bench`: what ADD costs, how soon a new pod answers, how soon a policy is in force.
 
-They are measured on a lab of their own. `scale` is about many agents.
+They are measured on a lab of their own. `compile` is about many policies, `scale` about many agents.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from bench import claiming
+from bench import claiming, compiling
 from bench.adding import Adder, Samples
 from bench.echo import first_answer
 from bench.enforcing import enforce as measure_enforcing
@@ -266,6 +266,44 @@ def fanout(
         )
 
 
+def _compile(size: compiling.Size, changes: int, output: Output) -> None:
+    found = compiling.measure(size, changes)
+    if output is Output.JSON:
+        print(json.dumps(asdict(found), indent=2))
+        return
+    _report(
+        f"Compiler: {size.policies} policies, {size.identities} identities of {size.pods} pods",
+        [
+            summarize(f"{title}{clock}", getattr(times, kind))
+            for title, times in (
+                ("everything at once", found.full),
+                ("a policy replaced", found.policy),
+                ("an admin policy replaced", found.cluster_policy),
+                ("first pod of an identity", found.new_pod),
+                ("last pod of an identity", found.last_pod),
+            )
+            for clock, kind in (("", "wall"), (", CPU", "cpu"))
+        ],
+        output,
+    )
+    print(
+        f"{found.subjects} subject policies of {found.rules} rules, {found.peer_sets} peer sets; "
+        f"{found.max_rss / 1e6:.0f} MB with the input"
+    )
+
+
+@app.command(name="compile")
+def compile_(
+    identities: Annotated[int, typer.Option(min=20)] = compiling.Size.identities,
+    policies: Annotated[int, typer.Option(min=100)] = compiling.Size.policies,
+    changes: Annotated[int, typer.Option(min=1, help="of each sort")] = 500,
+    output: Format = Output.TABLE,
+) -> None:
+    """Time and memory of the policy compiler: all at once, and one change after another."""
+    size = compiling.Size(identities=identities, pods=5 * identities, policies=policies)
+    _compile(size, changes, output)
+
+
 app.command(epilog=EPILOG)(scale)
 
 
@@ -273,6 +311,8 @@ app.command(epilog=EPILOG)(scale)
 def everything(context: typer.Context) -> None:
     """Without a command: all measurements, as tables."""
     if context.invoked_subcommand is None:
+        # First: its memory is that of the process.
+        _compile(compiling.Size(), 500, Output.TABLE)
         with _lab(nodes=2) as lab:
             _measure_adds(lab, 100, Output.TABLE)
             _report("After ADD, from another node", _first_pings(lab, 40), Output.TABLE)

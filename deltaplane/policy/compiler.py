@@ -12,18 +12,18 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
+from weakref import WeakValueDictionary
 
 from deltaplane.model.identity import Identity
 from deltaplane.model.objects import (
     DirectionPolicy,
-    DirectionRule,
     Kind,
     PeerSet,
     SubjectPolicy,
 )
 from deltaplane.model.policy import NetworkPolicy
 from deltaplane.model.ports import NamedPort
-from deltaplane.model.tiers import Policy
+from deltaplane.model.tiers import Policy, Rule, Tier
 from deltaplane.policy import rules
 from deltaplane.policy.directions import Part, direction
 from deltaplane.policy.index import MatchIndex
@@ -32,9 +32,6 @@ from deltaplane.policy.terms import Term
 from deltaplane.policy.translate import of_network_policy
 
 _K = TypeVar("_K")
-
-Rules = tuple[tuple[int, DirectionRule], ...]
-"""Index of the rule in its policy's direction, and what it says, without sources; ascending."""
 
 Output = PeerSet | SubjectPolicy
 OutputKey = tuple[Kind, bytes]
@@ -62,24 +59,22 @@ class _Installed:
     ingress: tuple[Template, ...]
     egress: tuple[Template, ...]
     terms: tuple[Term, ...]
+    # By the subject's ports that its rules name. Filled when a subject asks.
+    ingress_parts: dict[tuple[NamedPort, ...], Part] = field(default_factory=dict)
     # None until a subject asks, and again when a division of a named port appears or disappears.
-    egress_rules: Rules | None = None
-    ingress_rules: dict[tuple[NamedPort, ...], Rules] = field(default_factory=dict)
+    egress_part: Part | None = None
+    applies_to_ingress: bool = field(init=False)
+    applies_to_egress: bool = field(init=False)
+    # Names of the subject's own ports, and names whose meaning depends on the destination.
+    own_names: frozenset[PortName] = field(init=False)
+    port_names: frozenset[PortName] = field(init=False)
 
-    @property
-    def applies_to_ingress(self) -> bool:
-        """Whether it says anything of what comes in."""
-        return self.policy.isolates_ingress or bool(self.policy.ingress)
-
-    @property
-    def applies_to_egress(self) -> bool:
-        """Whether it says anything of what goes out."""
-        return self.policy.isolates_egress or bool(self.policy.egress)
-
-    @property
-    def port_names(self) -> set[PortName]:
-        """Names whose meaning depends on the destination."""
-        return {name for template in self.egress for name in template.port_names}
+    def __post_init__(self) -> None:
+        policy = self.policy
+        self.applies_to_ingress = policy.isolates_ingress or bool(policy.ingress)
+        self.applies_to_egress = policy.isolates_egress or bool(policy.egress)
+        self.own_names = _names(self.ingress)
+        self.port_names = _names(self.egress)
 
 
 class Compiler:
@@ -95,7 +90,12 @@ class Compiler:
         # Numbers that a port name has anywhere, and the policies whose egress rules use the name.
         self._numbers: defaultdict[PortName, Counter[int]] = defaultdict(Counter)
         self._name_users: defaultdict[PortName, set[str]] = defaultdict(set)
+        # Terms in use, and templates of installed policies: what is equal is there once.
+        self._terms: dict[Term, Term] = {}
         self._terms_by_key: dict[bytes, Term] = {}
+        self._templates: WeakValueDictionary[tuple[Tier, bool, Rule], Template] = (
+            WeakValueDictionary()
+        )
         # How many subject policies name a peer set; only those that one names exist.
         self._named_by: Counter[bytes] = Counter()
         self._dirty_subjects: set[int] = set()
@@ -177,9 +177,9 @@ class Compiler:
 
     def _install(self, policy: Policy) -> None:
         reference = policy.reference
-        subject = rules.term(policy.subject)
-        ingress = tuple(rules.template(policy, rule) for rule in policy.ingress)
-        egress = tuple(rules.template(policy, rule) for rule in policy.egress)
+        subject = self._interned(rules.term(policy.subject))
+        ingress = tuple(self._template(policy, rule) for rule in policy.ingress)
+        egress = tuple(self._template(policy, rule) for rule in policy.egress)
         terms = {subject}
         for template in (*ingress, *egress):
             terms.update(template.terms)
@@ -196,6 +196,18 @@ class Compiler:
         self._selecting[subject].add(reference)
         self._dirty_subjects.update(self._index.members(subject))
 
+    def _interned(self, term: Term) -> Term:
+        """The term in use that equals this one: it knows its hash and key already."""
+        return self._terms.get(term, term)
+
+    def _template(self, policy: Policy, rule: Rule) -> Template:
+        """The template of a rule; equal rules of policies of one tier share it."""
+        key = (policy.tier, policy.audit, rule)
+        if (found := self._templates.get(key)) is None:
+            found = rules.template(policy, rule, self._interned)
+            self._templates[key] = found
+        return found
+
     def _uninstall(self, reference: str) -> None:
         installed = self._policies.pop(reference)
         self._dirty_subjects.update(self._index.members(installed.subject))
@@ -206,12 +218,14 @@ class Compiler:
             _drop(self._term_users, term, reference)
             if term not in self._term_users:
                 self._index.remove_term(term)
+                del self._terms[term]
                 del self._terms_by_key[term.key]
                 self._dirty_sets.add(term.key)
 
     def _use(self, term: Term, reference: str) -> None:
         if term not in self._term_users:
             self._index.add_term(term)
+            self._terms[term] = term
             self._terms_by_key[term.key] = term
             self._dirty_sets.add(term.key)
         self._term_users[term].add(reference)
@@ -235,7 +249,7 @@ class Compiler:
         # A division is named by rules only while it has members.
         for reference in self._term_users[term]:
             installed = self._policies[reference]
-            installed.egress_rules = None
+            installed.egress_part = None
             self._dirty_subjects.update(self._index.members(installed.subject))
 
     # --- dirt to output ---------------------------------------------------------------------------
@@ -295,32 +309,36 @@ class Compiler:
 
     def _ingress(self, reference: str, ports: tuple[NamedPort, ...]) -> Part:
         installed = self._policies[reference]
-        names = {name for template in installed.ingress for name in template.port_names}
+        names = installed.own_names
         relevant = tuple(port for port in ports if (port.name, port.protocol) in names)
-        if relevant not in installed.ingress_rules:
+        if (part := installed.ingress_parts.get(relevant)) is None:
             found = (
                 (number, rules.ingress_rule(template, relevant))
                 for number, template in enumerate(installed.ingress)
             )
-            installed.ingress_rules[relevant] = tuple(
-                (number, rule) for number, rule in found if rule is not None
-            )
-        return Part(
-            installed.policy, installed.policy.isolates_ingress, installed.ingress_rules[relevant]
-        )
+            said = tuple((number, rule) for number, rule in found if rule is not None)
+            part = Part(installed.policy, installed.policy.isolates_ingress, said)
+            installed.ingress_parts[relevant] = part
+        return part
 
     def _egress(self, reference: str) -> Part:
         installed = self._policies[reference]
-        if installed.egress_rules is None:
-            installed.egress_rules = tuple(
+        if installed.egress_part is None:
+            said = tuple(
                 (number, rule)
                 for number, template in enumerate(installed.egress)
                 for rule in rules.egress_rules(template, self._inhabited_divisions)
             )
-        return Part(installed.policy, installed.policy.isolates_egress, installed.egress_rules)
+            policy = installed.policy
+            installed.egress_part = Part(policy, policy.isolates_egress, said)
+        return installed.egress_part
 
     def _inhabited_divisions(self, term: Term, name: PortName) -> Iterator[Term]:
         return (part for part in self._divisions(term, name) if self._index.members(part))
+
+
+def _names(templates: tuple[Template, ...]) -> frozenset[PortName]:
+    return frozenset(name for template in templates for name in template.port_names)
 
 
 def _peer_sets_of(policy: SubjectPolicy) -> set[bytes]:

@@ -16,6 +16,8 @@ from deltaplane.policy.terms import Candidate, Fact, Term, facts_of
 
 _T = TypeVar("_T")
 
+_NOBODY: frozenset[int] = frozenset()
+
 
 class MatchIndex:
     """Terms by identity and identities by term.
@@ -41,14 +43,13 @@ class MatchIndex:
 
     def add_term(self, term: Term) -> None:
         """Indexes a term that is not there yet."""
-        anchor = min(term.anchors(), key=self._identities_under)
-        self._anchors[term] = anchor
-        members = {
-            number
-            for fact in anchor
-            for number in self._identities_by_fact.get(fact, ())
-            if term.matches(self._candidates[number])
-        }
+        anchors = sorted(term.anchors(), key=self._identities_under)
+        anchor = self._anchors[term] = anchors[0]
+        members = set(self._under(anchor))
+        for other in anchors[1:]:
+            members &= self._under(other)
+        if not term.is_anchored:
+            members = {n for n in members if term.matches(self._candidates[n])}
         self._members[term] = members
         for fact in anchor:
             self._terms_by_fact[fact].add(term)
@@ -82,6 +83,11 @@ class MatchIndex:
         for term in matching:
             self._members[term].discard(number)
         return matching
+
+    def _under(self, anchor: tuple[Fact, ...]) -> AbstractSet[int]:
+        if len(anchor) == 1:
+            return self._identities_by_fact.get(anchor[0], _NOBODY)
+        return _NOBODY.union(*(self._identities_by_fact.get(fact, _NOBODY) for fact in anchor))
 
     def _identities_under(self, anchor: Iterable[Fact]) -> int:
         return sum(len(self._identities_by_fact.get(fact, ())) for fact in anchor)

@@ -21,7 +21,7 @@ PortName = tuple[str, Protocol]
 """A named port as a rule gives it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, weakref_slot=True)
 class Template:
     """A rule of a policy with its named ports unresolved.
 
@@ -66,22 +66,22 @@ def term(selector: Selector) -> Term:
     return Term(selector.namespace, selector.namespaces, selector.pods)
 
 
-def template(policy: Policy, rule: Rule) -> Template:
-    """A rule of a policy."""
-    terms = () if rule.all_peers else {term(selector) for selector in rule.selectors}
+def template(policy: Policy, rule: Rule, interned: Callable[[Term], Term]) -> Template:
+    """A rule of a policy. interned: finds the term to use for one that equals it."""
+    terms = {interned(term(selector)) for selector in rule.selectors}
     entities = {int(entity) for entity in rule.entities}
     if any(item.matches_every_pod for item in terms):
         # As a peer set it would list every identity, and each node would be told of every pod.
         entities.add(int(Reserved.OTHER_POD))
     if Reserved.OTHER_POD in entities:
-        terms = ()
+        terms = set()
     blocks = {IPBlock(b.cidr, tuple(sorted(set(b.except_)))) for b in rule.blocks}
     return Template(
         tier=policy.tier,
         action=rule.action,
         audit=policy.audit,
         all_peers=rule.all_peers,
-        terms=tuple(sorted(terms, key=lambda item: item.key)),
+        terms=() if rule.all_peers else tuple(sorted(terms, key=lambda item: item.key)),
         blocks=tuple(sorted(blocks, key=lambda block: (block.cidr, block.except_))),
         entities=tuple(sorted(entities)),
         outside_only=rule.outside_only and bool(blocks),

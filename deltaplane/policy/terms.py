@@ -96,6 +96,14 @@ class Term:
         text = json.dumps(content, separators=(",", ":"))
         return hashlib.blake2b(text.encode(), digest_size=KEY_SIZE).digest()
 
+    @property
+    def is_anchored(self) -> bool:
+        """Whether what has a fact of each of the anchors matches, with nothing left to check."""
+        return all(
+            requirement.operator in (Operator.IN, Operator.EXISTS)
+            for requirement in (*self.namespaces.requirements, *self.pods.requirements)
+        )
+
     def anchors(self) -> Iterator[tuple[Fact, ...]]:
         """Alternatives for finding the term: whatever it matches has a fact of each of them."""
         namespace = self.namespace

@@ -9,7 +9,8 @@ from deltaplane.manifest import NamespaceManifest, PodManifest, PolicyManifest, 
 from tests.conformance.cases import Case, load, pod_addresses
 from tests.conformance.test_oracles import differences
 
-OWN = {case.name: case for case in load(Path(__file__).with_name("shop_cases.json"))}
+FILES = ("shop_cases.json", "rule_cases.json")
+OWN = {case.name: case for file in FILES for case in load(Path(__file__).with_name(file))}
 
 
 @pytest.mark.parametrize("name", OWN)

@@ -405,3 +405,25 @@ def test_a_namespace_asks_for_pools_but_not_for_addresses() -> None:
     assert namespace.annotations == (("deltaplane.dev/ipv4-pool", "blue"),)
     (reason,) = mistakes(text % "deltaplane.dev/ip-addresses: 10.244.0.9").values()
     assert "is not possible for a namespace" in reason
+
+
+def audited(value: str) -> str:
+    return (
+        "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\n"
+        f"metadata: {{name: a, annotations: {{deltaplane.dev/audit: {value}}}}}\nspec: {{}}\n"
+    )
+
+
+@pytest.mark.parametrize(("value", "audit"), [('"true"', True), ('"false"', False)])
+def test_an_annotation_puts_a_policy_under_audit(value: str, audit: bool) -> None:
+    (found,) = parse(audited(value), "p.yaml")
+    assert isinstance(found, PolicyManifest)
+    assert found.policy.audit == audit
+
+
+def test_an_audit_that_is_neither_true_nor_false_is_a_mistake() -> None:
+    assert mistakes(audited('"yes"')) == {
+        "metadata.annotations[deltaplane.dev/audit]": '"yes" must be "true" or "false"'
+    }
+    (reason,) = mistakes(audited("true")).values()
+    assert reason.startswith("must be text")

@@ -13,6 +13,7 @@ from deltaplane.model.ports import NamedPort, PortRange, Protocol
 from deltaplane.model.selector import LabelSelector
 from deltaplane.policy.compiler import Compiled, Compiler
 from tests.unit.deltaplane.policy import worlds
+from tests.unit.deltaplane.policy.brute_force import AnyPolicy
 from tests.unit.deltaplane.policy.test_equivalence import compiled
 
 WEB = LabelSelector.of({"app": "web"})
@@ -225,20 +226,20 @@ def test_overlapping_ports_become_one_range() -> None:
     assert subject_of(compiler, 256).ingress.rules[0].ports == (PortRange(Protocol.TCP, 80, 100),)
 
 
-@settings(max_examples=150, deadline=None)
-@given(worlds.policy_lists(), worlds.identities(), st.randoms(use_true_random=False))
+@settings(max_examples=100, deadline=None)
+@given(worlds.any_policy_lists(), worlds.identities(), st.randoms(use_true_random=False))
 def test_the_order_of_learning_does_not_matter(
-    policies: tuple[NetworkPolicy, ...], identities: tuple[Identity, ...], random: Random
+    policies: tuple[AnyPolicy, ...], identities: tuple[Identity, ...], random: Random
 ) -> None:
     expected = compiled(policies, identities)
-    steps: list[NetworkPolicy | Identity] = [*policies, *identities]
+    steps: list[AnyPolicy | Identity] = [*policies, *identities]
     random.shuffle(steps)
     shuffled = Compiler()
     for step in steps:
-        if isinstance(step, NetworkPolicy):
-            shuffled.set_policy(step)
-        else:
+        if isinstance(step, Identity):
             shuffled.set_identity(step)
+        else:
+            shuffled.set_policy(step)
     assert shuffled.all() == expected.all()
     assert shuffled.flush() == expected.flush()
 
@@ -249,19 +250,20 @@ class Incremental(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.compiler = Compiler()
-        self.policies: dict[tuple[str, str], NetworkPolicy] = {}
+        self.policies: dict[str, AnyPolicy] = {}
         self.identities: dict[int, Identity] = {}
         self.view: dict[tuple[Kind, bytes], object] = {}
 
-    @rule(policy=worlds.policies())
-    def set_policy(self, policy: NetworkPolicy) -> None:
-        self.policies[policy.namespace, policy.name] = policy
+    @rule(policy=worlds.any_policies)
+    def set_policy(self, policy: AnyPolicy) -> None:
+        self.policies[policy.reference] = policy
         self.compiler.set_policy(policy)
 
-    @rule(namespace=st.sampled_from(worlds.NAMESPACES), name=st.sampled_from(("p", "q", "r")))
-    def delete_policy(self, namespace: str, name: str) -> None:
-        self.policies.pop((namespace, name), None)
-        self.compiler.delete_policy(f"{namespace}/{name}")
+    @rule(data=st.data())
+    def delete_policy(self, data: st.DataObject) -> None:
+        reference = data.draw(st.sampled_from(("shop/absent", *sorted(self.policies))))
+        self.policies.pop(reference, None)
+        self.compiler.delete_policy(reference)
 
     @rule(number=st.integers(256, 260), label_set=worlds.label_sets())
     def set_identity(self, number: int, label_set: LabelSet) -> None:
@@ -303,5 +305,5 @@ class Incremental(RuleBasedStateMachine):
         assert named == {value.key for value in everything if isinstance(value, PeerSet)}
 
 
-Incremental.TestCase.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+Incremental.TestCase.settings = settings(max_examples=50, stateful_step_count=25, deadline=None)
 TestIncremental = Incremental.TestCase

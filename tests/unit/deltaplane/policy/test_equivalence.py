@@ -21,7 +21,7 @@ from tests.unit.deltaplane.policy.brute_force import AnyPolicy, End, Packet, all
 from tests.unit.deltaplane.policy.reading import Remote, reads
 
 OTHER_PROTOCOL = 47
-PACKETS = 40
+PACKETS = 100
 PORTS = (*worlds.PORTS, 1, 79, 100, 101, 65535)
 
 
