@@ -44,6 +44,11 @@ CYCLES ?= 100000
 soak-reuse: setup ## Use CYCLES addresses again while nodes, slicers and etcd fail, in virtual time
 	@.venv/bin/python -m tests.sim.reuse_story --cycles $(CYCLES)
 
+CHANGES ?= 10000
+.PHONY: soak-tighten
+soak-tighten: setup build ## Tighten CHANGES policies under traffic: no packet may pass after a receipt (as root)
+	@.venv/bin/python -m tests.tighten --changes $(CHANGES)
+
 .PHONY: sim
 sim: setup ## Tell SEEDS stories of the delta stream in virtual time, every invariant asserted (SEEDS=2000)
 	@.venv/bin/python -m tests.sim --seeds $(or $(SEEDS),2000)

@@ -1,7 +1,6 @@
-"""`python -m bench`: what ADD costs, how soon a new pod answers, how soon an address is free again.
+"""`python -m bench`: what ADD costs, how soon a new pod answers, how soon a policy is in force.
 
-The first two are measured on a lab of their own. `compile` is about many policies, `scale` about
-many agents.
+They are measured on a lab of their own. `compile` is about many policies, `scale` about many agents.
 """
 
 import asyncio
@@ -22,6 +21,7 @@ from rich.console import Console
 from bench import claiming, compiling, registering
 from bench.adding import Adder, Samples
 from bench.echo import first_answer
+from bench.enforcing import enforce as measure_enforcing
 from bench.fanning import fan_out
 from bench.following import follow as follow_changes
 from bench.reuse import measure as measure_reuse
@@ -30,6 +30,7 @@ from bench.scale.command import EPILOG, scale
 from bench.summary import Summary, rows, summarize, table
 from lab import cni
 from lab.cluster import Lab, LabConfig
+from lab.tightening import in_lab
 
 app = typer.Typer(help=__doc__, no_args_is_help=False, add_completion=False)
 
@@ -172,6 +173,27 @@ def first_ping(count: Count = 40, output: Format = Output.TABLE) -> None:
     """Time from the end of ADD to the first echo reply to a pod on another node."""
     with _lab(nodes=2) as lab:
         _report("After ADD, from another node", _first_pings(lab, count), output)
+
+
+def _enforcing(lab: Lab, count: int, output: Output) -> None:
+    with in_lab(lab) as (ground, pair):
+        found = measure_enforcing(ground, pair, count)
+    _report(
+        "A policy is written, under traffic",
+        [
+            summarize("tighter: first packet denied", found.denied),
+            summarize("looser: first packet let through", found.allowed),
+            summarize("receipt complete", found.receipts),
+        ],
+        output,
+    )
+
+
+@app.command()
+def enforce(count: Count = 300, output: Format = Output.TABLE) -> None:
+    """Time from the call that writes a policy to the first packet that the kernel judges by it."""
+    with _lab(nodes=1) as lab:
+        _enforcing(lab, count, output)
 
 
 @app.command()
@@ -336,6 +358,7 @@ def everything(context: typer.Context) -> None:
         with _lab(nodes=2) as lab:
             _measure_adds(lab, 100, Output.TABLE)
             _report("After ADD, from another node", _first_pings(lab, 40), Output.TABLE)
+            _enforcing(lab, 300, Output.TABLE)
 
 
 if __name__ == "__main__":

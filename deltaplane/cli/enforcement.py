@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from deltaplane import policywire, wire
+from deltaplane.cli import rows
 from deltaplane.cli.client import Client, translated
 from deltaplane.errors import Invalid, Unavailable
 from deltaplane.manifest.objects import GeneralPolicyManifest
@@ -82,9 +83,11 @@ class Receipt:
         revision: what had to be applied.
         enforced: nodes that have.
         total: nodes that must.
-        missing: "node: reason" of the others.
+        missing: "node (reason)" of the others, as far as the slicer names them.
         complete: all have.
         milliseconds: since the request to write, or to wait, was sent.
+        absent: the others, as the slicer tells.
+        times: how long nodes took to acknowledge a policy; None: that was not measured.
     """
 
     revision: int
@@ -93,6 +96,8 @@ class Receipt:
     missing: tuple[str, ...]
     complete: bool
     milliseconds: float
+    absent: tuple[receipts_pb2.MissingNode, ...] = ()
+    times: receipts_pb2.EnforcementTimes | None = None
 
     def __str__(self) -> str:
         text = f"enforced {self.enforced}/{self.total} nodes at revision {self.revision}"
@@ -135,9 +140,11 @@ def _receipt(answer: receipts_pb2.WatchResponse, started: float) -> Receipt:
         revision=answer.revision,
         enforced=answer.nodes_enforced,
         total=answer.nodes_total,
-        missing=tuple(f"{node.node} ({node.reason})" for node in answer.missing),
+        missing=tuple(map(rows.missing, answer.missing)),
         complete=answer.complete,
         milliseconds=(time.monotonic() - started) * 1000,
+        absent=tuple(answer.missing),
+        times=answer.times if answer.HasField("times") else None,
     )
 
 

@@ -7,8 +7,10 @@ from typing import Annotated
 import typer
 
 from deltaplane.cli import (
+    auditing,
     checking,
     describing,
+    explaining,
     getting,
     labbing,
     noding,
@@ -16,6 +18,8 @@ from deltaplane.cli import (
     pooling,
     reporting,
     restoring,
+    simulating,
+    standing,
     tracing,
 )
 from deltaplane.cli.options import Options
@@ -65,6 +69,10 @@ app.add_typer(checking.app, name="ipam")
 app.add_typer(pooling.app, name="pool")
 app.add_typer(restoring.app, name="restore")
 app.add_typer(tracing.app, name="trace")
+policing.app.command("status")(standing.status)
+policing.app.command("audit")(auditing.audit)
+policing.app.command("explain")(explaining.explain)
+policing.app.command("simulate")(simulating.simulate)
 app.command("status")(reporting.status)
 app.command("demo")(labbing.demo)
 

@@ -44,7 +44,7 @@ def apply_(
     from deltaplane.cli import enforcement
 
     form = _lines(output)
-    policies = _read(files)
+    policies = read(files)
     with connected(context) as client:
         started = time.monotonic()
         revision = enforcement.apply_policies(client, policies)
@@ -67,7 +67,7 @@ def delete(
     from deltaplane.cli import enforcement
 
     form = _lines(output)
-    policies = _read(files)
+    policies = read(files)
     with connected(context) as client:
         started = time.monotonic()
         revision = enforcement.delete_policies(client, policies)
@@ -75,7 +75,12 @@ def delete(
         _finish(client, revision, started, form, wait=wait, timeout=timeout)
 
 
-def _read(files: list[str]) -> "tuple[AnyPolicy, ...]":
+def read(files: list[str]) -> "tuple[AnyPolicy, ...]":
+    """The policies of files.
+
+    Raises:
+        Invalid: they hold something else, or nothing.
+    """
     from deltaplane.errors import Invalid
     from lab import manifests
 

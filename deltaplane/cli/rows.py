@@ -149,8 +149,21 @@ def receipt(subject: str, item: receipts_pb2.WatchResponse) -> Record:
         "enforced": item.nodes_enforced,
         "nodes": item.nodes_total,
         "complete": item.complete,
-        "missing": [f"{node.node} ({node.reason})" for node in item.missing],
+        "missing": [missing(node) for node in item.missing],
     }
+
+
+def missing(node: receipts_pb2.MissingNode) -> str:
+    """A node that does not enforce something yet, and why."""
+    reason = node.reason
+    if reason == "lagging" and node.lagging_seconds:
+        reason = f"lagging {node.lagging_seconds:.1f} s"
+    if node.refused:
+        refused = node.refused[0]
+        reason = f"refused: {refused.object}: {refused.reason}"
+        if more := len(node.refused) - 1:
+            reason += f" and {more} more"
+    return f"{node.node} ({reason})"
 
 
 def block(item: ipam_pb2.Block, known: Iterable[registry_pb2.Endpoint]) -> Record:

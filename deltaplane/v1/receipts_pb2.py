@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x64\x65ltaplane/v1/receipts.proto\x12\rdeltaplane.v1\"a\n\x0cWatchRequest\x12\x10\n\x06policy\x18\x01 \x01(\tH\x00\x12\x12\n\x08revision\x18\x02 \x01(\x04H\x00\x12\x12\n\x08\x65ndpoint\x18\x03 \x01(\tH\x00\x12\x0c\n\x04wait\x18\x04 \x01(\x08\x42\t\n\x07subject\"\xa1\x01\n\rWatchResponse\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12\x13\n\x0bnodes_total\x18\x02 \x01(\r\x12\x16\n\x0enodes_enforced\x18\x03 \x01(\r\x12+\n\x07missing\x18\x04 \x03(\x0b\x32\x1a.deltaplane.v1.MissingNode\x12\x10\n\x08\x63omplete\x18\x05 \x01(\x08\x12\x12\n\nelapsed_ms\x18\x06 \x01(\x01\"G\n\x0bMissingNode\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x1a\n\x12\x65\x66\x66\x65\x63tive_revision\x18\x02 \x01(\x04\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\x16\n\x14ListEffectiveRequest\"J\n\x11\x45\x66\x66\x65\x63tiveRevision\x12\x12\n\nnode_index\x18\x01 \x01(\r\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x0f\n\x07refused\x18\x03 \x03(\t\"_\n\x15ListEffectiveResponse\x12/\n\x05nodes\x18\x01 \x03(\x0b\x32 .deltaplane.v1.EffectiveRevision\x12\x15\n\rhead_revision\x18\x02 \x01(\x04\x32\xac\x01\n\x08Receipts\x12\x44\n\x05Watch\x12\x1b.deltaplane.v1.WatchRequest\x1a\x1c.deltaplane.v1.WatchResponse0\x01\x12Z\n\rListEffective\x12#.deltaplane.v1.ListEffectiveRequest\x1a$.deltaplane.v1.ListEffectiveResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x64\x65ltaplane/v1/receipts.proto\x12\rdeltaplane.v1\"a\n\x0cWatchRequest\x12\x10\n\x06policy\x18\x01 \x01(\tH\x00\x12\x12\n\x08revision\x18\x02 \x01(\x04H\x00\x12\x12\n\x08\x65ndpoint\x18\x03 \x01(\tH\x00\x12\x0c\n\x04wait\x18\x04 \x01(\x08\x42\t\n\x07subject\"\xd1\x01\n\rWatchResponse\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12\x13\n\x0bnodes_total\x18\x02 \x01(\r\x12\x16\n\x0enodes_enforced\x18\x03 \x01(\r\x12+\n\x07missing\x18\x04 \x03(\x0b\x32\x1a.deltaplane.v1.MissingNode\x12\x10\n\x08\x63omplete\x18\x05 \x01(\x08\x12\x12\n\nelapsed_ms\x18\x06 \x01(\x01\x12.\n\x05times\x18\x07 \x01(\x0b\x32\x1f.deltaplane.v1.EnforcementTimes\"Q\n\x10\x45nforcementTimes\x12\r\n\x05nodes\x18\x01 \x01(\r\x12\x0e\n\x06p50_ms\x18\x02 \x01(\x01\x12\x0e\n\x06p99_ms\x18\x03 \x01(\x01\x12\x0e\n\x06max_ms\x18\x04 \x01(\x01\"\x8f\x01\n\x0bMissingNode\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x1a\n\x12\x65\x66\x66\x65\x63tive_revision\x18\x02 \x01(\x04\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x17\n\x0flagging_seconds\x18\x04 \x01(\x01\x12-\n\x07refused\x18\x05 \x03(\x0b\x32\x1c.deltaplane.v1.RefusedObject\"/\n\rRefusedObject\x12\x0e\n\x06object\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"8\n\x14ListEffectiveRequest\x12\x0e\n\x06policy\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x04\"c\n\x11\x45\x66\x66\x65\x63tiveRevision\x12\x12\n\nnode_index\x18\x01 \x01(\r\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x0f\n\x07refused\x18\x03 \x03(\t\x12\x17\n\x0flagging_seconds\x18\x04 \x01(\x01\"\'\n\x06Spread\x12\r\n\x05steps\x18\x01 \x03(\r\x12\x0e\n\x06\x63ounts\x18\x02 \x03(\r\"\x85\x01\n\x15ListEffectiveResponse\x12/\n\x05nodes\x18\x01 \x03(\x0b\x32 .deltaplane.v1.EffectiveRevision\x12\x15\n\rhead_revision\x18\x02 \x01(\x04\x12$\n\x05times\x18\x03 \x01(\x0b\x32\x15.deltaplane.v1.Spread2\xac\x01\n\x08Receipts\x12\x44\n\x05Watch\x12\x1b.deltaplane.v1.WatchRequest\x1a\x1c.deltaplane.v1.WatchResponse0\x01\x12Z\n\rListEffective\x12#.deltaplane.v1.ListEffectiveRequest\x1a$.deltaplane.v1.ListEffectiveResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,15 +34,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WATCHREQUEST']._serialized_start=47
   _globals['_WATCHREQUEST']._serialized_end=144
   _globals['_WATCHRESPONSE']._serialized_start=147
-  _globals['_WATCHRESPONSE']._serialized_end=308
-  _globals['_MISSINGNODE']._serialized_start=310
-  _globals['_MISSINGNODE']._serialized_end=381
-  _globals['_LISTEFFECTIVEREQUEST']._serialized_start=383
-  _globals['_LISTEFFECTIVEREQUEST']._serialized_end=405
-  _globals['_EFFECTIVEREVISION']._serialized_start=407
-  _globals['_EFFECTIVEREVISION']._serialized_end=481
-  _globals['_LISTEFFECTIVERESPONSE']._serialized_start=483
-  _globals['_LISTEFFECTIVERESPONSE']._serialized_end=578
-  _globals['_RECEIPTS']._serialized_start=581
-  _globals['_RECEIPTS']._serialized_end=753
+  _globals['_WATCHRESPONSE']._serialized_end=356
+  _globals['_ENFORCEMENTTIMES']._serialized_start=358
+  _globals['_ENFORCEMENTTIMES']._serialized_end=439
+  _globals['_MISSINGNODE']._serialized_start=442
+  _globals['_MISSINGNODE']._serialized_end=585
+  _globals['_REFUSEDOBJECT']._serialized_start=587
+  _globals['_REFUSEDOBJECT']._serialized_end=634
+  _globals['_LISTEFFECTIVEREQUEST']._serialized_start=636
+  _globals['_LISTEFFECTIVEREQUEST']._serialized_end=692
+  _globals['_EFFECTIVEREVISION']._serialized_start=694
+  _globals['_EFFECTIVEREVISION']._serialized_end=793
+  _globals['_SPREAD']._serialized_start=795
+  _globals['_SPREAD']._serialized_end=834
+  _globals['_LISTEFFECTIVERESPONSE']._serialized_start=837
+  _globals['_LISTEFFECTIVERESPONSE']._serialized_end=970
+  _globals['_RECEIPTS']._serialized_start=973
+  _globals['_RECEIPTS']._serialized_end=1145
 # @@protoc_insertion_point(module_scope)

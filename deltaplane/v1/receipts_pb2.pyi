@@ -31,7 +31,9 @@ class WatchRequest(_message.Message):
     ENDPOINT_FIELD_NUMBER: _builtins.int
     WAIT_FIELD_NUMBER: _builtins.int
     policy: _builtins.str
-    """"namespace/name" of a policy at its stored generation. NOT_FOUND when there is none."""
+    """Reference of a policy, at its stored generation: "namespace/name" of a NetworkPolicy,
+    "Kind:namespace/name" or "Kind:name" of other kinds. NOT_FOUND when there is none.
+    """
     revision: _builtins.int
     """A store revision."""
     endpoint: _builtins.str
@@ -68,6 +70,7 @@ class WatchResponse(_message.Message):
     MISSING_FIELD_NUMBER: _builtins.int
     COMPLETE_FIELD_NUMBER: _builtins.int
     ELAPSED_MS_FIELD_NUMBER: _builtins.int
+    TIMES_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """Revision that had to be applied."""
     nodes_total: _builtins.int
@@ -82,6 +85,10 @@ class WatchResponse(_message.Message):
     def missing(self) -> _containers.RepeatedCompositeFieldContainer[Global___MissingNode]:
         """Those that have not, ordered by name, at most 100."""
 
+    @_builtins.property
+    def times(self) -> Global___EnforcementTimes:
+        """Of a policy: how long nodes took to acknowledge it. Absent when no replica measured it."""
+
     def __init__(
         self,
         *,
@@ -91,14 +98,52 @@ class WatchResponse(_message.Message):
         missing: _abc.Iterable[Global___MissingNode] | None = ...,
         complete: _builtins.bool = ...,
         elapsed_ms: _builtins.float = ...,
+        times: Global___EnforcementTimes | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["times", b"times"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "elapsed_ms", b"elapsed_ms", "missing", b"missing", "nodes_enforced", b"nodes_enforced", "nodes_total", b"nodes_total", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "elapsed_ms", b"elapsed_ms", "missing", b"missing", "nodes_enforced", b"nodes_enforced", "nodes_total", b"nodes_total", "revision", b"revision", "times", b"times"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WatchResponse: _TypeAlias = WatchResponse  # noqa: Y015
+
+@_typing.final
+class EnforcementTimes(_message.Message):
+    """From the commit of a policy, as each node's replica saw it, to the node's acknowledgement. Counted are nodes that
+    had to change something for it and refuse none of it. Replicas do not remember: what was written before a
+    replica started has no times of the nodes connected to it.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODES_FIELD_NUMBER: _builtins.int
+    P50_MS_FIELD_NUMBER: _builtins.int
+    P99_MS_FIELD_NUMBER: _builtins.int
+    MAX_MS_FIELD_NUMBER: _builtins.int
+    nodes: _builtins.int
+    """How many nodes were measured; p99 of few of them is their maximum."""
+    p50_ms: _builtins.float
+    """Half of them took at most this long: milliseconds, up to 5 % too high."""
+    p99_ms: _builtins.float
+    """99 % of them took at most this long."""
+    max_ms: _builtins.float
+    """The slowest."""
+    def __init__(
+        self,
+        *,
+        nodes: _builtins.int = ...,
+        p50_ms: _builtins.float = ...,
+        p99_ms: _builtins.float = ...,
+        max_ms: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_ms", b"max_ms", "nodes", b"nodes", "p50_ms", b"p50_ms", "p99_ms", b"p99_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EnforcementTimes: _TypeAlias = EnforcementTimes  # noqa: Y015
 
 @_typing.final
 class MissingNode(_message.Message):
@@ -109,26 +154,62 @@ class MissingNode(_message.Message):
     NODE_FIELD_NUMBER: _builtins.int
     EFFECTIVE_REVISION_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    LAGGING_SECONDS_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     """Node name."""
     effective_revision: _builtins.int
     """Last revision it is known to have applied; 0 when it is not connected."""
     reason: _builtins.str
-    """"not connected", "lagging", "refused: …"."""
+    """"not connected", "lagging", "fenced", "refused: …"."""
+    lagging_seconds: _builtins.float
+    """Age of the oldest change that it has not acknowledged, in seconds; 0: there is none, or it is not connected."""
+    @_builtins.property
+    def refused(self) -> _containers.RepeatedCompositeFieldContainer[Global___RefusedObject]:
+        """What it refuses of the subject, at most 10: whatever it is fails closed there."""
+
     def __init__(
         self,
         *,
         node: _builtins.str = ...,
         effective_revision: _builtins.int = ...,
         reason: _builtins.str = ...,
+        lagging_seconds: _builtins.float = ...,
+        refused: _abc.Iterable[Global___RefusedObject] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["effective_revision", b"effective_revision", "node", b"node", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effective_revision", b"effective_revision", "lagging_seconds", b"lagging_seconds", "node", b"node", "reason", b"reason", "refused", b"refused"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MissingNode: _TypeAlias = MissingNode  # noqa: Y015
+
+@_typing.final
+class RefusedObject(_message.Message):
+    """An object that a node holds closed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OBJECT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    object: _builtins.str
+    """For people: "policies of identity 300 (shop app=web)"."""
+    reason: _builtins.str
+    """Why, in the node's words, for example how many entries it would need."""
+    def __init__(
+        self,
+        *,
+        object: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["object", b"object", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RefusedObject: _TypeAlias = RefusedObject  # noqa: Y015
 
 @_typing.final
 class ListEffectiveRequest(_message.Message):
@@ -136,12 +217,21 @@ class ListEffectiveRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    POLICY_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    policy: _builtins.str
+    """Reference of the policy whose times are wanted; empty: none are."""
+    revision: _builtins.int
+    """As it was written at this revision."""
     def __init__(
         self,
+        *,
+        policy: _builtins.str = ...,
+        revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -156,10 +246,13 @@ class EffectiveRevision(_message.Message):
     NODE_INDEX_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     REFUSED_FIELD_NUMBER: _builtins.int
+    LAGGING_SECONDS_FIELD_NUMBER: _builtins.int
     node_index: _builtins.int
     """Node number."""
     revision: _builtins.int
     """Effective revision."""
+    lagging_seconds: _builtins.float
+    """As in MissingNode."""
     @_builtins.property
     def refused(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Kinds and keys of refused objects, for people; empty when there is none."""
@@ -170,14 +263,45 @@ class EffectiveRevision(_message.Message):
         node_index: _builtins.int = ...,
         revision: _builtins.int = ...,
         refused: _abc.Iterable[_builtins.str] | None = ...,
+        lagging_seconds: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["node_index", b"node_index", "refused", b"refused", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lagging_seconds", b"lagging_seconds", "node_index", b"node_index", "refused", b"refused", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EffectiveRevision: _TypeAlias = EffectiveRevision  # noqa: Y015
+
+@_typing.final
+class Spread(_message.Message):
+    """Times, counted in steps of 5 % from 0.1 ms on: step n holds those up to 0.1 ms * 1.05^n."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEPS_FIELD_NUMBER: _builtins.int
+    COUNTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Numbers of steps, ascending."""
+
+    @_builtins.property
+    def counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """How many times are in each of them."""
+
+    def __init__(
+        self,
+        *,
+        steps: _abc.Iterable[_builtins.int] | None = ...,
+        counts: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "steps", b"steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Spread: _TypeAlias = Spread  # noqa: Y015
 
 @_typing.final
 class ListEffectiveResponse(_message.Message):
@@ -187,21 +311,27 @@ class ListEffectiveResponse(_message.Message):
 
     NODES_FIELD_NUMBER: _builtins.int
     HEAD_REVISION_FIELD_NUMBER: _builtins.int
+    TIMES_FIELD_NUMBER: _builtins.int
     head_revision: _builtins.int
     """Newest revision this replica has scanned."""
     @_builtins.property
     def nodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___EffectiveRevision]:
         """Ordered by node number."""
 
+    @_builtins.property
+    def times(self) -> Global___Spread:
+        """Times of the policy asked for, of nodes connected to this replica."""
+
     def __init__(
         self,
         *,
         nodes: _abc.Iterable[Global___EffectiveRevision] | None = ...,
         head_revision: _builtins.int = ...,
+        times: Global___Spread | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["times", b"times"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["head_revision", b"head_revision", "nodes", b"nodes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["head_revision", b"head_revision", "nodes", b"nodes", "times", b"times"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -16,7 +16,8 @@ from deltaplane.errors import Conflict, Internal, NotFound, Unavailable
 from services.slicer.facts import Facts, Record
 from services.slicer.pacing import STRAGGLERS, Pacer
 from services.slicer.quarantine import Quarantine
-from services.slicer.receipts import Effective, describe
+from services.slicer.receipts import POLICY_KINDS, Effective, describe
+from services.slicer.timings import Timings
 from services.slicer.watermark import Coverage, Fence, Group, Watermark, may_unfence
 
 Wake = Callable[[], None]
@@ -32,6 +33,8 @@ class Session:
     Attributes:
         reader: what the sender knows of it.
         wake: for its writer.
+        passed: revision that the agent has said it agrees with; None: its view was not of this
+            lineage, and it has not said anything yet.
         superseded: a newer stream of the same node has taken its place.
         round: number of the round in which its writer was woken and has not come to rest since; 0:
             it rests.
@@ -39,6 +42,7 @@ class Session:
 
     reader: Reader
     wake: Wake
+    passed: int | None = None
     superseded: bool = False
     round: int = 0
 
@@ -70,6 +74,7 @@ class Fanout:
         self.sender = sender
         self.pacer = Pacer()
         self.quarantine = Quarantine()
+        self.timings = Timings()
         self.sessions: dict[str, Session] = {}
         self.watchers: set[Wake] = set()
         self.draining = False
@@ -135,10 +140,11 @@ class Fanout:
         """Publishes what is pending. The caller wakes the sessions."""
         pending, self._pending = self._pending, _Pending(revision=self._pending.revision)
         structural = self.facts.structural  # flushing forgets it
+        changes = self.facts.flush(pending.revision)
         published = self.sender.publish(
             Tick(
                 revision=pending.revision,
-                changes=self.facts.flush(pending.revision),
+                changes=changes,
                 events=None if pending.history_lost else tuple(pending.events),
                 oldest_change_unix_ns=pending.oldest_unix_ns,
                 structural=structural,
@@ -146,12 +152,19 @@ class Fanout:
             now=now,
             wall_ns=wall_ns,
         )
+        self.timings.cut(changes, self._told)
         self.quarantine.add(self.facts.released, wall_ns)
         self.quarantine.expect(self.facts.awaited)
         self.facts.released.clear()
         self._renew_fenced()
         self._notify()
         return published
+
+    def _told(self, identity: int) -> Iterable[int]:
+        """Nodes that enforce the policies of an identity; unscoped, it is not known who does."""
+        if self.sender.is_scoped:
+            return self.sender.index.nodes_with(identity)
+        return (node.object.index for node in self.facts.nodes.values())
 
     def _renew_fenced(self) -> None:
         for fence in self.facts.fences.values():
@@ -224,7 +237,8 @@ class Fanout:
         if (older := self.sessions.get(hello.node)) is not None:
             older.superseded = True
             older.wake()
-        session = self.sessions[hello.node] = Session(reader, wake)
+        known = hello.lineage == self.sender.lineage and hello.applied_revision
+        session = self.sessions[hello.node] = Session(reader, wake, known or None)
         self._notify()
         return session
 
@@ -242,10 +256,20 @@ class Fanout:
         session.wake()  # it may have brought credit, or asked for something
         if not isinstance(message, Ack):
             return None
+        self._time(session, now)
         self._notify()
         if not before:
             return None  # a snapshot says nothing about how long a change took
         return self.sender.delays.acknowledged_since_ns(session.reader, before)
+
+    def _time(self, session: Session, now: float) -> None:
+        """Notes how long the policies took that an Ack says are in force."""
+        reader, before = session.reader, session.passed
+        session.passed = after = max(before or 0, self.sender.effective(reader))
+        refuses = any(kind in POLICY_KINDS for kind, _ in reader.refused)
+        # A new view, or one of another life: how long it was out of date is not known.
+        if before is not None and not refuses:
+            self.timings.passed(reader.node_index, before, after, now)
 
     def leave(self, session: Session) -> None:
         """Ends a session."""
@@ -267,22 +291,25 @@ class Fanout:
             self.sender.say(session.reader, message)
             session.wake()
 
-    def effective(self) -> tuple[Effective, ...]:
-        """What this replica vouches for, one entry for each connected agent."""
+    def effective(self, wall_ns: int) -> tuple[Effective, ...]:
+        """What this replica vouches for at a time, one entry for each connected agent."""
         return tuple(
             Effective(
                 node_index=session.reader.node_index,
                 revision=self.sender.effective(session.reader),
                 refused=_described(refused) if (refused := session.reader.refused) else (),
+                lagging_seconds=self._lag(session, wall_ns),
             )
             for session in self.sessions.values()
         )
 
     def lags(self, wall_ns: int) -> list[float]:
         """Seconds since the oldest unacknowledged change was seen, for each agent; 0: none."""
-        delays = self.sender.delays
-        since = (delays.unacknowledged_since_ns(s.reader) for s in self.sessions.values())
-        return [0.0 if ns is None else max(0.0, (wall_ns - ns) / 1e9) for ns in since]
+        return [self._lag(session, wall_ns) for session in self.sessions.values()]
+
+    def _lag(self, session: Session, wall_ns: int) -> float:
+        since_ns = self.sender.delays.unacknowledged_since_ns(session.reader)
+        return 0.0 if since_ns is None else max(0.0, (wall_ns - since_ns) / 1e9)
 
     # --- the watermark's side --------------------------------------------------------------------
 

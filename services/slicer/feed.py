@@ -153,6 +153,7 @@ class Feed:
                 async for batch in self._repository.changes(fanout.scanned):
                     wall_ns = self._clock.wall_ns()
                     fanout.take(batch.records, batch.revision, wall_ns=wall_ns)
+                    fanout.timings.seen(batch.records, self._clock.now())
                     self._stages.seen(batch.records, wall_ns)
                     fanout.quarantine.free(fanout.sender.passed()[0])
                     self._work.set()

@@ -10,9 +10,9 @@ from deltaplane.errors import DeltaplaneError
 from deltaplane.runtime import rpc
 from deltaplane.runtime.clock import Clock
 from deltaplane.v1 import receipts_pb2, receipts_pb2_grpc
-from services.slicer.receipts import Effective
+from services.slicer.receipts import Report
 from services.slicer.repository import Repository
-from services.slicer.wire import effective_from_proto
+from services.slicer.wire import report_from_proto
 
 ASK_SECONDS = 1.0
 """A replica that does not answer in time is left out: its agents count as not connected."""
@@ -31,10 +31,17 @@ class Peers:
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._refreshed_at = float("-inf")
 
-    async def effective(self) -> Sequence[tuple[Effective, ...]]:
-        """What every other replica vouches for; empty while there is none."""
+    async def reports(self, policy: str = "", revision: int = 0) -> Sequence[Report]:
+        """What every other replica vouches for; empty while there is none.
+
+        Args:
+            policy: reference of the policy whose times are wanted; empty: none are.
+            revision: of its last write.
+        """
         await self._refresh()
-        return await asyncio.gather(*(self._ask(c) for c in tuple(self._channels.values())))
+        request = receipts_pb2.ListEffectiveRequest(policy=policy, revision=revision)
+        channels = tuple(self._channels.values())
+        return await asyncio.gather(*(self._ask(channel, request) for channel in channels))
 
     async def _refresh(self) -> None:
         now = self._clock.now()
@@ -51,15 +58,15 @@ class Peers:
         for new in addresses - self._channels.keys():
             self._channels[new] = rpc.channel(new)
 
-    async def _ask(self, channel: grpc.aio.Channel) -> tuple[Effective, ...]:
+    async def _ask(
+        self, channel: grpc.aio.Channel, request: receipts_pb2.ListEffectiveRequest
+    ) -> Report:
         stub = receipts_pb2_grpc.ReceiptsStub(channel)
         try:
-            answer = await stub.ListEffective(
-                receipts_pb2.ListEffectiveRequest(), timeout=ASK_SECONDS
-            )
+            answer = await stub.ListEffective(request, timeout=ASK_SECONDS)
         except grpc.aio.AioRpcError:
-            return ()
-        return effective_from_proto(answer)
+            return Report()
+        return report_from_proto(answer)
 
     async def close(self) -> None:
         """Ends all channels."""

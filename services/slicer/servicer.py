@@ -23,9 +23,10 @@ from services.slicer.peers import Peers
 from services.slicer.receipts import (
     ENDPOINT_KINDS,
     POLICY_KINDS,
+    Concern,
     Receipt,
+    Report,
     Subject,
-    concerned,
     holders,
     newest,
     receipt,
@@ -36,9 +37,9 @@ from services.slicer.tracing import Stages
 from services.slicer.waiting import wait, watching
 from services.slicer.wire import (
     agent_to_proto,
-    effective_to_proto,
     quarantine_to_proto,
     receipt_to_proto,
+    report_to_proto,
 )
 
 SLICER = slicer_pb2.DESCRIPTOR.services_by_name["Slicer"].full_name
@@ -294,15 +295,17 @@ class SlicerServicer:
         limit = request.limit or QUARANTINE_DEFAULT
         if limit > QUARANTINE_AT_MOST:
             raise Invalid("limit", f"{limit} is above {QUARANTINE_AT_MOST}")
-        others = await self._peers.effective()
-        facts = self._fanout.facts
+        others = await self._peers.reports()
+        facts, wall_ns = self._fanout.facts, self._clock.wall_ns()
         found = holders(
             self._fanout.quarantine.newest,
             nodes={node.object.index: name for name, node in facts.nodes.items()},
-            effective=newest([*others, self._fanout.effective()]),
+            effective=newest(
+                [*(report.nodes for report in others), self._fanout.effective(wall_ns)]
+            ),
             fences=facts.fences,
         )
-        return quarantine_to_proto(self._fanout, found, limit=limit, wall_ns=self._clock.wall_ns())
+        return quarantine_to_proto(self._fanout, found, limit=limit, wall_ns=wall_ns)
 
 
 class ReceiptsServicer(receipts_pb2_grpc.ReceiptsServicer):
@@ -345,7 +348,14 @@ class ReceiptsServicer(receipts_pb2_grpc.ReceiptsServicer):
         ],
     ) -> receipts_pb2.ListEffectiveResponse:
         """What this replica alone can vouch for."""
-        return effective_to_proto(self._fanout.effective(), self._fanout.sender.head)
+        report = self._report(request.policy, request.revision)
+        return report_to_proto(report, self._fanout.sender.head)
+
+    def _report(self, policy: str, revision: int) -> Report:
+        return Report(
+            nodes=self._fanout.effective(self._clock.wall_ns()),
+            times=self._fanout.timings.spread(policy, revision),
+        )
 
     async def _subject(self, request: receipts_pb2.WatchRequest) -> Subject:
         match request.WhichOneof("subject"):
@@ -369,14 +379,15 @@ class ReceiptsServicer(receipts_pb2_grpc.ReceiptsServicer):
                 raise Invalid("subject", "one of policy, revision and endpoint is required")
 
     async def _receipt(self, subject: Subject) -> Receipt:
-        others = await self._peers.effective()
+        others = await self._peers.reports(subject.policy, subject.revision)
         sender = self._fanout.sender
-        counted = concerned(subject, sender.view, sender.index) if sender.is_scoped else None
+        concern = Concern.of(subject, sender.view)
+        counted = concern.nodes(sender.index) if sender.is_scoped else None
         nodes = {n.object.index: name for name, n in self._fanout.facts.nodes.items()}
         return receipt(
-            subject,
+            concern,
             nodes={i: n for i, n in nodes.items() if counted is None or i in counted},
-            effective=newest([*others, self._fanout.effective()]),
-            head=self._fanout.sender.head,
+            reports=[*others, self._report(subject.policy, subject.revision)],
+            head=sender.head,
             fenced=self._fanout.facts.fences.keys(),
         )

@@ -19,8 +19,9 @@ from deltaplane.store.port import Event, KeyValue
 from deltaplane.v1 import ipam_pb2, policy_pb2, receipts_pb2, registry_pb2, slicer_pb2
 from services.slicer.facts import Content, EndpointRecord, NodeRecord, Record
 from services.slicer.fanout import Fanout
-from services.slicer.receipts import Effective, Holder, Receipt
+from services.slicer.receipts import Effective, Holder, Missing, Receipt, Report
 from services.slicer.standins import standin
+from services.slicer.timings import Spread
 from services.slicer.watermark import Fence
 
 DEFAULT_MIN_FREE_PERCENT = 50
@@ -206,26 +207,38 @@ def quarantine_to_proto(
     )
 
 
-def effective_to_proto(
-    entries: Iterable[Effective], head: int
-) -> receipts_pb2.ListEffectiveResponse:
+def report_to_proto(report: Report, head: int) -> receipts_pb2.ListEffectiveResponse:
     """The answer to another replica."""
+    counts = report.times.counts
+    steps = sorted(counts)
     return receipts_pb2.ListEffectiveResponse(
         nodes=(
             receipts_pb2.EffectiveRevision(
-                node_index=entry.node_index, revision=entry.revision, refused=entry.refused
+                node_index=entry.node_index,
+                revision=entry.revision,
+                refused=entry.refused,
+                lagging_seconds=entry.lagging_seconds,
             )
-            for entry in sorted(entries, key=lambda entry: entry.node_index)
+            for entry in sorted(report.nodes, key=lambda entry: entry.node_index)
         ),
         head_revision=head,
+        times=receipts_pb2.Spread(steps=steps, counts=[counts[step] for step in steps]),
     )
 
 
-def effective_from_proto(message: receipts_pb2.ListEffectiveResponse) -> tuple[Effective, ...]:
-    """Another replica's answer."""
-    return tuple(
-        Effective(node_index=e.node_index, revision=e.revision, refused=tuple(e.refused))
-        for e in message.nodes
+def report_from_proto(message: receipts_pb2.ListEffectiveResponse) -> Report:
+    """Another replica's answer; one that is older says less."""
+    return Report(
+        nodes=tuple(
+            Effective(
+                node_index=entry.node_index,
+                revision=entry.revision,
+                refused=tuple(entry.refused),
+                lagging_seconds=entry.lagging_seconds,
+            )
+            for entry in message.nodes
+        ),
+        times=Spread(dict(zip(message.times.steps, message.times.counts, strict=False))),
     )
 
 
@@ -235,14 +248,30 @@ def receipt_to_proto(value: Receipt, elapsed_ms: float) -> receipts_pb2.WatchRes
         revision=value.revision,
         nodes_total=value.nodes_total,
         nodes_enforced=value.nodes_enforced,
-        missing=(
-            receipts_pb2.MissingNode(
-                node=entry.node,
-                effective_revision=entry.effective_revision,
-                reason=entry.reason,
-            )
-            for entry in value.missing
-        ),
+        missing=map(_missing_to_proto, value.missing),
         complete=value.complete,
         elapsed_ms=elapsed_ms,
+        times=_times_to_proto(value.times) if value.times.total else None,
+    )
+
+
+def _missing_to_proto(value: Missing) -> receipts_pb2.MissingNode:
+    return receipts_pb2.MissingNode(
+        node=value.node,
+        effective_revision=value.effective_revision,
+        reason=value.reason,
+        lagging_seconds=value.lagging_seconds,
+        refused=(
+            receipts_pb2.RefusedObject(object=refused.object, reason=refused.reason)
+            for refused in value.refused
+        ),
+    )
+
+
+def _times_to_proto(times: Spread) -> receipts_pb2.EnforcementTimes:
+    return receipts_pb2.EnforcementTimes(
+        nodes=times.total,
+        p50_ms=times.quantile(0.5) * 1000,
+        p99_ms=times.quantile(0.99) * 1000,
+        max_ms=times.quantile(1.0) * 1000,
     )

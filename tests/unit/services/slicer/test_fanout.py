@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from deltaplane.delta.messages import (
@@ -15,11 +17,15 @@ from deltaplane.delta.sender import Sender
 from deltaplane.delta.wire import ProtobufEncoder
 from deltaplane.errors import Conflict, Internal, NotFound, Unavailable
 from deltaplane.model.addresses import AddressPair
+from deltaplane.model.identity import Identity, LabelSet
 from deltaplane.model.objects import EndpointObject, Kind, NodeObject
+from deltaplane.model.policy import NetworkPolicy
+from deltaplane.model.selector import LabelSelector
 from deltaplane.policy.compiler import Compiler
 from services.slicer.facts import EndpointRecord, Facts, NodeRecord, Record
 from services.slicer.fanout import Fanout, Session
 from services.slicer.receipts import Effective
+from services.slicer.timings import Spread
 from tests.decoding import decode_response
 
 LINEAGE = b"L" * 16
@@ -171,9 +177,9 @@ def test_what_is_vouched_for(fanout: Fanout) -> None:
     session = admitted(fanout)
     refusal = Nack(revision=10, kind=Kind.BLOCK, key=b"\x01", reason="no")
     assert fanout.receive(session, refusal, now=0.0) is None
-    assert fanout.effective() == (Effective(node_index=1, revision=10, refused=("BLOCK 01: no",)),)
+    assert fanout.effective(0) == (Effective(node_index=1, revision=10, refused=("BLOCK 01: no",)),)
     fanout.leave(session)
-    assert fanout.effective() == ()
+    assert fanout.effective(0) == ()
 
 
 def test_a_doubt_is_followed_up_at_once(fanout: Fanout) -> None:
@@ -242,3 +248,49 @@ def test_a_round_of_nobody_is_over_at_once(fanout: Fanout) -> None:
     over = Woken()
     assert fanout.begin_round(over) == []
     assert over.times == 1
+
+
+def selecting(revision: int) -> Record:
+    policy = NetworkPolicy(
+        namespace="shop",
+        name="web",
+        pod_selector=LabelSelector(),
+        applies_to_ingress=True,
+        applies_to_egress=revision % 2 == 1,
+    )
+    return Record(key="policies/shop/web", generation=revision, content=policy)
+
+
+def acknowledge(fanout: Fanout, session: Session, revision: int, *, now: float) -> None:
+    while fanout.sender.poll(session.reader, now):
+        pass
+    fanout.receive(session, Ack(applied_revision=revision, received_revision=revision), now=now)
+
+
+def test_a_policy_is_timed_where_another_view_was_in_force(fanout: Fanout) -> None:
+    identity = Identity(300, LabelSet.of("shop", {}, {"app": "web"}))
+    fanout.take([Record(key="identities/300", generation=11, content=identity)], 11, wall_ns=0)
+    fanout.cut(now=0.0, wall_ns=0)
+    here = admitted(fanout, 1)
+    acknowledge(fanout, here, 11, now=1.0)
+
+    def write(revision: int, now: float) -> Spread:
+        fanout.take([selecting(revision)], revision, wall_ns=0)
+        fanout.timings.seen([selecting(revision)], now)
+        fanout.cut(now=now, wall_ns=0)
+        return fanout.timings.spread("shop/web", revision)
+
+    assert write(12, now=2.0).total == 0
+    without_view = Hello(node="node-2", node_uid="uid-2", credit_bytes=1 << 20)
+    new = fanout.admit(without_view, Woken(), now=2.1)
+    acknowledge(fanout, new, 12, now=2.2)
+    assert fanout.timings.spread("shop/web", 12).total == 0, "nobody knows what it had before"
+    refusal = Nack(revision=12, kind=Kind.SUBJECT_POLICY, key=(300).to_bytes(4), reason="no room")
+    fanout.receive(here, refusal, now=2.3)
+    acknowledge(fanout, here, 12, now=2.3)
+    assert fanout.timings.spread("shop/web", 12).total == 0, "it has it, but not in force"
+
+    write(13, now=3.0)
+    fanout.receive(here, replace(refusal, reason=""), now=3.4)
+    acknowledge(fanout, here, 13, now=3.5)
+    assert 0.5 <= fanout.timings.spread("shop/web", 13).quantile(1.0) < 0.6

@@ -41,7 +41,9 @@ async def test_receipt_is_complete_only_after_the_ack(world: World, target: str)
             while not now or now[0].nodes_enforced < 1:
                 now = await receipts(target, wait=False, policy="shop/closed")
         assert [(m.node, m.reason) for m in now[0].missing] == [("node-2", "lagging")]
+        assert now[0].missing[0].lagging_seconds > 0
         assert not now[0].complete
+        assert now[0].times.nodes == 1
         assert not waiting.done()
 
         two.may_apply.set()
@@ -50,6 +52,8 @@ async def test_receipt_is_complete_only_after_the_ack(world: World, target: str)
         assert last.complete
         assert (last.nodes_enforced, last.nodes_total) == (2, 2)
         assert two.barriers[-1].revision >= last.revision
+        assert last.times.nodes == 2
+        assert 0 < last.times.p50_ms <= last.times.p99_ms == last.times.max_ms
 
 
 async def test_receipt_names_a_node_that_is_away_and_one_that_refuses(
@@ -69,6 +73,12 @@ async def test_receipt_names_a_node_that_is_away_and_one_that_refuses(
             "node-1": "refused: SUBJECT_POLICY 0000012c: map is full",
             "node-2": "not connected",
         }
+        (now,) = await receipts(target, wait=False, policy="shop/closed")
+        (refused,) = now.missing[0].refused
+        assert (refused.object, refused.reason) == (
+            "policies of identity 300 (shop app=web)",
+            "map is full",
+        )
         # The other subjects of receipts do not depend on that object.
         one.refuses = ()
         await world.endpoint(1, 2, 300)
@@ -91,6 +101,21 @@ async def test_receipts_count_agents_of_other_replicas(world: World, tmp_path: P
         await world.policy("closed", "web")
         last = (await receipts(first, policy="shop/closed"))[-1]
         assert (last.nodes_enforced, last.nodes_total, last.complete) == (2, 2, True)
+        assert last.times.nodes == 2, "each replica measures its own agents"
+
+
+async def test_a_slicer_that_starts_again_has_measured_nothing(world: World, target: str) -> None:
+    """The policy was committed before; nor is it news to an agent that has it and comes back."""
+    one = Agent(1)
+    await world.policy("closed", "web")
+    for name in ("first", "second"):
+        async with slicer(world, target, span="scoped"), background(one.run(target)):
+            last = (await receipts(target, policy="shop/closed"))[-1]
+            assert (last.complete, last.HasField("times")) == (True, False)
+            await world.policy(name, "web")
+            last = (await receipts(target, policy=f"shop/{name}"))[-1]
+            assert (last.complete, last.times.nodes) == (True, 1)
+        one = Agent(1, floor=one.hello.floor)
 
 
 async def test_a_policy_that_is_not_there_has_no_receipt(world: World, target: str) -> None:
