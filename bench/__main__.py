@@ -1,6 +1,6 @@
-"""`python -m bench`: what ADD costs, how soon a new pod answers, how soon a policy is in force.
+"""`python -m bench`: what ADD costs, how soon a new pod answers, how soon policies are in force.
 
-They are measured on a lab of their own. `compile` is about many policies, `scale` about many agents.
+Each on a lab of its own. `compile` is about many policies, `scale` about many agents.
 """
 
 import asyncio
