@@ -20,8 +20,8 @@ from deltaplane.policy.rules import term
 from deltaplane.policy.terms import Term
 
 MAX_CHANGES = 1000
-MAX_PAIRS = 1_000_000
-"""Some ten seconds."""
+MAX_PAIRS = 200_000
+"""Tens of seconds: a pair took 60 to 200 us of CPU among 6,000 identities and 30,000 policies."""
 
 _MAX_ICMP_TYPE = 255
 _V4_SIZE = 4

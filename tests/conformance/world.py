@@ -1,7 +1,12 @@
-"""Deltaplane's policies without an agent: YAML in, what the compiler's output says out."""
+"""Deltaplane's whole policy path without a kernel: YAML in, verdicts out.
+
+What the compiler's output says, word by word, and what an agent makes of it are the same, or a test
+fails here.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 
 from deltaplane.manifest import (
     DeploymentManifest,
@@ -11,13 +16,17 @@ from deltaplane.manifest import (
     PolicyManifest,
     parse,
 )
+from deltaplane.model.addresses import parse_address
 from deltaplane.model.identity import FIRST_IDENTITY, Identity, LabelSet, Reserved
 from deltaplane.model.objects import Kind, PeerSet, SubjectPolicy
 from deltaplane.model.ports import Protocol
 from deltaplane.policy.compiler import Compiler
 from nodeagent.policy import ResolvedPolicy, resolve
+from nodeagent.verdict import Judge, allows
 from tests.conformance.cases import Party, Row
 from tests.unit.deltaplane.policy.reading import Remote, reads
+
+_parsed = cache(parse_address)
 
 
 @dataclass(slots=True)
@@ -32,6 +41,8 @@ class World:
     numbers: dict[LabelSet, int] = field(default_factory=dict)
     in_use: set[int] = field(default_factory=set)
     _identities: dict[str, int] = field(default_factory=dict)
+    _resolved: dict[int, ResolvedPolicy] = field(default_factory=dict)
+    _judges: dict[tuple[int, str], Judge | None] = field(default_factory=dict)
 
     def delete(self, text: str) -> None:
         for manifest in parse(text, "delete.yaml"):
@@ -76,6 +87,8 @@ class World:
         for kind, key in compiled.removals:
             removed = self.peer_sets if kind is Kind.PEER_SET else self.policies
             del removed[key]
+        self._resolved.clear()
+        self._judges.clear()
 
     def identity(self, name: str) -> int:
         """The identity of a pod; WORLD for what is outside."""
@@ -106,11 +119,28 @@ class World:
                 Protocol[row.protocol],
                 row.port,
             )
+            assert allowed == self._agent_allows(row, letter, _parsed(address))
             denying += "" if allowed else letter
         return denying
 
+    def _agent_allows(self, row: Row, side: str, address: bytes) -> bool:
+        subject, peer = row.source, row.destination
+        if side == "I":
+            subject, peer = peer, subject
+        key = self.identity(subject), side
+        if key not in self._judges:
+            resolved = self._of(key[0])
+            tables = resolved.egress if side == "E" else resolved.ingress
+            self._judges[key] = None if tables is None else Judge(tables)
+        judge = self._judges[key]
+        protocol = Protocol[row.protocol]
+        return judge is None or allows(
+            judge.ruling(self.identity(peer), address, protocol, row.port)
+        )
+
     def _of(self, number: int) -> ResolvedPolicy:
         """What an agent makes of an identity's policy."""
-        found = resolve(self.policies[number.to_bytes(4)], self.peer_sets)
-        assert not found.missing
-        return found
+        if number not in self._resolved:
+            self._resolved[number] = resolve(self.policies[number.to_bytes(4)], self.peer_sets)
+            assert not self._resolved[number].missing
+        return self._resolved[number]
