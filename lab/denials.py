@@ -52,6 +52,8 @@ def describe(
     """Sums up what all nodes counted, most packets first."""
     packets: Counter[tuple[int, int, bool, int, int]] = Counter()
     for item in denials:
+        if item.audit:
+            continue
         key = (item.subject_identity, item.peer_identity, item.ingress, item.protocol, item.port)
         packets[key] += item.packets
     result = []

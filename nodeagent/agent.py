@@ -50,6 +50,9 @@ from nodeagent.workplace import Workplace
 REGISTER_RETRY_SECONDS = (0.2, 5.0)
 """First and longest pause between attempts to register the node."""
 
+COUNT_SECONDS = 10
+"""Between two looks at the counters of rules: no rarer than Prometheus usually asks."""
+
 _APPLIED = metrics.gauge("applied_revision", "Store revision that the kernel agrees with")
 _APPLY_SECONDS = metrics.histogram("apply_seconds", "From a barrier to the kernel's agreement")
 
@@ -176,6 +179,7 @@ class Agent:
             background.append(group.create_task(self._connect(applied)))
             background.append(group.create_task(self._releases.run()))
             background.append(group.create_task(self._replay()))
+            background.append(group.create_task(self._count_rules()))
             await service.serve(
                 self._parts.config, name="agent", register=self._register, ready=self._is_ready
             )
@@ -183,6 +187,12 @@ class Agent:
             await _stop(serving_cni)
             for task in reversed(background):
                 await _stop(task)
+
+    async def _count_rules(self) -> None:
+        """Keeps the metrics of rules fresh: the kernel counts, nobody tells."""
+        while True:
+            await asyncio.sleep(COUNT_SECONDS)
+            await self._applier.rule_hits()
 
     async def _resume(self) -> None:
         """Takes over what was there before this process."""

@@ -14,16 +14,25 @@ from deltaplane.delta.changes import ObjectKey
 from deltaplane.errors import Unavailable
 from deltaplane.model.addresses import AddressPair, to_mapped
 from deltaplane.model.objects import Kind
-from deltaplane.runtime import log
+from deltaplane.runtime import log, metrics
 from nodeagent import steps as s
-from nodeagent.dataplane.port import Actual, Applied, CapacityError, DataPlane
+from nodeagent.counting import RuleHits
+from nodeagent.dataplane.port import Actual, Applied, CapacityError, DataPlane, RuleCount
 from nodeagent.execute import RouteTable, StepFailed, execute
 from nodeagent.masquerade import Masquerade, NoMasquerade
 from nodeagent.plan import Numbers, plan
+from nodeagent.policy import RuleName
+from nodeagent.room import Crowded, crowded_out
 from nodeagent.state import Kernel, LocalInterface, Touched, Wanted, everything_in, from_dump
 from nodeagent.stream import ApplyResult, BarrierReached, Refusal
 from nodeagent.tracker import Tracker
 from nodeagent.worker import Worker
+
+_RULE_HITS = metrics.counter(
+    "policy_hits",
+    "New connections and denied packets by what policies said; under audit, what they would deny",
+    ("direction", "action", "audit"),
+)
 
 MAX_ATTEMPTS = 8
 """Plans per call; each attempt holds back what failed in the one before."""
@@ -67,6 +76,7 @@ class Applier:
         self._unresolved: dict[ObjectKey, Refusal] = {}
         self._reread = False
         self._stopped = False
+        self._hits = RuleHits()
 
     async def load(self) -> Applied:
         """Reads what is in the kernel and adopts it untouched; returns what it stems from."""
@@ -187,6 +197,10 @@ class Applier:
             return self.is_open(number)
         return True
 
+    async def rule_hits(self) -> dict[RuleName, int]:
+        """How often each rule has decided; for metrics it has to be asked now and then."""
+        return await self._worker.call(self._read_hits)
+
     async def settle(self) -> None:
         """Returns when all that was pending at the call is applied or refused.
 
@@ -205,14 +219,16 @@ class Applier:
         """Plans and runs until a plan works; returns the keys that are to be tried again."""
         held_back, left = Touched(), Touched()
         refused: dict[ObjectKey, Refusal] = {}
+        crowded = Crowded()
         wanted = Wanted()
         for _ in range(MAX_ATTEMPTS):
             wanted = self.tracker.wanted(touched, self.kernel)
             wanted.leave_out(held_back)
+            crowded = await self._crowded(wanted)
+            wanted.leave_out(crowded.keys)
             steps = plan(wanted, self.kernel.cut(touched), self._numbers, in_sync=self.complete)
             try:
-                await self._worker.call(self._run, steps)
-                break
+                await self._worker.call(self._run, steps, wanted)
             except StepFailed as failure:
                 log.get().error(
                     "step_failed", step=type(failure.step).__name__, reason=failure.reason
@@ -225,20 +241,68 @@ class Applier:
                     held_back.add(keys)
                     refused |= self._refusals(keys, failure.reason)
                 await self._read_back()
+                continue
+            # What had to be closed may have made room for what replaces it.
+            if not crowded.reasons or not any(isinstance(step, s.DeleteSets) for step in steps):
+                break
         self._check_closure(wanted)
+        for identity, reason in crowded.reasons.items():
+            log.get().error("policy_too_large", identity=identity, reason=reason)
+            refused |= self._refusals(Touched(subjects={identity}), reason)
         refused |= self._unresolved
         self.refused = tuple(refused.values())
         left.add(held_back)
+        left.add(crowded.keys)
         return left
 
-    def _run(self, steps: tuple[s.Step, ...]) -> None:
+    async def _crowded(self, wanted: Wanted) -> Crowded:
+        """Subjects whose sets do not fit: they stay closed."""
+        if not wanted.subjects:
+            return Crowded()
+        room = await self._worker.call(self._dataplane.room)
+        return Crowded(crowded_out(wanted, self.kernel, room))
+
+    def _run(self, steps: tuple[s.Step, ...], wanted: Wanted) -> None:
         """In the worker thread. What is known of the kernel follows step by step."""
         for step in steps:
             try:
-                execute(step, self._dataplane, self._table, self._masquerade)
+                counted = execute(step, self._dataplane, self._table, self._masquerade)
             except (CapacityError, OSError) as error:
                 raise StepFailed(step, str(error)) from error
             s.record(self.kernel, step)
+            if isinstance(step, s.DeleteSets):
+                # Nothing counts in them any more: the grace period is over.
+                self._count(counted)
+                self._hits.retire(step.set_ids)
+        if wanted.subjects:
+            self._name_rules(wanted)
+
+    def _name_rules(self, wanted: Wanted) -> None:
+        """Says for which rules the sets in force count."""
+        names = {
+            set_id: content.names
+            for identity, policies in wanted.subjects.items()
+            for set_id, content in zip(
+                self.kernel.subjects[identity].subject.sets, policies.sets, strict=True
+            )
+            if content is not None
+        }
+        if self._hits.renames(names):
+            self._count(self._dataplane.rule_counts())
+        self._hits.name(names)
+        self._hits.prune()
+
+    def _count(self, counts: tuple[RuleCount, ...]) -> None:
+        for name, hits in self._hits.settle(counts).items():
+            direction = "ingress" if name.ingress else "egress"
+            _RULE_HITS.labels(direction, name.action.name.lower(), str(name.audit).lower()).inc(
+                hits
+            )
+
+    def _read_hits(self) -> dict[RuleName, int]:
+        """In the worker thread."""
+        self._count(self._dataplane.rule_counts())
+        return self._hits.totals()
 
     async def _read_back(self) -> Actual:
         actual = await self._worker.call(self._dataplane.dump)

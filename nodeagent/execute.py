@@ -5,7 +5,7 @@ from typing import Protocol, assert_never
 
 from deltaplane.model.addresses import Prefix
 from nodeagent import steps as s
-from nodeagent.dataplane.port import DataPlane
+from nodeagent.dataplane.port import DataPlane, RuleCount
 from nodeagent.masquerade import Masquerade
 from nodeagent.routes import Route
 
@@ -37,8 +37,8 @@ class StepFailed(Exception):
 
 def execute(  # noqa: C901, PLR0912 - one case per step
     step: s.Step, dataplane: DataPlane, table: RouteTable, masquerade: Masquerade
-) -> None:
-    """Runs one step.
+) -> tuple[RuleCount, ...]:
+    """Runs one step; returns what policy sets that it deletes have counted.
 
     Raises:
         CapacityError: a map is full.
@@ -70,7 +70,7 @@ def execute(  # noqa: C901, PLR0912 - one case per step
         case s.DeleteSubjects(identities):
             dataplane.delete_subjects(identities)
         case s.DeleteSets(set_ids):
-            dataplane.delete_policy_sets(set_ids)
+            return dataplane.delete_policy_sets(set_ids)
         case s.DeleteRanges(ranges):
             dataplane.delete_ranges(ranges)
         case s.DeleteRoutes(routes):
@@ -81,3 +81,4 @@ def execute(  # noqa: C901, PLR0912 - one case per step
             masquerade.delete(members)
         case _:
             assert_never(step)
+    return ()

@@ -5,24 +5,28 @@ direction, one remote address), what passes at any moment would pass before the 
 the last one, and nothing refers to what is not there:
 
     1. write new policy sets          nothing refers to them yet
-    2. withdraw                       mappings that go or change identity, interfaces that close
-    3. node routes                    next hops, then kernel routes and ranges; first what keeps
-                                      its source on the way there
-    4. switch                         subjects to new sets (atomic each), interfaces to identities
-    5. mappings                       new ones and changed ones
-    6. after the grace period         delete what nothing refers to any more
+    2. close                          interfaces that go, close, or change sides
+    3. next hops                      first what keeps its source on the way there
+    4. doubt                          addresses and blocks that change belong to UNKNOWN
+    5. routes                         kernel routes of blocks
+    6. switch                         subjects to new sets (atomic each), interfaces to identities
+    7. addresses                      new and changed mappings, blocks, then mappings that go
+    8. after the grace period         delete what nothing refers to any more
 
-Mappings come after the switch, not before it: under a policy that is about to go, a new mapping
-could let pass what neither the old nor the new state allows. Until its mapping is there an address
-belongs to no peer, which closes. Where nothing is switched there is no such moment, so mappings
-change in place, without a gap.
+An address must not change while policies do: under one set it could pass as its old self or as
+nobody, although the old state denies it by the old set and the new state by the new one. With rules
+that deny, nobody is no safe thing to be either: who is denied by identity passes as OTHER_POD or
+WORLD where everybody else may. So in between it is UNKNOWN, to whom every set says no.
+Where nothing is switched there is no such moment: mappings change in place, without a gap, and
+their order lets no address be OTHER_POD between WORLD and its identity.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from typing import TypeVar
 
-from nodeagent.dataplane.port import LocalEndpoint, PolicySet, Subject
+from deltaplane.model.identity import Reserved
+from nodeagent.dataplane.port import LocalEndpoint, Mapping, PolicySet, Range, Subject
 from nodeagent.policy import ResolvedDirection
 from nodeagent.state import InForce, Kernel, Policies, Wanted
 from nodeagent.steps import (
@@ -48,6 +52,7 @@ from nodeagent.steps import (
 
 K = TypeVar("K")
 V = TypeVar("V")
+Who = TypeVar("Who", Mapping, Range)
 
 
 @dataclass
@@ -92,29 +97,56 @@ def plan(wanted: Wanted, kernel: Kernel, numbers: Numbers, *, in_sync: bool) -> 
     closing = [e for e in endpoints if e.identity == 0]
     closing += _leaving(endpoints, kernel, policies.switches)
     opening = [e for e in endpoints if e.identity != 0]
-    mappings = _changed(wanted.mappings, kernel.mappings)
-    withdrawn = _gone(wanted.mappings, kernel.mappings) if in_sync else []
-    if policies.switches or opening:
-        withdrawn += [m.address for m in mappings if m.address in kernel.mappings]
+    switching = bool(policies.switches or opening)
     steps: list[Step] = [
         *policies.writes,
-        DeleteMappings(tuple(withdrawn)),
         # Which interfaces there are is the journal's knowledge, not the stream's.
         DeleteEndpoints(tuple(_gone(wanted.endpoints, kernel.endpoints))),
         SetEndpoints(tuple(closing)),
         AddMembers(tuple(_changed(wanted.members, kernel.members))),
         SetNextHops(tuple(_changed(wanted.next_hops, kernel.next_hops))),
+        *(_doubt(wanted, kernel, in_sync=in_sync) if switching else ()),
         AddRoutes(tuple(_changed(wanted.routes, kernel.routes))),
-        SetRanges(tuple(_changed(wanted.ranges, kernel.ranges))),
         SwitchSubjects(tuple(policies.switches)),
         SetEndpoints(tuple(opening)),
-        SetMappings(tuple(mappings)),
+        SetMappings(tuple(_changed(wanted.mappings, kernel.mappings))),
+        SetRanges(tuple(_changed(wanted.ranges, kernel.ranges))),
     ]
     if in_sync:
-        steps += _leftovers(wanted, kernel, policies.unused)
+        # A mapping that goes must not fall back to a block that goes, too.
+        steps += [
+            DeleteRanges(tuple(_gone(wanted.ranges, kernel.ranges))),
+            DeleteMappings(tuple(_gone(wanted.mappings, kernel.mappings))),
+            *_leftovers(wanted, kernel, policies.unused),
+        ]
     else:
         steps += [Synchronize(), DeleteSets(tuple(policies.unused))] if policies.unused else []
     return tuple(step for step in steps if not _is_empty(step))
+
+
+def _doubt(wanted: Wanted, kernel: Kernel, *, in_sync: bool) -> Iterator[Step]:
+    """Makes UNKNOWN whoever is about to come, to go or to become somebody else."""
+    unknown = int(Reserved.UNKNOWN)
+    mappings = [
+        replace(mapping, identity=unknown)
+        for mapping in _coming_and_going(wanted.mappings, kernel.mappings, in_sync=in_sync)
+    ]
+    ranges = [
+        replace(entry, identity=unknown)
+        for entry in _coming_and_going(wanted.ranges, kernel.ranges, in_sync=in_sync)
+    ]
+    yield SetMappings(tuple(mappings))
+    yield SetRanges(tuple(ranges))
+
+
+def _coming_and_going(wanted: dict[K, Who], kernel: dict[K, Who], *, in_sync: bool) -> list[Who]:
+    """Who changes identity: as it will be, or, if it goes, as it was."""
+    changed = [
+        value
+        for key, value in wanted.items()
+        if (held := kernel.get(key)) is None or held.identity != value.identity
+    ]
+    return changed + ([kernel[key] for key in _gone(wanted, kernel)] if in_sync else [])
 
 
 def _leaving(
@@ -137,15 +169,13 @@ def _leaving(
 def _leftovers(wanted: Wanted, kernel: Kernel, unused: list[int]) -> list[Step]:
     subjects = _gone(wanted.subjects, kernel.subjects)
     for identity in subjects:
-        entry = kernel.subjects[identity].subject
-        unused = [*unused, *(s for s in (entry.ingress_set, entry.egress_set) if s)]
+        unused = [*unused, *(s for s in kernel.subjects[identity].subject.sets if s)]
     unused = sorted({*unused, *kernel.orphan_sets})
     deletions: list[Step] = [
         DeleteSubjects(tuple(subjects)),
         # The grace period of everything before: what is deleted next is in nobody's hands.
         *([Synchronize()] if unused else []),
         DeleteSets(tuple(unused)),
-        DeleteRanges(tuple(_gone(wanted.ranges, kernel.ranges))),
         DeleteRoutes(tuple(kernel.routes[key] for key in _gone(wanted.routes, kernel.routes))),
         DeleteNextHops(tuple(_gone(wanted.next_hops, kernel.next_hops))),
         DeleteMembers(tuple(_gone(wanted.members, kernel.members))),
@@ -172,10 +202,23 @@ def _plan_policies(wanted: Wanted, kernel: Kernel, numbers: Numbers) -> _Policie
             identity=identity,
             ingress_set=sets[0],
             egress_set=sets[1],
+            audit_ingress_set=sets[2],
+            audit_egress_set=sets[3],
             epoch=numbers.take_epoch(),
         )
         planned.switches.append(InForce(subject, policies))
     return planned
+
+
+def to_write(policies: Policies, held: InForce | None) -> list[ResolvedDirection]:
+    """The contents that need a new set; a direction that says the same keeps its own."""
+    if held is not None and held.policies == policies:
+        return []
+    return [
+        now
+        for now, before, _ in _directions(policies, held)
+        if now is not None and (before is None or now != before.content)
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,13 +229,14 @@ class _Before:
 def _directions(
     policies: Policies, held: InForce | None
 ) -> list[tuple[ResolvedDirection | None, _Before | None, int]]:
-    """(what it says now, what it said before, its old set) for ingress and egress."""
+    """(what it says now, what it said before, its old set) for each of the four sets."""
     if held is None:
-        return [(policies.ingress, None, 0), (policies.egress, None, 0)]
-    before, entry = held.policies, held.subject
+        return [(content, None, 0) for content in policies.sets]
     return [
-        (policies.ingress, _Before(before.ingress), entry.ingress_set),
-        (policies.egress, _Before(before.egress), entry.egress_set),
+        (content, _Before(before), number)
+        for content, before, number in zip(
+            policies.sets, held.policies.sets, held.subject.sets, strict=True
+        )
     ]
 
 

@@ -1,43 +1,77 @@
-"""From subject policies to entries of kernel policy sets, and the verdict that the kernel reaches.
+"""From subject policies to the content of kernel policy sets. Pure.
 
-Pure. `resolve` is the compiler's last step: peer sets become identities, address blocks become
-classes with their exceptions compiled out, port ranges become aligned prefixes. `verdict` is the
-twin of the BPF lookup and judges a packet by the entries alone.
+`resolve` is the compiler's last step: peer sets become identities, address blocks become classes
+with their exceptions compiled out, rules become decisions whose order says which of them counts,
+and what they say to the ports becomes the entries of a longest-match table.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import reduce
-from operator import or_
-from typing import Protocol as TypingProtocol
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-from deltaplane.model.addresses import V4_MAPPED, Prefix, to_mapped
+from deltaplane.model.identity import FIRST_IDENTITY, Reserved
 from deltaplane.model.objects import DirectionPolicy, DirectionRule, PeerSet, SubjectPolicy
-from deltaplane.model.policy import IPBlock
-from deltaplane.model.ports import MAX_PORT, PortRange, merge_ranges
-from nodeagent.dataplane.port import PolicyEntry, PrefixEntry, Verdict
+from deltaplane.model.tiers import Action, Tier
+from nodeagent.classes import classes
+from nodeagent.dataplane.port import Decisions, PolicyEntry, PrefixEntry
+from nodeagent.flattening import Piece, Profile, Said, flatten, profile
+from nodeagent.verdict import (
+    CLASS_BIT,
+    EVERY_PEER,
+    EVERY_POD,
+    NOBODY,
+    Judge,
+    PolicyTables,
+    decision,
+    ruling_of,
+    verdict,
+)
 
-EVERY_PEER = 0
-CLASS_BIT = 0x80000000
-"""Set in class numbers; identities stay below."""
+__all__ = [
+    "CLASS_BIT",
+    "EVERY_PEER",
+    "Judge",
+    "PolicyTables",
+    "ResolvedDirection",
+    "ResolvedPolicy",
+    "RuleName",
+    "resolve",
+    "verdict",
+]
 
-_PORT_BITS = 16
-_V4_SPACE = (V4_MAPPED + bytes(4), 96)
-"""Where IPv4 lives among 16-byte addresses."""
+
+@dataclass(frozen=True, slots=True, order=True)
+class RuleName:
+    """What a counter counts.
+
+    Attributes:
+        policy: reference; empty: no rule decided, the default did.
+        ingress: the direction.
+        rule: place in that direction of the policy.
+        action: what it says.
+        audit: it counts what a policy under audit would deny.
+    """
+
+    policy: str
+    ingress: bool
+    rule: int
+    action: Action
+    audit: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolvedDirection:
-    """What one direction of a subject allows.
+    """What one direction of a subject lets pass.
 
     Attributes:
         entries: ascending by (peer, protocol, port, port_bits), "every" before a number.
         prefixes: ascending.
+        names: the rules behind each ruling; empty: not known. It makes no difference to packets.
     """
 
     entries: tuple[PolicyEntry, ...]
     prefixes: tuple[PrefixEntry, ...]
+    names: Mapping[int, tuple[RuleName, ...]] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,282 +79,234 @@ class ResolvedPolicy:
     """Both directions of a subject.
 
     Attributes:
-        ingress: None: not isolated.
-        egress: None: not isolated.
-        missing: keys of peer sets that are not there, ascending; rules that name one allow nothing.
+        ingress: None: everything is allowed.
+        egress: None: everything is allowed.
+        audit_ingress: as `ingress` if policies under audit counted; None: there are none.
+        audit_egress: the same for what goes out.
+        missing: keys of peer sets that are not there, ascending. A rule that names one allows
+            nobody; if it denies or passes on, it denies everybody.
     """
 
     ingress: ResolvedDirection | None
     egress: ResolvedDirection | None
-    missing: tuple[bytes, ...]
-
-
-class PolicyTables(TypingProtocol):
-    """The two tables of a policy set: a ResolvedDirection or a dataplane.port.PolicySet."""
-
-    @property
-    def entries(self) -> tuple[PolicyEntry, ...]:
-        """Entries of the policy table."""
-        ...
-
-    @property
-    def prefixes(self) -> tuple[PrefixEntry, ...]:
-        """Entries of the prefix table."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class _Ports:
-    """A set of (protocol, port).
-
-    Attributes:
-        every: every port of every protocol; ranges is empty then.
-        ranges: ascending, neither overlapping nor adjacent.
-    """
-
-    every: bool = False
-    ranges: tuple[PortRange, ...] = ()
-
-    def __or__(self, other: "_Ports") -> "_Ports":
-        if self.every or other.every:
-            return _Ports(every=True)
-        return _Ports(ranges=merge_ranges((*self.ranges, *other.ranges)))
-
-    def __bool__(self) -> bool:
-        return self.every or bool(self.ranges)
-
-    def covers(self, item: PortRange) -> bool:
-        """Whether a whole range lies inside."""
-        return self.every or any(
-            own.protocol == item.protocol and own.first <= item.first and item.last <= own.last
-            for own in self.ranges
-        )
-
-
-_NOTHING = _Ports()
+    audit_ingress: ResolvedDirection | None = None
+    audit_egress: ResolvedDirection | None = None
+    missing: tuple[bytes, ...] = ()
 
 
 def resolve(policy: SubjectPolicy, peer_sets: Mapping[bytes, PeerSet]) -> ResolvedPolicy:
-    """Resolves what a subject policy allows.
+    """Resolves what a subject policy lets pass.
 
     Args:
         policy: the policy.
-        peer_sets: by key; a rule that names an absent one allows nothing.
+        peer_sets: by key.
     """
-    missing: set[bytes] = set()
-    ingress = _resolve_direction(policy.ingress, peer_sets, missing)
-    egress = _resolve_direction(policy.egress, peer_sets, missing)
-    return ResolvedPolicy(ingress=ingress, egress=egress, missing=tuple(sorted(missing)))
-
-
-def verdict(
-    tables: PolicyTables | None, peer_identity: int, remote_address: bytes, protocol: int, port: int
-) -> Verdict:
-    """Judges the first packet of a connection as the kernel does.
-
-    Args:
-        tables: of the subject's set for the direction; None: not isolated.
-        peer_identity: identity of the other side.
-        remote_address: address of the other side, 4 or 16 bytes.
-        protocol: IP protocol number.
-        port: destination port; 0 for protocols without ports.
-    """
-    if tables is None:
-        return Verdict.ALLOW
-    found = _longest(tables.entries, peer_identity, protocol, port)
-    if found is not None:
-        return found
-    peer_class = _class_of(tables.prefixes, to_mapped(remote_address))
-    if peer_class:
-        found = _longest(tables.entries, peer_class, protocol, port)
-        if found is not None:
-            return found
-    found = _longest(tables.entries, EVERY_PEER, protocol, port)
-    return Verdict.DENY if found is None else found
-
-
-# --- the kernel's lookups -------------------------------------------------------------------------
-
-
-def _longest(entries: Iterable[PolicyEntry], peer: int, protocol: int, port: int) -> Verdict | None:
-    best: tuple[int, Verdict] | None = None
-    for entry in entries:
-        if entry.peer != peer or entry.protocol not in (None, protocol):
-            continue
-        shift = _PORT_BITS - entry.port_bits
-        if entry.port is not None and entry.port >> shift != port >> shift:
-            continue
-        # The part of the key that counts, in bits beyond the peer: protocol (8), then port.
-        length = 0 if entry.protocol is None else 8 + entry.port_bits
-        if best is None or length > best[0]:
-            best = (length, entry.verdict)
-    return None if best is None else best[1]
-
-
-def _class_of(prefixes: Iterable[PrefixEntry], address: bytes) -> int:
-    number = int.from_bytes(address)
-    best = (-1, 0)
-    for entry in prefixes:
-        shift = 128 - entry.length
-        if entry.length > best[0] and int.from_bytes(entry.address) >> shift == number >> shift:
-            best = (entry.length, entry.peer_class)
-    return best[1]
-
-
-# --- rules to entries -----------------------------------------------------------------------------
-
-
-def _resolve_direction(
-    direction: DirectionPolicy, peer_sets: Mapping[bytes, PeerSet], missing: set[bytes]
-) -> ResolvedDirection | None:
-    if not direction.isolated:
-        return None
-    absent = {key for rule in direction.rules for key in rule.peer_sets if key not in peer_sets}
-    missing |= absent
-    rules = [rule for rule in direction.rules if absent.isdisjoint(rule.peer_sets)]
-    by_peer = _ports_by_peer(rules, peer_sets)
-    for_everyone = by_peer.get(EVERY_PEER, _NOTHING)
-    prefixes, classes = _classes(rules, for_everyone)
-    entries: list[PolicyEntry] = []
-    for peer, ports in (*sorted(by_peer.items()), *classes):
-        kept = ports if peer == EVERY_PEER else _without(ports, for_everyone)
-        entries.extend(_entries(peer, kept))
-    return ResolvedDirection(entries=tuple(entries), prefixes=prefixes)
-
-
-def _ports_by_peer(
-    rules: Sequence[DirectionRule], peer_sets: Mapping[bytes, PeerSet]
-) -> dict[int, _Ports]:
-    """What each identity, and EVERY_PEER, may reach; address blocks are left out."""
-    allowing: defaultdict[int, list[int]] = defaultdict(list)
-    for number, rule in enumerate(rules):
-        for peer in _peers_of(rule, peer_sets):
-            allowing[peer].append(number)
-    # Thousands of peers, few combinations of rules: each union is made once.
-    ports = [_ports_of(rule) for rule in rules]
-    unions = {
-        combination: reduce(or_, (ports[number] for number in combination))
-        for combination in {tuple(numbers) for numbers in allowing.values()}
+    ingress, audit_ingress = _both(policy.ingress, peer_sets, ingress=True)
+    egress, audit_egress = _both(policy.egress, peer_sets, ingress=False)
+    missing = {
+        key
+        for direction in (policy.ingress, policy.egress)
+        for rule in direction.rules
+        for key in rule.peer_sets
+        if key not in peer_sets
     }
-    return {peer: unions[tuple(numbers)] for peer, numbers in allowing.items()}
-
-
-def _peers_of(rule: DirectionRule, peer_sets: Mapping[bytes, PeerSet]) -> set[int]:
-    if rule.all_peers:
-        return {EVERY_PEER}
-    return {number for key in rule.peer_sets for number in peer_sets[key].identities}
-
-
-def _ports_of(rule: DirectionRule) -> _Ports:
-    return _Ports(ranges=merge_ranges(rule.ports)) if rule.ports else _Ports(every=True)
-
-
-def _without(ports: _Ports, covered: _Ports) -> _Ports:
-    """Leaves out the ranges that are allowed to everyone anyway; entries only ever allow."""
-    if ports.every:
-        return _NOTHING if covered.every else ports
-    return _Ports(ranges=tuple(item for item in ports.ranges if not covered.covers(item)))
-
-
-def _entries(peer: int, ports: _Ports) -> Iterator[PolicyEntry]:
-    if ports.every:
-        yield PolicyEntry(peer=peer)
-    for item in ports.ranges:
-        for first, bits in _aligned(item.first, item.last):
-            port = first if bits else None
-            yield PolicyEntry(peer=peer, protocol=item.protocol, port=port, port_bits=bits)
-
-
-def _aligned(first: int, last: int) -> Iterator[tuple[int, int]]:
-    """The fewest aligned ranges that make up first..last, as (first port, leading bits)."""
-    while first <= last:
-        size = first & -first or MAX_PORT + 1
-        while first + size - 1 > last:
-            size >>= 1
-        yield first, _PORT_BITS - size.bit_length() + 1
-        first += size
-
-
-# --- address blocks to classes --------------------------------------------------------------------
-
-
-def _classes(
-    rules: Sequence[DirectionRule], for_everyone: _Ports
-) -> tuple[tuple[PrefixEntry, ...], list[tuple[int, _Ports]]]:
-    """Classes of the addresses that blocks name.
-
-    Between two neighbouring boundaries (a cidr or an exception) every address is covered by the
-    same rules, so each boundary gets the class of the union of what covers it. The kernel finds the
-    longest prefix, hence the innermost boundary.
-
-    Returns:
-        The prefixes, and (class number, ports) ascending.
-    """
-    blocks: defaultdict[Prefix, list[tuple[IPBlock, _Ports]]] = defaultdict(list)
-    for rule in rules:
-        ports = _ports_of(rule)
-        for block in rule.blocks:
-            blocks[block.cidr].append((block, ports))
-    holes = {hole for rule in rules for block in rule.blocks for hole in block.except_}
-    boundaries = {*blocks, *holes}
-    # Rules may list thousands of prefixes but few lengths.
-    lengths = sorted({cidr.length for cidr in blocks})
-    allowed: dict[tuple[bytes, int], _Ports] = {}
-    if any(not prefix.is_ipv4 for prefix in boundaries):
-        # A wide IPv6 prefix such as ::/0 holds the IPv4-mapped addresses but does not mean them.
-        allowed[_V4_SPACE] = _NOTHING
-    for boundary in boundaries:
-        union = _NOTHING
-        for cidr in _wider(boundary, lengths):
-            for block, ports in blocks.get(cidr, ()):
-                if not any(hole.contains(boundary) for hole in block.except_):
-                    union |= ports
-        allowed[boundary.mapped] = _without(union, for_everyone)
-    kept = _without_repeats(allowed)
-    distinct = sorted({ports for _, _, ports in kept if ports}, key=_canonical)
-    numbers = {ports: CLASS_BIT | index for index, ports in enumerate(distinct, start=1)}
-    prefixes = tuple(
-        PrefixEntry(address=address, length=length, peer_class=numbers.get(ports, 0))
-        for address, length, ports in kept
+    return ResolvedPolicy(
+        ingress=ingress,
+        egress=egress,
+        audit_ingress=audit_ingress,
+        audit_egress=audit_egress,
+        missing=tuple(sorted(missing)),
     )
-    return prefixes, [(number, ports) for ports, number in numbers.items()]
 
 
-def _wider(prefix: Prefix, lengths: Iterable[int]) -> Iterator[Prefix]:
-    """The prefix itself and those around it, of the given lengths."""
-    bits = len(prefix.address) * 8
-    number = int.from_bytes(prefix.address)
-    for length in lengths:
-        if length > prefix.length:
-            return
-        network = number >> (bits - length) << (bits - length)
-        yield Prefix(network.to_bytes(len(prefix.address)), length)
+def _both(
+    direction: DirectionPolicy, peer_sets: Mapping[bytes, PeerSet], *, ingress: bool
+) -> tuple[ResolvedDirection | None, ResolvedDirection | None]:
+    """What is enforced, and what would be if policies under audit counted."""
+    enforced = [rule for rule in direction.rules if not rule.audit]
+    first = _Direction(direction, enforced, peer_sets, ingress=ingress, audit=False).resolve()
+    if len(enforced) == len(direction.rules) and direction.isolated >= direction.audit_isolated:
+        return first, None
+    every = direction.rules
+    return first, _Direction(direction, every, peer_sets, ingress=ingress, audit=True).resolve()
 
 
-def _without_repeats(
-    allowed: Mapping[tuple[bytes, int], _Ports],
-) -> list[tuple[bytes, int, _Ports]]:
-    """Leaves out prefixes that say what the next wider one says; ascending.
+@dataclass(frozen=True, slots=True)
+class _Ordered:
+    """A rule with the decision that stands for it."""
 
-    In ascending order of (address, length) a wider prefix comes before those inside it, and the
-    prefixes around the current one form a stack.
+    rule: DirectionRule
+    said: Said
+
+
+class _Direction:
+    """Some rules of one direction, on their way into tables."""
+
+    def __init__(
+        self,
+        policy: DirectionPolicy,
+        rules: Sequence[DirectionRule],
+        peer_sets: Mapping[bytes, PeerSet],
+        *,
+        ingress: bool,
+        audit: bool,
+    ) -> None:
+        self._policy = policy
+        self._isolated = policy.isolated or (audit and policy.audit_isolated)
+        self._peer_sets = peer_sets
+        self._ingress = ingress
+        self._audit = audit
+        self._rules = _ordered(list(self._effective(rules)))
+        self._profiles: dict[tuple[int, ...], Profile] = {}
+        # Content by (rules of the peer, rules that are asked about the same packets anyway).
+        self._flattened: dict[tuple[tuple[int, ...], tuple[int, ...]], tuple[Piece, ...]] = {}
+
+    def resolve(self) -> ResolvedDirection | None:
+        """The tables; None: everything is allowed."""
+        if not self._rules and not self._isolated:
+            return None
+        by_peer = self._rules_by_peer()
+        every = by_peer.pop(EVERY_PEER, ())
+        # Of what is asked about every pod, a pod's own entries need not repeat anything.
+        of_pods = tuple(sorted({*every, *by_peer.get(EVERY_POD, ())}))
+        prefixes, address_classes = classes(
+            [(number, ordered.rule) for number, ordered in enumerate(self._rules)],
+            lambda covering: self._flatten(covering, every),
+        )
+        contents = [(EVERY_PEER, flatten(self._profile(every), profile(())))]
+        for peer, numbers in sorted(by_peer.items()):
+            context = of_pods if peer >= FIRST_IDENTITY else every
+            contents.append((peer, self._flatten(numbers, context)))
+        return ResolvedDirection(
+            entries=tuple(
+                _entry(peer, piece)
+                for peer, content in (*contents, *address_classes)
+                for piece in content
+            ),
+            prefixes=prefixes,
+            names=self._names(),
+        )
+
+    def _effective(self, rules: Sequence[DirectionRule]) -> Iterator[DirectionRule]:
+        """The rules that make a difference, those without their peer sets closed."""
+        for rule in rules:
+            if self._isolated and rule.tier is Tier.BASELINE:
+                continue
+            if all(key in self._peer_sets for key in rule.peer_sets):
+                yield rule
+            elif rule.action is not Action.ALLOW:
+                # Whom it spares or leaves to others is not known either.
+                yield replace(
+                    rule,
+                    action=Action.DENY,
+                    all_peers=True,
+                    peer_sets=(),
+                    blocks=(),
+                    entities=(),
+                )
+
+    def _rules_by_peer(self) -> dict[int, tuple[int, ...]]:
+        """Numbers of the rules that name each identity, or everybody; blocks are left out."""
+        naming: defaultdict[int, list[int]] = defaultdict(list)
+        for number, ordered in enumerate(self._rules):
+            for peer in self._peers_of(ordered.rule):
+                naming[peer].append(number)
+        return {peer: tuple(numbers) for peer, numbers in naming.items()}
+
+    def _peers_of(self, rule: DirectionRule) -> set[int]:
+        if rule.all_peers:
+            return {EVERY_PEER}
+        named = {number for key in rule.peer_sets for number in self._peer_sets[key].identities}
+        # Nothing passes to or from UNKNOWN, whatever a rule says; nobody is NONE.
+        return (named | set(rule.entities)) - {Reserved.UNKNOWN, Reserved.NONE}
+
+    def _flatten(self, numbers: tuple[int, ...], context: tuple[int, ...]) -> tuple[Piece, ...]:
+        """Thousands of peers, few combinations of rules: each is flattened once."""
+        if not numbers:
+            return ()
+        key = (numbers, context)
+        found = self._flattened.get(key)
+        if found is None:
+            own = profile([self._rules[number].said for number in numbers])
+            found = self._flattened[key] = flatten(own, self._profile(context))
+        return found
+
+    def _profile(self, numbers: tuple[int, ...]) -> Profile:
+        """What rules for every peer say, and what is said in the end to everybody."""
+        found = self._profiles.get(numbers)
+        if found is None:
+            said = [self._rules[number].said for number in numbers]
+            if not self._isolated:
+                said.append(Said(_in_tier(Tier.BASELINE, _DEFAULT), ()))
+            found = self._profiles[numbers] = profile(said)
+        return found
+
+    def _names(self) -> dict[int, tuple[RuleName, ...]]:
+        default = NOBODY if self._isolated else ruling_of(Tier.BASELINE, _DEFAULT)
+        action = Action.DENY if self._isolated else Action.ALLOW
+        names: dict[int, tuple[RuleName, ...]] = {default: (self._name("", 0, action),)}
+        for ordered in self._rules:
+            rule = ordered.rule
+            ruling = ruling_of(rule.tier, ordered.said.decisions[rule.tier - 1])
+            names[ruling] = tuple(
+                self._name(self._policy.policies[policy], index, rule.action)
+                for policy, index in rule.sources
+            )
+        return names
+
+    def _name(self, policy: str, index: int, action: Action) -> RuleName:
+        return RuleName(policy, self._ingress, index, action, self._audit)
+
+
+_DEFAULT = decision(0, Action.ALLOW)
+"""Of BASELINE, where nobody isolates: below every rule."""
+
+
+def _ordered(rules: Sequence[DirectionRule]) -> list[_Ordered]:
+    """Gives the rules their places: within each tier the highest that matches counts.
+
+    In NORMAL whatever denies is above what allows; and what is said to more peers above what is
+    said to few, so that the few need no entry for what it says.
     """
-    kept: list[tuple[bytes, int, _Ports]] = []
-    around: list[tuple[bytes, int, _Ports]] = []
-    for (address, length), ports in sorted(allowed.items(), key=lambda item: item[0]):
-        while around and not _inside(address, around[-1]):
-            around.pop()
-        wider = around[-1][2] if around else _NOTHING
-        if ports != wider:
-            kept.append((address, length, ports))
-            around.append(kept[-1])
-    return kept
+    placed: list[_Ordered] = []
+    for tier in Tier:
+        ranked = [rule for rule in rules if rule.tier is tier]
+        if tier is Tier.NORMAL:
+            ranked.sort(key=_rank)
+        else:
+            ranked.reverse()
+        for order, rule in enumerate(ranked, start=1):
+            decisions = _in_tier(tier, decision(order, _final(rule)))
+            placed.append(_Ordered(rule, Said(decisions, rule.ports)))
+    return placed
 
 
-def _inside(address: bytes, wider: tuple[bytes, int, _Ports]) -> bool:
-    shift = 128 - wider[1]
-    return int.from_bytes(address) >> shift == int.from_bytes(wider[0]) >> shift
+def _final(rule: DirectionRule) -> Action:
+    """After BASELINE there is nobody to pass on to: what nobody decided is allowed."""
+    if rule.tier is Tier.BASELINE and rule.action is Action.PASS:
+        return Action.ALLOW
+    return rule.action
 
 
-def _canonical(ports: _Ports) -> tuple[bool, tuple[PortRange, ...]]:
-    return (not ports.every, ports.ranges)
+def _rank(rule: DirectionRule) -> tuple[bool, bool, bool, bool]:
+    return (
+        rule.action is Action.DENY,
+        rule.all_peers,
+        EVERY_POD in rule.entities,
+        not rule.ports,
+    )
+
+
+def _in_tier(tier: Tier, said: int) -> Decisions:
+    admin, normal, baseline = (said if tier is each else 0 for each in Tier)
+    return admin, normal, baseline
+
+
+def _entry(peer: int, piece: Piece) -> PolicyEntry:
+    return PolicyEntry(
+        peer=peer,
+        protocol=None if piece.protocol < 0 else piece.protocol,
+        port=None if piece.port < 0 else piece.port,
+        port_bits=piece.port_bits,
+        decisions=piece.decisions,
+    )

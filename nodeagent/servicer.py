@@ -8,7 +8,7 @@ import grpc.aio
 
 import deltaplane
 from deltaplane import wire
-from deltaplane.v1 import agent_pb2, agent_pb2_grpc, registry_pb2
+from deltaplane.v1 import agent_pb2, agent_pb2_grpc, policy_pb2, registry_pb2
 from nodeagent.apply import Applier
 from nodeagent.control import NodeFacts
 from nodeagent.dataplane.port import DataPlane
@@ -80,8 +80,31 @@ class AgentServicer(agent_pb2_grpc.AgentServicer):
                     port=denial.port,
                     packets=denial.packets,
                     last_boot_ns=denial.last_boot_ns,
+                    audit=denial.audit,
                 )
                 for denial in denials
+            ]
+        )
+
+    async def ListRuleCounters(
+        self, request: agent_pb2.ListRuleCountersRequest, context: Context
+    ) -> agent_pb2.ListRuleCountersResponse:
+        """How often each rule has decided."""
+        del context
+        hits = await self._from.applier.rule_hits()
+        return agent_pb2.ListRuleCountersResponse(
+            counters=[
+                agent_pb2.RuleCounter(
+                    policy=name.policy,
+                    ingress=name.ingress,
+                    rule=name.rule,
+                    # Numbered alike.
+                    action=policy_pb2.RuleAction.ValueType(name.action),
+                    audit=name.audit,
+                    hits=count,
+                )
+                for name, count in hits.items()
+                if request.policy in ("", name.policy)
             ]
         )
 

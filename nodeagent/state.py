@@ -27,10 +27,20 @@ CLOSED = ResolvedDirection(entries=(), prefixes=())
 
 @dataclass(frozen=True, slots=True)
 class Policies:
-    """Both directions of a subject; None: not isolated."""
+    """Both directions of a subject, and again as if policies under audit counted.
+
+    None: everything is allowed; of the audit: there is none.
+    """
 
     ingress: ResolvedDirection | None
     egress: ResolvedDirection | None
+    audit_ingress: ResolvedDirection | None = None
+    audit_egress: ResolvedDirection | None = None
+
+    @property
+    def sets(self) -> tuple[ResolvedDirection | None, ...]:
+        """In the order of port.Subject.sets."""
+        return self.ingress, self.egress, self.audit_ingress, self.audit_egress
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,12 +220,10 @@ def from_dump(
         return contents.get(set_id, CLOSED) if set_id else None
 
     subjects = {
-        subject.identity: InForce(
-            subject, Policies(content(subject.ingress_set), content(subject.egress_set))
-        )
+        subject.identity: InForce(subject, Policies(*map(content, subject.sets)))
         for subject in actual.subjects
     }
-    used = {s.ingress_set for s in actual.subjects} | {s.egress_set for s in actual.subjects}
+    used = {set_id for subject in actual.subjects for set_id in subject.sets}
     return Kernel(
         next_hops={hop.node_index: hop for hop in actual.next_hops},
         ranges={(entry.address, entry.length): entry for entry in actual.ranges},

@@ -265,7 +265,7 @@ def _release_sets(kernel: Kernel, gone: InForce | None) -> None:
 
 
 def _sets(in_force: InForce) -> set[int]:
-    return {in_force.subject.ingress_set, in_force.subject.egress_set} - {0}
+    return set(in_force.subject.sets) - {0}
 
 
 def _drop(table: dict[K, V], keys: Iterable[K]) -> None:

@@ -315,7 +315,9 @@ class Tracker:
         if held is None:
             return None
         resolved = self._resolve(held.value)
-        return Policies(resolved.ingress, resolved.egress)
+        return Policies(
+            resolved.ingress, resolved.egress, resolved.audit_ingress, resolved.audit_egress
+        )
 
     def _resolve(self, subject_policy: SubjectPolicy) -> policy.ResolvedPolicy:
         named = {

@@ -13,7 +13,7 @@
 #include <linux/types.h>
 
 /* Pins lie in <pin directory>/v<version>. */
-#define DP_SCHEMA_VERSION 3
+#define DP_SCHEMA_VERSION 4
 /* Longest entry key in bits: set, peer, protocol, port; and the part that names set and peer only. */
 #define DP_POLICY_BITS	     88
 #define DP_POLICY_PEER_BITS  64
@@ -24,6 +24,10 @@
 #define DP_FIRST_IDENTITY 256
 /* Peers with this bit are classes of prefixes, local to one policy set. */
 #define DP_PEER_CLASS 0x80000000
+/* A decision is order << 2 | enum dp_action, 0: none; a ruling is enum dp_tier << 30 | decision, 0: nobody decided. */
+#define DP_DECISION_ACTION 3
+#define DP_DECISION_ORDER  2
+#define DP_RULING_TIER	   30
 
 /* Of every packet in the tunnel. One number: who is who stands in the map, not in the packet. */
 #define DP_TUNNEL_VNI 1
@@ -42,6 +46,7 @@
 #define DP_MAX_CONNECTIONS 131072
 #define DP_MAX_FRAGMENTS   8192
 #define DP_MAX_DENIALS	   8192
+#define DP_MAX_RULES	   65536
 
 /* Identities that are not made of labels. */
 enum dp_identity {
@@ -56,10 +61,24 @@ enum dp_identity {
 	DP_IDENTITY_KUBE_APISERVER = 8,
 };
 
-/* What a policy entry says. */
+/* What becomes of a packet. */
 enum dp_verdict {
 	DP_VERDICT_DENY = 0,
 	DP_VERDICT_ALLOW = 1,
+};
+
+/* What a rule says. */
+enum dp_action {
+	DP_ACTION_ALLOW = 1,
+	DP_ACTION_DENY = 2,
+	DP_ACTION_PASS = 3,
+};
+
+/* Tiers in the order in which they are asked. */
+enum dp_tier {
+	DP_TIER_ADMIN = 1,
+	DP_TIER_NORMAL = 2,
+	DP_TIER_BASELINE = 3,
 };
 
 /* Whose policy judged a connection: the source's egress or the destination's ingress. */
@@ -162,11 +181,13 @@ struct dp_policy_key {
 } __attribute__((packed));
 _Static_assert(sizeof(struct dp_policy_key) == 15, "dp_policy_key");
 
-/* Value of `policy_entries`. verdict: enum dp_verdict. */
+/* Value of `policy_entries`: a decision per tier. Of all entries that match, the highest of its tier counts. */
 struct dp_policy_entry {
-	__u8 verdict;
+	__u32 admin;
+	__u32 normal;
+	__u32 baseline;
 };
-_Static_assert(sizeof(struct dp_policy_entry) == 1, "dp_policy_entry");
+_Static_assert(sizeof(struct dp_policy_entry) == 12, "dp_policy_entry");
 
 /* Key of `policy_prefixes`, longest match. prefixlen: 32 + bits of address. */
 struct dp_prefix_key {
@@ -176,19 +197,28 @@ struct dp_prefix_key {
 };
 _Static_assert(sizeof(struct dp_prefix_key) == 24, "dp_prefix_key");
 
-/* Value of `policy_prefixes`. peer_class: 0: none, a hole in a wider prefix. */
+/*
+ * Value of `policy_prefixes`. outside_class: of an address of the world, peer_class: of any other. 0: none, a hole
+ * in a wider prefix.
+ */
 struct dp_prefix_entry {
 	__u32 peer_class;
+	__u32 outside_class;
 };
-_Static_assert(sizeof(struct dp_prefix_entry) == 4, "dp_prefix_entry");
+_Static_assert(sizeof(struct dp_prefix_entry) == 8, "dp_prefix_entry");
 
-/* Policy sets in force: value of `subjects` (by identity). Set 0: not isolated in that direction. */
+/*
+ * Policy sets in force: value of `subjects` (by identity). Set 0: everything is allowed in that direction. What
+ * passes is put to the audit set, too, if there is one, and counted if that denies it.
+ */
 struct dp_subject {
 	__u32 ingress_set;
 	__u32 egress_set;
+	__u32 audit_ingress_set;
+	__u32 audit_egress_set;
 	__u32 epoch;
 };
-_Static_assert(sizeof(struct dp_subject) == 12, "dp_subject");
+_Static_assert(sizeof(struct dp_subject) == 20, "dp_subject");
 
 /* A pod interface: value of `endpoints` (by ifindex) and of `addresses` (by dp_address). Zeros: no address. */
 struct dp_endpoint {
@@ -202,7 +232,10 @@ struct dp_endpoint {
 };
 _Static_assert(sizeof(struct dp_endpoint) == 56, "dp_endpoint");
 
-/* Key of `connections`: the original direction. ICMP echo: id is the port of the asking side, 0 the other. */
+/*
+ * Key of `connections`: the original direction. ICMP echo: the port of the asking side is the identifier, that of
+ * the other the type of the request.
+ */
 struct dp_connection_key {
 	struct dp_address saddr;
 	struct dp_address daddr;
@@ -241,20 +274,31 @@ struct dp_fragment_key {
 };
 _Static_assert(sizeof(struct dp_fragment_key) == 40, "dp_fragment_key");
 
-/* Value of `fragments`: ports of the first one. */
+/* Value of `fragments`: ports of the first one. policy_port: what a policy takes for one. */
 struct dp_fragment {
 	__be16 sport;
 	__be16 dport;
+	__be16 policy_port;
+	__u16 reserved;
 };
-_Static_assert(sizeof(struct dp_fragment) == 4, "dp_fragment");
+_Static_assert(sizeof(struct dp_fragment) == 8, "dp_fragment");
 
-/* Key of `denials`. subject: 0: closed endpoint without identity; port: of the destination, 0: none. */
+/* Bits of dp_denial_key.flags. Audit: it passed, but a policy under audit denies it. */
+enum dp_denial_flag {
+	DP_DENIAL_INGRESS = 1,
+	DP_DENIAL_AUDIT = 2,
+};
+
+/*
+ * Key of `denials`. subject: 0: closed endpoint without identity; port: of the destination or type of an ICMP
+ * message, 0: none.
+ */
 struct dp_denial_key {
 	__u32 subject;
 	__u32 peer;
 	__be16 port;
 	__u8 protocol;
-	__u8 ingress;
+	__u8 flags;
 };
 _Static_assert(sizeof(struct dp_denial_key) == 12, "dp_denial_key");
 
@@ -264,6 +308,19 @@ struct dp_denial {
 	__u64 last_seen;
 };
 _Static_assert(sizeof(struct dp_denial) == 16, "dp_denial");
+
+/* Key of `rules`: what a set said. */
+struct dp_rule_key {
+	__u32 set_id;
+	__u32 ruling;
+};
+_Static_assert(sizeof(struct dp_rule_key) == 8, "dp_rule_key");
+
+/* Value of `rules`. hits: first packets of connections, and denied packets; of an audit set only what it denies. */
+struct dp_rule {
+	__u64 hits;
+};
+_Static_assert(sizeof(struct dp_rule) == 8, "dp_rule");
 
 /* Value of `outcomes` (by enum dp_outcome), one per CPU. */
 struct dp_count {

@@ -18,7 +18,11 @@ static __noinline bool complete_fragment(struct packet *p)
 		.id = p->fragment_id,
 		.protocol = p->tuple.protocol,
 	};
-	struct dp_fragment ports = {.sport = p->tuple.sport, .dport = p->tuple.dport};
+	struct dp_fragment ports = {
+		.sport = p->tuple.sport,
+		.dport = p->tuple.dport,
+		.policy_port = p->policy_port,
+	};
 	struct dp_fragment *first;
 
 	if (!(p->flags & PACKET_NOT_FIRST)) {
@@ -30,6 +34,7 @@ static __noinline bool complete_fragment(struct packet *p)
 		return false;
 	p->tuple.sport = first->sport;
 	p->tuple.dport = first->dport;
+	p->policy_port = first->policy_port;
 	return true;
 }
 

@@ -13,6 +13,8 @@ struct judge {
 	__u32 identity;
 	/* Who is at the other end. */
 	__u32 peer;
+	/* What the policy has said, if it was asked. */
+	__u32 ruling;
 	/* enum dp_side */
 	__u8 side;
 	/* Sent by this node's own stack. */
@@ -20,19 +22,24 @@ struct judge {
 	__u16 reserved;
 };
 
-static __noinline int count_denial(const struct judge *j, const struct packet *p)
+static __always_inline bool allows(__u32 ruling)
+{
+	return action_of(ruling) == DP_ACTION_ALLOW;
+}
+
+/* flags: enum dp_denial_flag, without the side. */
+static __noinline int count_denial(const struct judge *j, const struct packet *p, __u32 flags)
 {
 	struct dp_denial_key key = {
 		.subject = j->identity,
 		.peer = j->peer,
+		.port = p->policy_port,
 		.protocol = p->tuple.protocol,
-		.ingress = j->side == DP_SIDE_INGRESS,
+		.flags = flags | (j->side == DP_SIDE_INGRESS ? DP_DENIAL_INGRESS : 0),
 	};
 	struct dp_denial first = {.packets = 1, .last_seen = bpf_ktime_get_boot_ns()};
 	struct dp_denial *denial;
 
-	if (has_ports(p->tuple.protocol))
-		key.port = p->tuple.dport;
 	denial = bpf_map_lookup_elem(&denials, &key);
 	if (denial) {
 		__sync_fetch_and_add(&denial->packets, 1);
@@ -43,14 +50,38 @@ static __noinline int count_denial(const struct judge *j, const struct packet *p
 	return 0;
 }
 
-static __always_inline enum dp_verdict ask_policy(const struct dp_subject *subject,
-						  const struct dp_connection_key *key, __u32 peer)
+/* A full map counts nothing new: what is counted stays right. */
+static __noinline int count_rule(__u32 set_id, __u32 ruling)
 {
-	bool egress = key->side == DP_SIDE_EGRESS;
+	struct dp_rule_key key = {.set_id = set_id, .ruling = ruling};
+	struct dp_rule none = {}, *rule;
 
-	return policy_verdict(egress ? subject->egress_set : subject->ingress_set, peer,
-			      egress ? &key->daddr : &key->saddr, key->protocol,
-			      has_ports(key->protocol) ? key->dport : 0);
+	if (!set_id)
+		return 0;
+	rule = bpf_map_lookup_elem(&rules, &key);
+	if (!rule) {
+		/* Another processor may be first: then its entry is the one to count in. */
+		bpf_map_update_elem(&rules, &key, &none, BPF_NOEXIST);
+		rule = bpf_map_lookup_elem(&rules, &key);
+	}
+	if (rule)
+		__sync_fetch_and_add(&rule->hits, 1);
+	return 0;
+}
+
+static __always_inline __u32 set_in_force(const struct dp_subject *subject, __u8 side)
+{
+	return side == DP_SIDE_EGRESS ? subject->egress_set : subject->ingress_set;
+}
+
+static __always_inline __u32 audit_set(const struct dp_subject *subject, __u8 side)
+{
+	return side == DP_SIDE_EGRESS ? subject->audit_egress_set : subject->audit_ingress_set;
+}
+
+static __always_inline const struct dp_address *remote_of(const struct dp_connection_key *key)
+{
+	return key->side == DP_SIDE_EGRESS ? &key->daddr : &key->saddr;
 }
 
 /*
@@ -61,7 +92,7 @@ static __always_inline enum dp_verdict ask_policy(const struct dp_subject *subje
  * 4. what the policy says now about its first packet; key is of that direction, also when this is a reply
  */
 static __always_inline bool may_go_on(struct dp_connection *c, const struct dp_connection_key *key,
-				      const struct judge *j, const struct dp_subject *subject,
+				      struct judge *j, const struct dp_subject *subject,
 				      bool is_reply)
 {
 	if (c->from_host) {
@@ -71,7 +102,12 @@ static __always_inline bool may_go_on(struct dp_connection *c, const struct dp_c
 		   c->epoch == subject->epoch) {
 		return true;
 	}
-	if (!subject || ask_policy(subject, key, j->peer) != DP_VERDICT_ALLOW)
+	if (!subject)
+		return false;
+	/* The destination's port is what its first packet was judged by, also for ICMP. */
+	j->ruling = policy_ruling(set_in_force(subject, key->side), j->peer, remote_of(key),
+				  key->protocol, key->dport);
+	if (!allows(j->ruling))
 		return false;
 	c->subject = j->identity;
 	c->peer = j->peer;
@@ -103,7 +139,7 @@ enum standing {
 };
 
 /* Whether the packet belongs to a connection, and whether that may go on; if not, its entry is gone. */
-static __noinline enum standing standing_of(struct dp_connection_key *key, const struct judge *j,
+static __noinline enum standing standing_of(struct dp_connection_key *key, struct judge *j,
 					    const struct dp_subject *subject, __u32 tcp_flags)
 {
 	__u64 now = bpf_ktime_get_boot_ns();
@@ -125,6 +161,24 @@ static __noinline enum standing standing_of(struct dp_connection_key *key, const
 	return STANDING_ALLOWED;
 }
 
+/* Counts the ruling, and what a policy under audit would have said of what passes. */
+static __always_inline void count(const struct packet *p, const struct judge *j,
+				  const struct dp_subject *subject)
+{
+	const struct dp_address *remote =
+		j->side == DP_SIDE_EGRESS ? &p->tuple.daddr : &p->tuple.saddr;
+	__u32 set_id = audit_set(subject, j->side), ruling;
+
+	count_rule(set_in_force(subject, j->side), j->ruling);
+	if (!set_id || !allows(j->ruling))
+		return;
+	ruling = policy_ruling(set_id, j->peer, remote, p->tuple.protocol, p->policy_port);
+	if (allows(ruling))
+		return;
+	count_rule(set_id, ruling);
+	count_denial(j, p, DP_DENIAL_AUDIT);
+}
+
 /*
  * Precedence:
  * 1. an ICMP error about a connection shares its fate
@@ -139,6 +193,7 @@ static __noinline enum dp_verdict judge(const struct packet *p, const struct jud
 {
 	struct dp_subject *subject = NULL;
 	bool is_error = p->flags & PACKET_ICMP_ERROR, starts = p->flags & PACKET_STARTS;
+	bool is_stateless = p->flags & PACKET_STATELESS;
 	struct dp_connection_key key = is_error ? p->quoted : p->tuple;
 	enum standing standing = STANDING_NONE;
 	struct judge about = *j;
@@ -150,22 +205,36 @@ static __noinline enum dp_verdict judge(const struct packet *p, const struct jud
 		/* The other end of what is quoted is not who sends the error: any router between may. */
 		struct dp_mapping who = {};
 
-		identify(j->side == DP_SIDE_EGRESS ? &key.daddr : &key.saddr, &who);
+		identify(remote_of(&key), &who);
 		about.peer = who.identity;
 	}
-	if (is_error ||
-	    (!(p->flags & PACKET_STATELESS) && !(starts && key.protocol == IPPROTO_TCP)))
+	if (is_error || (!is_stateless && !(starts && key.protocol == IPPROTO_TCP)))
 		standing = standing_of(&key, &about, subject, p->tcp_flags);
 	if (standing == STANDING_ALLOWED)
 		return DP_VERDICT_ALLOW;
 
 	key = p->tuple;
 	key.side = j->side;
-	if (!j->from_host && (standing == STANDING_ENDED || !subject ||
-			      ask_policy(subject, &key, j->peer) != DP_VERDICT_ALLOW)) {
-		count_denial(j, p);
+	about.peer = j->peer;
+	if (j->from_host) {
+		if (starts)
+			remember(&key, j, subject, bpf_ktime_get_boot_ns());
+		return DP_VERDICT_ALLOW;
+	}
+	if (!subject) {
+		count_denial(j, p, 0);
 		return DP_VERDICT_DENY;
 	}
+	if (standing == STANDING_NONE)
+		about.ruling = policy_ruling(set_in_force(subject, j->side), j->peer,
+					     remote_of(&key), key.protocol, p->policy_port);
+	if (!allows(about.ruling)) {
+		count_denial(j, p, 0);
+		count(p, &about, subject);
+		return DP_VERDICT_DENY;
+	}
+	if (starts || is_stateless)
+		count(p, &about, subject);
 	if (starts)
 		remember(&key, j, subject, bpf_ktime_get_boot_ns());
 	return DP_VERDICT_ALLOW;

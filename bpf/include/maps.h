@@ -112,6 +112,16 @@ struct {
 	__type(value, struct dp_denial);
 } denials SEC(".maps");
 
+/* Written once per connection: not worth a value per processor. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, DP_MAX_RULES);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+	__type(key, struct dp_rule_key);
+	__type(value, struct dp_rule);
+} rules SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, DP_OUTCOME_COUNT);

@@ -53,7 +53,10 @@ enum packet_flag {
 	PACKET_STATELESS = 64,
 };
 
-/* tuple.side is 0; quoted is turned round: the direction in which the ICMP error travels. */
+/*
+ * tuple.side is 0; quoted is turned round: the direction in which the ICMP error travels. policy_port: what a
+ * policy takes for the port, the destination's or the type of an ICMP message.
+ */
 struct packet {
 	struct dp_connection_key tuple;
 	struct dp_connection_key quoted;
@@ -64,6 +67,8 @@ struct packet {
 	__u8 tcp_flags;
 	__u8 hop_limit;
 	__u8 reserved;
+	__be16 policy_port;
+	__u16 unused;
 };
 
 enum parsed {
@@ -163,17 +168,24 @@ static __noinline enum parsed skip_extensions(struct __sk_buff *skb, struct l4_p
 	return PARSED_MALFORMED;
 }
 
-/* Echo: the identifier is the port of the one who asks. Other ICMP has no ports. */
+/*
+ * Echo: the identifier is the port of the one who asks, the type of the request that of the other, so that the
+ * key of a connection holds what its first packet was judged by. Other ICMP has no ports.
+ */
 static __always_inline bool echo_ports(struct dp_connection_key *tuple, __u8 type, __be16 id)
 {
 	bool v4 = tuple->protocol == IPPROTO_ICMP;
+	__u8 request = v4 ? ICMP_ECHO : ICMPV6_ECHO_REQUEST;
 
-	if (type == (v4 ? ICMP_ECHO : ICMPV6_ECHO_REQUEST))
+	if (type == request) {
 		tuple->sport = id;
-	else if (type == (v4 ? ICMP_ECHOREPLY : ICMPV6_ECHO_REPLY))
+		tuple->dport = bpf_htons(request);
+	} else if (type == (v4 ? ICMP_ECHOREPLY : ICMPV6_ECHO_REPLY)) {
+		tuple->sport = bpf_htons(request);
 		tuple->dport = id;
-	else
+	} else {
 		return false;
+	}
 	return true;
 }
 
@@ -250,6 +262,7 @@ static __always_inline enum parsed parse_icmp(struct __sk_buff *skb, struct pack
 	if (bpf_skb_load_bytes(skb, p->l4_offset, header, sizeof(header)))
 		return PARSED_MALFORMED;
 	type = header[0];
+	p->policy_port = bpf_htons(type);
 	p->l4_length = sizeof(header);
 	if (!echo_ports(&p->tuple, type, *(__be16 *)&header[4]))
 		p->flags |= PACKET_STATELESS;
@@ -286,6 +299,7 @@ static __noinline enum parsed parse_l4(struct __sk_buff *skb, struct packet *p)
 		return PARSED_MALFORMED;
 	p->tuple.sport = *(__be16 *)&header[0];
 	p->tuple.dport = *(__be16 *)&header[2];
+	p->policy_port = p->tuple.dport;
 	p->l4_length = 8;
 	if (p->tuple.protocol != IPPROTO_TCP) {
 		p->flags |= PACKET_STARTS;

@@ -1,27 +1,67 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a policy set says; nodeagent/policy.py has the twin of it in Python. */
+/* What a policy set says; nodeagent/verdict.py has the twin of it in Python. */
 #ifndef DELTAPLANE_POLICY_H
 #define DELTAPLANE_POLICY_H
 
 #include "maps.h"
 #include "packet.h"
 
-/*
- * Precedence:
- * 1. no set: the subject is not isolated, allowed
- * 2. the longest entry for the peer's identity
- * 3. the longest entry for the class of the longest prefix that holds the remote address
- * 4. the longest entry for every peer
- * 5. denied
- */
-static __noinline enum dp_verdict policy_verdict(__u32 set_id, __u32 identity,
-						 const struct dp_address *remote, __u32 protocol,
-						 __be16 port)
+static __always_inline __u32 action_of(__u32 decision)
 {
+	return decision & DP_DECISION_ACTION;
+}
+
+static __always_inline bool decides(__u32 decision)
+{
+	return decision && action_of(decision) != DP_ACTION_PASS;
+}
+
+/* Takes what the longest entry for a peer says, where that is higher. */
+static __always_inline void consult(struct dp_policy_entry *highest, struct dp_policy_key *key,
+				    __u32 peer)
+{
+	struct dp_policy_entry *found;
+
+	key->peer = bpf_htonl(peer);
+	found = bpf_map_lookup_elem(&policy_entries, key);
+	if (!found)
+		return;
+	if (found->admin > highest->admin)
+		highest->admin = found->admin;
+	if (found->normal > highest->normal)
+		highest->normal = found->normal;
+	if (found->baseline > highest->baseline)
+		highest->baseline = found->baseline;
+}
+
+/* Tier and decision of who decides; 0: nobody does. */
+static __always_inline __u32 ruling_of(const struct dp_policy_entry *highest)
+{
+	if (decides(highest->admin))
+		return (__u32)DP_TIER_ADMIN << DP_RULING_TIER | highest->admin;
+	if (decides(highest->normal))
+		return (__u32)DP_TIER_NORMAL << DP_RULING_TIER | highest->normal;
+	if (decides(highest->baseline))
+		return (__u32)DP_TIER_BASELINE << DP_RULING_TIER | highest->baseline;
+	return 0;
+}
+
+/*
+ * The ruling of a set. Precedence:
+ * 1. no set: allowed
+ * 2. a peer of which nobody knows yet who it is: denied
+ * 3. in each tier the highest decision of: the longest entry for the peer's identity; for every pod, if the peer is
+ *    one; for the class of the longest prefix that holds the remote address; for every peer
+ * 4. the first tier, of admin, normal, baseline, whose decision is neither none nor pass
+ * 5. nobody decided: denied
+ */
+static __noinline __u32 policy_ruling(__u32 set_id, __u32 identity, const struct dp_address *remote,
+				      __u32 protocol, __be16 port)
+{
+	struct dp_policy_entry highest = {};
 	struct dp_policy_key key = {
 		.prefixlen = DP_POLICY_BITS,
 		.set_id = bpf_htonl(set_id),
-		.peer = bpf_htonl(identity),
 		.protocol = protocol,
 		.port = port,
 	};
@@ -30,24 +70,23 @@ static __noinline enum dp_verdict policy_verdict(__u32 set_id, __u32 identity,
 		.set_id = bpf_htonl(set_id),
 		.address = *remote,
 	};
-	struct dp_policy_entry *entry;
-	struct dp_prefix_entry *class;
+	struct dp_prefix_entry *found;
+	__u32 class = 0;
 
 	if (!set_id)
-		return DP_VERDICT_ALLOW;
-	entry = bpf_map_lookup_elem(&policy_entries, &key);
-	if (entry)
-		return entry->verdict;
-	class = bpf_map_lookup_elem(&policy_prefixes, &prefix);
-	if (class && class->peer_class) {
-		key.peer = bpf_htonl(class->peer_class);
-		entry = bpf_map_lookup_elem(&policy_entries, &key);
-		if (entry)
-			return entry->verdict;
-	}
-	key.peer = 0;
-	entry = bpf_map_lookup_elem(&policy_entries, &key);
-	return entry ? entry->verdict : DP_VERDICT_DENY;
+		return DP_ACTION_ALLOW;
+	if (identity == DP_IDENTITY_UNKNOWN)
+		return 0;
+	consult(&highest, &key, identity);
+	if (identity >= DP_FIRST_IDENTITY)
+		consult(&highest, &key, DP_IDENTITY_OTHER_POD);
+	found = bpf_map_lookup_elem(&policy_prefixes, &prefix);
+	if (found)
+		class = identity == DP_IDENTITY_WORLD ? found->outside_class : found->peer_class;
+	if (class)
+		consult(&highest, &key, class);
+	consult(&highest, &key, 0);
+	return ruling_of(&highest);
 }
 
 #endif

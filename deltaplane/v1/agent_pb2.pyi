@@ -5,6 +5,7 @@ What a node agent answers about its own node, on its unix socket."""
 
 from collections import abc as _abc
 from deltaplane.v1 import common_pb2 as _common_pb2
+from deltaplane.v1 import policy_pb2 as _policy_pb2
 from deltaplane.v1 import registry_pb2 as _registry_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -135,6 +136,7 @@ class Denial(_message.Message):
     PORT_FIELD_NUMBER: _builtins.int
     PACKETS_FIELD_NUMBER: _builtins.int
     LAST_BOOT_NS_FIELD_NUMBER: _builtins.int
+    AUDIT_FIELD_NUMBER: _builtins.int
     subject_identity: _builtins.int
     """Identity whose policy decided."""
     peer_identity: _builtins.int
@@ -144,11 +146,13 @@ class Denial(_message.Message):
     protocol: _builtins.int
     """IP protocol number."""
     port: _builtins.int
-    """Destination port; 0 where the protocol has none."""
+    """Destination port, or type of an ICMP message; 0 where the protocol has none."""
     packets: _builtins.int
-    """Packets denied."""
+    """Packets denied; under audit connections that would have been."""
     last_boot_ns: _builtins.int
     """Last one, nanoseconds since boot."""
+    audit: _builtins.bool
+    """Nothing was dropped: a policy under audit would have denied it."""
     def __init__(
         self,
         *,
@@ -159,10 +163,11 @@ class Denial(_message.Message):
         port: _builtins.int = ...,
         packets: _builtins.int = ...,
         last_boot_ns: _builtins.int = ...,
+        audit: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ingress", b"ingress", "last_boot_ns", b"last_boot_ns", "packets", b"packets", "peer_identity", b"peer_identity", "port", b"port", "protocol", b"protocol", "subject_identity", b"subject_identity"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit", b"audit", "ingress", b"ingress", "last_boot_ns", b"last_boot_ns", "packets", b"packets", "peer_identity", b"peer_identity", "port", b"port", "protocol", b"protocol", "subject_identity", b"subject_identity"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -353,3 +358,93 @@ class ListCountersResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListCountersResponse: _TypeAlias = ListCountersResponse  # noqa: Y015
+
+@_typing.final
+class ListRuleCountersRequest(_message.Message):
+    """Request of ListRuleCounters."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_FIELD_NUMBER: _builtins.int
+    policy: _builtins.str
+    """Only rules of this policy, by reference; empty: of all."""
+    def __init__(
+        self,
+        *,
+        policy: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRuleCountersRequest: _TypeAlias = ListRuleCountersRequest  # noqa: Y015
+
+@_typing.final
+class RuleCounter(_message.Message):
+    """How often one rule has decided here: for each new connection at its first packet, and for each packet denied.
+    Counting starts with the agent; a rule that has not decided yet is left out.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_FIELD_NUMBER: _builtins.int
+    INGRESS_FIELD_NUMBER: _builtins.int
+    RULE_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    AUDIT_FIELD_NUMBER: _builtins.int
+    HITS_FIELD_NUMBER: _builtins.int
+    policy: _builtins.str
+    """Reference of the policy; empty: no rule decided, the default did (action says which)."""
+    ingress: _builtins.bool
+    """True: a rule of its ingress; false: of its egress."""
+    rule: _builtins.int
+    """Place of the rule in that direction, from 0; 0 without a policy."""
+    action: _policy_pb2.RuleAction.ValueType
+    """What it said."""
+    audit: _builtins.bool
+    """Of policies under audit: connections that passed, and that this would have denied."""
+    hits: _builtins.int
+    """How often."""
+    def __init__(
+        self,
+        *,
+        policy: _builtins.str = ...,
+        ingress: _builtins.bool = ...,
+        rule: _builtins.int = ...,
+        action: _policy_pb2.RuleAction.ValueType = ...,
+        audit: _builtins.bool = ...,
+        hits: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "audit", b"audit", "hits", b"hits", "ingress", b"ingress", "policy", b"policy", "rule", b"rule"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RuleCounter: _TypeAlias = RuleCounter  # noqa: Y015
+
+@_typing.final
+class ListRuleCountersResponse(_message.Message):
+    """Response of ListRuleCounters."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COUNTERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def counters(self) -> _containers.RepeatedCompositeFieldContainer[Global___RuleCounter]:
+        """Ordered by policy, egress before ingress, rule; the default first."""
+
+    def __init__(
+        self,
+        *,
+        counters: _abc.Iterable[Global___RuleCounter] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counters", b"counters"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRuleCountersResponse: _TypeAlias = ListRuleCountersResponse  # noqa: Y015

@@ -55,6 +55,11 @@ class AgentStub(object):
                 request_serializer=deltaplane_dot_v1_dot_agent__pb2.ListCountersRequest.SerializeToString,
                 response_deserializer=deltaplane_dot_v1_dot_agent__pb2.ListCountersResponse.FromString,
                 _registered_method=True)
+        self.ListRuleCounters = channel.unary_unary(
+                '/deltaplane.v1.Agent/ListRuleCounters',
+                request_serializer=deltaplane_dot_v1_dot_agent__pb2.ListRuleCountersRequest.SerializeToString,
+                response_deserializer=deltaplane_dot_v1_dot_agent__pb2.ListRuleCountersResponse.FromString,
+                _registered_method=True)
 
 
 class AgentServicer(object):
@@ -89,6 +94,13 @@ class AgentServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListRuleCounters(self, request, context):
+        """How often each rule of each policy has decided on this node.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AgentServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -111,6 +123,11 @@ def add_AgentServicer_to_server(servicer, server):
                     servicer.ListCounters,
                     request_deserializer=deltaplane_dot_v1_dot_agent__pb2.ListCountersRequest.FromString,
                     response_serializer=deltaplane_dot_v1_dot_agent__pb2.ListCountersResponse.SerializeToString,
+            ),
+            'ListRuleCounters': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRuleCounters,
+                    request_deserializer=deltaplane_dot_v1_dot_agent__pb2.ListRuleCountersRequest.FromString,
+                    response_serializer=deltaplane_dot_v1_dot_agent__pb2.ListRuleCountersResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -222,6 +239,33 @@ class Agent(object):
             '/deltaplane.v1.Agent/ListCounters',
             deltaplane_dot_v1_dot_agent__pb2.ListCountersRequest.SerializeToString,
             deltaplane_dot_v1_dot_agent__pb2.ListCountersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRuleCounters(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/deltaplane.v1.Agent/ListRuleCounters',
+            deltaplane_dot_v1_dot_agent__pb2.ListRuleCountersRequest.SerializeToString,
+            deltaplane_dot_v1_dot_agent__pb2.ListRuleCountersResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,6 +41,8 @@ class AgentStub:
     """The interfaces that the agent's journal holds."""
     ListCounters: _grpc.UnaryUnaryMultiCallable[_agent_pb2.ListCountersRequest, _agent_pb2.ListCountersResponse]
     """Packet counters of the data path, one per outcome."""
+    ListRuleCounters: _grpc.UnaryUnaryMultiCallable[_agent_pb2.ListRuleCountersRequest, _agent_pb2.ListRuleCountersResponse]
+    """How often each rule of each policy has decided on this node."""
 
 @_typing.type_check_only
 class AgentAsyncStub(AgentStub):
@@ -55,6 +57,8 @@ class AgentAsyncStub(AgentStub):
     """The interfaces that the agent's journal holds."""
     ListCounters: _aio.UnaryUnaryMultiCallable[_agent_pb2.ListCountersRequest, _agent_pb2.ListCountersResponse]  # type: ignore[assignment]
     """Packet counters of the data path, one per outcome."""
+    ListRuleCounters: _aio.UnaryUnaryMultiCallable[_agent_pb2.ListRuleCountersRequest, _agent_pb2.ListRuleCountersResponse]  # type: ignore[assignment]
+    """How often each rule of each policy has decided on this node."""
 
 class AgentServicer(metaclass=_abc_1.ABCMeta):
     """One node's view of itself. Read-only."""
@@ -90,5 +94,13 @@ class AgentServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_agent_pb2.ListCountersResponse, _abc.Awaitable[_agent_pb2.ListCountersResponse]]:
         """Packet counters of the data path, one per outcome."""
+
+    @_abc_1.abstractmethod
+    def ListRuleCounters(
+        self,
+        request: _agent_pb2.ListRuleCountersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_pb2.ListRuleCountersResponse, _abc.Awaitable[_agent_pb2.ListRuleCountersResponse]]:
+        """How often each rule of each policy has decided on this node."""
 
 def add_AgentServicer_to_server(servicer: AgentServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -5,13 +5,16 @@ import struct
 from socket import htonl, htons, ntohl, ntohs
 from typing import NamedTuple
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 POLICY_BITS = 88
 POLICY_PEER_BITS = 64
 POLICY_PROTO_BITS = 72
 PREFIX_SET_BITS = 32
 FIRST_IDENTITY = 256
 PEER_CLASS = 0x80000000
+DECISION_ACTION = 3
+DECISION_ORDER = 2
+RULING_TIER = 30
 TUNNEL_VNI = 1
 TUNNEL_OVERHEAD_IPV4 = 50
 TUNNEL_OVERHEAD_IPV6 = 70
@@ -25,6 +28,7 @@ MAX_ENDPOINTS = 4096
 MAX_CONNECTIONS = 131072
 MAX_FRAGMENTS = 8192
 MAX_DENIALS = 8192
+MAX_RULES = 65536
 
 
 class Identity(enum.IntEnum):
@@ -42,10 +46,26 @@ class Identity(enum.IntEnum):
 
 
 class Verdict(enum.IntEnum):
-    """What a policy entry says."""
+    """What becomes of a packet."""
 
     DENY = 0
     ALLOW = 1
+
+
+class Action(enum.IntEnum):
+    """What a rule says."""
+
+    ALLOW = 1
+    DENY = 2
+    PASS = 3
+
+
+class Tier(enum.IntEnum):
+    """Tiers in the order in which they are asked."""
+
+    ADMIN = 1
+    NORMAL = 2
+    BASELINE = 3
 
 
 class Side(enum.IntEnum):
@@ -249,24 +269,26 @@ class PolicyKey(NamedTuple):
         return cls(v[0], ntohl(v[1]), ntohl(v[2]), v[3], ntohs(v[4]))
 
 
-_POLICY_ENTRY = struct.Struct("=B")
-POLICY_ENTRY_SIZE = 1
+_POLICY_ENTRY = struct.Struct("=III")
+POLICY_ENTRY_SIZE = 12
 
 
 class PolicyEntry(NamedTuple):
-    """Value of `policy_entries`. verdict: enum dp_verdict."""
+    """Value of `policy_entries`: a decision per tier. Of all entries that match, the highest of its tier counts."""
 
-    verdict: int
+    admin: int
+    normal: int
+    baseline: int
 
     def pack(self) -> bytes:
         """The bytes in the map."""
-        return _POLICY_ENTRY.pack(self.verdict)
+        return _POLICY_ENTRY.pack(self.admin, self.normal, self.baseline)
 
     @classmethod
     def unpack(cls, data: bytes) -> "PolicyEntry":
         """Undoes `pack`."""
         v = _POLICY_ENTRY.unpack(data)
-        return cls(v[0])
+        return cls(v[0], v[1], v[2])
 
 
 _PREFIX_KEY = struct.Struct("=II16s")
@@ -291,46 +313,53 @@ class PrefixKey(NamedTuple):
         return cls(v[0], ntohl(v[1]), v[2])
 
 
-_PREFIX_ENTRY = struct.Struct("=I")
-PREFIX_ENTRY_SIZE = 4
+_PREFIX_ENTRY = struct.Struct("=II")
+PREFIX_ENTRY_SIZE = 8
 
 
 class PrefixEntry(NamedTuple):
-    """Value of `policy_prefixes`. peer_class: 0: none, a hole in a wider prefix."""
+    """Value of `policy_prefixes`. outside_class: of an address of the world, peer_class: of any other. 0: none, a hole
+    in a wider prefix.
+    """
 
     peer_class: int
+    outside_class: int
 
     def pack(self) -> bytes:
         """The bytes in the map."""
-        return _PREFIX_ENTRY.pack(self.peer_class)
+        return _PREFIX_ENTRY.pack(self.peer_class, self.outside_class)
 
     @classmethod
     def unpack(cls, data: bytes) -> "PrefixEntry":
         """Undoes `pack`."""
         v = _PREFIX_ENTRY.unpack(data)
-        return cls(v[0])
+        return cls(v[0], v[1])
 
 
-_SUBJECT = struct.Struct("=III")
-SUBJECT_SIZE = 12
+_SUBJECT = struct.Struct("=IIIII")
+SUBJECT_SIZE = 20
 
 
 class Subject(NamedTuple):
-    """Policy sets in force: value of `subjects` (by identity). Set 0: not isolated in that direction."""
+    """Policy sets in force: value of `subjects` (by identity). Set 0: everything is allowed in that direction. What
+    passes is put to the audit set, too, if there is one, and counted if that denies it.
+    """
 
     ingress_set: int
     egress_set: int
+    audit_ingress_set: int
+    audit_egress_set: int
     epoch: int
 
     def pack(self) -> bytes:
         """The bytes in the map."""
-        return _SUBJECT.pack(self.ingress_set, self.egress_set, self.epoch)
+        return _SUBJECT.pack(self.ingress_set, self.egress_set, self.audit_ingress_set, self.audit_egress_set, self.epoch)
 
     @classmethod
     def unpack(cls, data: bytes) -> "Subject":
         """Undoes `pack`."""
         v = _SUBJECT.unpack(data)
-        return cls(v[0], v[1], v[2])
+        return cls(v[0], v[1], v[2], v[3], v[4])
 
 
 _ENDPOINT = struct.Struct("=III16s16s6s6s")
@@ -364,7 +393,9 @@ CONNECTION_KEY_SIZE = 40
 
 
 class ConnectionKey(NamedTuple):
-    """Key of `connections`: the original direction. ICMP echo: id is the port of the asking side, 0 the other."""
+    """Key of `connections`: the original direction. ICMP echo: the port of the asking side is the identifier, that of
+    the other the type of the request.
+    """
 
     saddr: bytes
     daddr: bytes
@@ -437,25 +468,33 @@ class FragmentKey(NamedTuple):
         return cls(v[0], v[1], v[2], v[3])
 
 
-_FRAGMENT = struct.Struct("=HH")
-FRAGMENT_SIZE = 4
+_FRAGMENT = struct.Struct("=HHH2x")
+FRAGMENT_SIZE = 8
 
 
 class Fragment(NamedTuple):
-    """Value of `fragments`: ports of the first one."""
+    """Value of `fragments`: ports of the first one. policy_port: what a policy takes for one."""
 
     sport: int
     dport: int
+    policy_port: int
 
     def pack(self) -> bytes:
         """The bytes in the map."""
-        return _FRAGMENT.pack(htons(self.sport), htons(self.dport))
+        return _FRAGMENT.pack(htons(self.sport), htons(self.dport), htons(self.policy_port))
 
     @classmethod
     def unpack(cls, data: bytes) -> "Fragment":
         """Undoes `pack`."""
         v = _FRAGMENT.unpack(data)
-        return cls(ntohs(v[0]), ntohs(v[1]))
+        return cls(ntohs(v[0]), ntohs(v[1]), ntohs(v[2]))
+
+
+class DenialFlag(enum.IntEnum):
+    """Bits of dp_denial_key.flags. Audit: it passed, but a policy under audit denies it."""
+
+    INGRESS = 1
+    AUDIT = 2
 
 
 _DENIAL_KEY = struct.Struct("=IIHBB")
@@ -463,17 +502,19 @@ DENIAL_KEY_SIZE = 12
 
 
 class DenialKey(NamedTuple):
-    """Key of `denials`. subject: 0: closed endpoint without identity; port: of the destination, 0: none."""
+    """Key of `denials`. subject: 0: closed endpoint without identity; port: of the destination or type of an ICMP
+    message, 0: none.
+    """
 
     subject: int
     peer: int
     port: int
     protocol: int
-    ingress: int
+    flags: int
 
     def pack(self) -> bytes:
         """The bytes in the map."""
-        return _DENIAL_KEY.pack(self.subject, self.peer, htons(self.port), self.protocol, self.ingress)
+        return _DENIAL_KEY.pack(self.subject, self.peer, htons(self.port), self.protocol, self.flags)
 
     @classmethod
     def unpack(cls, data: bytes) -> "DenialKey":
@@ -501,6 +542,47 @@ class Denial(NamedTuple):
         """Undoes `pack`."""
         v = _DENIAL.unpack(data)
         return cls(v[0], v[1])
+
+
+_RULE_KEY = struct.Struct("=II")
+RULE_KEY_SIZE = 8
+
+
+class RuleKey(NamedTuple):
+    """Key of `rules`: what a set said."""
+
+    set_id: int
+    ruling: int
+
+    def pack(self) -> bytes:
+        """The bytes in the map."""
+        return _RULE_KEY.pack(self.set_id, self.ruling)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> "RuleKey":
+        """Undoes `pack`."""
+        v = _RULE_KEY.unpack(data)
+        return cls(v[0], v[1])
+
+
+_RULE = struct.Struct("=Q")
+RULE_SIZE = 8
+
+
+class Rule(NamedTuple):
+    """Value of `rules`. hits: first packets of connections, and denied packets; of an audit set only what it denies."""
+
+    hits: int
+
+    def pack(self) -> bytes:
+        """The bytes in the map."""
+        return _RULE.pack(self.hits)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> "Rule":
+        """Undoes `pack`."""
+        v = _RULE.unpack(data)
+        return cls(v[0])
 
 
 _COUNT = struct.Struct("=QQ")

@@ -55,6 +55,7 @@ class Capacities:
         connections: about 130 bytes each; the least recently used one makes room.
         fragments: datagrams on their way in pieces.
         denials: kinds of denied packets.
+        rules: rulings of policy sets that are counted.
     """
 
     mappings: int = abi.MAX_MAPPINGS
@@ -67,6 +68,7 @@ class Capacities:
     connections: int = abi.MAX_CONNECTIONS
     fragments: int = abi.MAX_FRAGMENTS
     denials: int = abi.MAX_DENIALS
+    rules: int = abi.MAX_RULES
 
     def by_map(self) -> dict[str, int]:
         """Map name → entries."""
@@ -82,4 +84,5 @@ class Capacities:
             "connections": self.connections,
             "fragments": self.fragments,
             "denials": self.denials,
+            "rules": self.rules,
         }

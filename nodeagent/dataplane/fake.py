@@ -17,7 +17,10 @@ from nodeagent.dataplane.port import (
     PolicySet,
     PrefixEntry,
     Range,
+    Room,
+    RuleCount,
     Subject,
+    Usage,
 )
 
 
@@ -31,6 +34,7 @@ class FakeDataPlane:
         tunnels: the same for attach_tunnel.
         grace_periods: how often synchronize was called.
         denied: what `denials` answers.
+        hits: by (set, ruling); what `rule_counts` answers.
     """
 
     def __init__(self, capacities: Capacities | None = None) -> None:
@@ -49,6 +53,7 @@ class FakeDataPlane:
         self.tunnels: list[int] = []
         self.grace_periods = 0
         self.denied: tuple[DenialCount, ...] = ()
+        self.hits: dict[tuple[int, int], int] = {}
 
     def _check_room(self, name: str, used: int) -> None:
         if used > self._capacities[name]:
@@ -110,10 +115,36 @@ class FakeDataPlane:
             prefixes=tuple(sorted(prefixes.values())),
         )
 
-    def delete_policy_sets(self, set_ids: Iterable[int]) -> None:
-        """Removes sets that nothing refers to any more."""
-        for set_id in set_ids:
+    def delete_policy_sets(self, set_ids: Iterable[int]) -> tuple[RuleCount, ...]:
+        """Removes sets that nothing refers to any more; returns what they have counted."""
+        gone = set(set_ids)
+        for set_id in gone:
             self._sets.pop(set_id, None)
+        counted = tuple(count for count in self.rule_counts() if count.set_id in gone)
+        for count in counted:
+            del self.hits[count.set_id, count.ruling]
+        return counted
+
+    def room(self) -> Room:
+        """How full the maps of policies are."""
+        used = {
+            "policy_entries": sum(len(held.entries) for held in self._sets.values()),
+            "policy_prefixes": sum(len(held.prefixes) for held in self._sets.values()),
+            "subjects": len(self._subjects),
+        }
+        return Room(
+            **{
+                name: Usage(used=count, capacity=self._capacities[name])
+                for name, count in used.items()
+            }
+        )
+
+    def rule_counts(self) -> tuple[RuleCount, ...]:
+        """Reads the counters of all sets; rulings that were never given are left out."""
+        return tuple(
+            RuleCount(set_id=set_id, ruling=ruling, hits=hits)
+            for (set_id, ruling), hits in self.hits.items()
+        )
 
     def upsert_subjects(self, subjects: Sequence[Subject]) -> None:
         """Switches identities to their sets: atomic per identity."""
@@ -164,7 +195,7 @@ class FakeDataPlane:
     def dump(self) -> Actual:
         """Reads everything back."""
         subjects = frozenset(self._subjects.values())
-        named = {s.ingress_set for s in subjects} | {s.egress_set for s in subjects}
+        named = {set_id for subject in subjects for set_id in subject.sets}
         held = {
             set_id for set_id, content in self._sets.items() if content.entries or content.prefixes
         }

@@ -1,10 +1,11 @@
 """The data plane of this node's kernel.
 
-Upserts and deletes go straight to pinned maps. Nothing is cached but which keys each policy set
-has: a set is removed by its keys, and finding them anew would mean to read every set.
+Upserts and deletes go straight to pinned maps. Nothing is cached but what each policy set
+consists of: it is removed by its keys, and finding them anew would mean to read every set.
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from nodeagent.dataplane import abi, loader, records, tc
@@ -13,6 +14,7 @@ from nodeagent.dataplane.grace import GracePeriod
 from nodeagent.dataplane.port import (
     Actual,
     Applied,
+    Decisions,
     DenialCount,
     LocalEndpoint,
     Mapping,
@@ -20,10 +22,22 @@ from nodeagent.dataplane.port import (
     OutcomeCount,
     PolicySet,
     Range,
+    Room,
+    RuleCount,
     Subject,
+    Usage,
 )
 
 _ONLY = records.number_key(0)
+
+
+@dataclass(frozen=True, slots=True)
+class _SetKeys:
+    """What there is of one policy set: keys in two maps, and what its entries say."""
+
+    entries: list[bytes]
+    prefixes: list[bytes]
+    decisions: set[Decisions]
 
 
 class KernelDataPlane:
@@ -47,17 +61,18 @@ class KernelDataPlane:
         self._loaded = loader.load(pin_dir, config=config.to_abi(), capacities=sizes)
         self._maps = self._loaded.maps
         self._grace = GracePeriod()
-        # Set id → (keys in policy_entries, keys in policy_prefixes).
-        self._set_keys: dict[int, tuple[list[bytes], list[bytes]]] = {}
-        for key, _ in self._maps["policy_entries"].entries():
-            self._keys_of(abi.PolicyKey.unpack(key).set_id)[0].append(key)
+        self._set_keys: dict[int, _SetKeys] = {}
+        for key, value in self._maps["policy_entries"].entries():
+            keys = self._keys_of(abi.PolicyKey.unpack(key).set_id)
+            keys.entries.append(key)
+            keys.decisions.add(abi.PolicyEntry.unpack(value))
         for key, _ in self._maps["policy_prefixes"].entries():
-            self._keys_of(abi.PrefixKey.unpack(key).set_id)[1].append(key)
+            self._keys_of(abi.PrefixKey.unpack(key).set_id).prefixes.append(key)
         if config.node_index:
             self.set_node_index(config.node_index)
 
-    def _keys_of(self, set_id: int) -> tuple[list[bytes], list[bytes]]:
-        return self._set_keys.setdefault(set_id, ([], []))
+    def _keys_of(self, set_id: int) -> "_SetKeys":
+        return self._set_keys.setdefault(set_id, _SetKeys([], [], set()))
 
     def set_node_index(self, node_index: int) -> None:
         """Says which node this is, 1 or more, as soon as it is registered."""
@@ -101,15 +116,48 @@ class KernelDataPlane:
         entries = [records.entry_item(set_id, entry) for entry in policy_set.entries]
         self.delete_policy_sets([set_id])
         # Known before they are written: what a full map leaves behind is removed with the set.
-        self._set_keys[set_id] = ([key for key, _ in entries], [key for key, _ in prefixes])
+        self._set_keys[set_id] = _SetKeys(
+            [key for key, _ in entries],
+            [key for key, _ in prefixes],
+            {entry.decisions for entry in policy_set.entries},
+        )
         self._maps["policy_prefixes"].update(prefixes)
         self._maps["policy_entries"].update(entries)
 
-    def delete_policy_sets(self, set_ids: Iterable[int]) -> None:
-        """Removes sets that nothing refers to any more."""
-        gone = [self._set_keys.pop(set_id, ([], [])) for set_id in set_ids]
-        self._maps["policy_entries"].delete(key for entries, _ in gone for key in entries)
-        self._maps["policy_prefixes"].delete(key for _, prefixes in gone for key in prefixes)
+    def delete_policy_sets(self, set_ids: Iterable[int]) -> tuple[RuleCount, ...]:
+        """Removes sets that nothing refers to any more; returns what they have counted."""
+        numbers = tuple(set_ids)
+        gone = [self._set_keys.pop(number, _SetKeys([], [], set())) for number in numbers]
+        self._maps["policy_entries"].delete(key for keys in gone for key in keys.entries)
+        self._maps["policy_prefixes"].delete(key for keys in gone for key in keys.prefixes)
+        counters = [
+            records.rule_key(number, ruling)
+            for number, keys in zip(numbers, gone, strict=True)
+            for ruling in records.rulings_of(keys.decisions)
+        ]
+        found = [(key, self._maps["rules"].get(key)) for key in counters]
+        held = [(key, value) for key, value in found if value is not None]
+        self._maps["rules"].delete(key for key, _ in held)
+        return tuple(map(records.to_rule_count, held))
+
+    def room(self) -> Room:
+        """How full the maps of policies are."""
+        held = self._set_keys.values()
+        used = {
+            "policy_entries": sum(len(keys.entries) for keys in held),
+            "policy_prefixes": sum(len(keys.prefixes) for keys in held),
+            "subjects": sum(1 for _ in self._maps["subjects"].entries()),
+        }
+        return Room(
+            **{
+                name: Usage(used=count, capacity=self._maps[name].shape.capacity)
+                for name, count in used.items()
+            }
+        )
+
+    def rule_counts(self) -> tuple[RuleCount, ...]:
+        """Reads the counters of all sets; rulings that were never given are left out."""
+        return tuple(map(records.to_rule_count, self._maps["rules"].entries()))
 
     def upsert_subjects(self, subjects: Sequence[Subject]) -> None:
         """Switches identities to their sets: atomic per identity."""
@@ -178,7 +226,7 @@ class KernelDataPlane:
         """Sets that hold something or that a subject names: an empty set denies everything."""
         entries = records.grouped(map(records.to_entry, self._maps["policy_entries"].entries()))
         prefixes = records.grouped(map(records.to_prefix, self._maps["policy_prefixes"].entries()))
-        named = {s.ingress_set for s in subjects} | {s.egress_set for s in subjects}
+        named = {set_id for subject in subjects for set_id in subject.sets}
         return tuple(
             PolicySet(
                 set_id=set_id,

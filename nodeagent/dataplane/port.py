@@ -58,23 +58,31 @@ class Verdict(enum.IntEnum):
     ALLOW = 1
 
 
+Decisions = tuple[int, int, int]
+"""What an entry says in the ADMIN, NORMAL and BASELINE tier: order << 2 | action; 0: nothing."""
+
+ALLOWING: Decisions = (0, 1 << 2 | 1, 0)
+"""Of a NetworkPolicy with one rule."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class PolicyEntry:
-    """One entry of a policy set. The longest match on (peer, protocol, port prefix) decides.
+    """One entry of a policy set. The longest match on (peer, protocol, port prefix) counts.
 
     Attributes:
-        peer: identity number, a class number of the same set (top bit set), or 0 for every peer.
+        peer: identity number (OTHER_POD: every pod), a class number of the same set (top bit set),
+            or 0 for every peer.
         protocol: IP protocol number; None: every protocol, then port is None, too.
-        port: first port of an aligned range of 2^(16-port_bits); None: every port.
+        port: first port, or ICMP type, of an aligned range of 2^(16-port_bits); None: every port.
         port_bits: 0..16 leading bits of the port that count.
-        verdict: what happens.
+        decisions: see Decisions; nothing at all hides a wider entry.
     """
 
     peer: int
     protocol: int | None = None
     port: int | None = None
     port_bits: int = 0
-    verdict: Verdict = Verdict.ALLOW
+    decisions: Decisions = ALLOWING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -84,12 +92,15 @@ class PrefixEntry:
     Attributes:
         address: 16 bytes.
         length: 0..128.
-        peer_class: class number: 0x80000000 | n; 0 means none (a hole).
+        peer_class: class number: 0x80000000 | n; 0 means none (a hole). Of an address that a pod or
+            a node has.
+        outside_class: the same, of an address that nobody has (identity WORLD).
     """
 
     address: bytes
     length: int
     peer_class: int
+    outside_class: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,8 +124,10 @@ class Subject:
 
     Attributes:
         identity: number of the identity.
-        ingress_set: set id, or 0: not isolated.
-        egress_set: set id, or 0: not isolated.
+        ingress_set: set id, or 0: everything is allowed.
+        egress_set: set id, or 0: everything is allowed.
+        audit_ingress_set: set that is asked about what passes, for the counters only; 0: none.
+        audit_egress_set: the same for what goes out.
         epoch: changes whenever the meaning of the sets changes; conntrack re-evaluates on a
             difference.
     """
@@ -122,7 +135,14 @@ class Subject:
     identity: int
     ingress_set: int
     egress_set: int
+    audit_ingress_set: int = 0
+    audit_egress_set: int = 0
     epoch: int
+
+    @property
+    def sets(self) -> tuple[int, int, int, int]:
+        """All four, zeros included: ingress, egress, audit of ingress, audit of egress."""
+        return self.ingress_set, self.egress_set, self.audit_ingress_set, self.audit_egress_set
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +178,7 @@ class Applied:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DenialCount:
-    """Denied packets of one kind; see deltaplane.v1.Denial."""
+    """Denied packets of one kind; see deltaplane.v1.Denial. audit: they passed."""
 
     subject_identity: int
     peer_identity: int
@@ -167,6 +187,44 @@ class DenialCount:
     port: int
     packets: int
     last_boot_ns: int
+    audit: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleCount:
+    """How often a ruling of a policy set was given.
+
+    Attributes:
+        set_id: of the set.
+        ruling: tier << 30 | order << 2 | action; 0: no rule decided.
+        hits: first packets of connections, and denied packets.
+    """
+
+    set_id: int
+    ruling: int
+    hits: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Entries of a map: how many there are, and how many fit."""
+
+    used: int
+    capacity: int
+
+    @property
+    def free(self) -> int:
+        """Entries that still fit; never below 0."""
+        return max(self.capacity - self.used, 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """The maps that a policy set needs room in."""
+
+    policy_entries: Usage
+    policy_prefixes: Usage
+    subjects: Usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,8 +294,16 @@ class DataPlane(Protocol):
         """Writes the whole content of a set that nothing refers to yet."""
         ...
 
-    def delete_policy_sets(self, set_ids: Iterable[int]) -> None:
-        """Removes sets that nothing refers to any more."""
+    def delete_policy_sets(self, set_ids: Iterable[int]) -> tuple[RuleCount, ...]:
+        """Removes sets that nothing refers to any more; returns what they have counted."""
+        ...
+
+    def room(self) -> Room:
+        """How full the maps of policies are."""
+        ...
+
+    def rule_counts(self) -> tuple[RuleCount, ...]:
+        """Reads the counters of all sets; rulings that were never given are left out."""
         ...
 
     def upsert_subjects(self, subjects: Sequence[Subject]) -> None:

@@ -6,6 +6,7 @@ from typing import Literal, TypeVar
 
 from nodeagent.dataplane import abi
 from nodeagent.dataplane.port import (
+    Decisions,
     DenialCount,
     LocalEndpoint,
     Mapping,
@@ -13,8 +14,8 @@ from nodeagent.dataplane.port import (
     PolicyEntry,
     PrefixEntry,
     Range,
+    RuleCount,
     Subject,
-    Verdict,
 )
 
 _NATIVE: Literal["little", "big"] = sys.byteorder
@@ -101,7 +102,7 @@ def entry_item(set_id: int, entry: PolicyEntry) -> Item:
     else:
         bits = abi.POLICY_PROTO_BITS + entry.port_bits
     key = abi.PolicyKey(bits, set_id, entry.peer, entry.protocol or 0, entry.port or 0)
-    return key.pack(), abi.PolicyEntry(entry.verdict).pack()
+    return key.pack(), abi.PolicyEntry(*entry.decisions).pack()
 
 
 def to_entry(item: Item) -> tuple[int, PolicyEntry]:
@@ -113,14 +114,14 @@ def to_entry(item: Item) -> tuple[int, PolicyEntry]:
         protocol=None if key.prefixlen <= abi.POLICY_PEER_BITS else key.protocol,
         port=key.port if port_bits else None,
         port_bits=port_bits,
-        verdict=Verdict(value.verdict),
+        decisions=(value.admin, value.normal, value.baseline),
     )
 
 
 def prefix_item(set_id: int, entry: PrefixEntry) -> Item:
     """Entry of `policy_prefixes`."""
     key = abi.PrefixKey(abi.PREFIX_SET_BITS + entry.length, set_id, entry.address)
-    return key.pack(), abi.PrefixEntry(entry.peer_class).pack()
+    return key.pack(), abi.PrefixEntry(entry.peer_class, entry.outside_class).pack()
 
 
 def to_prefix(item: Item) -> tuple[int, PrefixEntry]:
@@ -130,12 +131,13 @@ def to_prefix(item: Item) -> tuple[int, PrefixEntry]:
         address=key.address,
         length=key.prefixlen - abi.PREFIX_SET_BITS,
         peer_class=value.peer_class,
+        outside_class=value.outside_class,
     )
 
 
 def subject_item(subject: Subject) -> Item:
     """Entry of `subjects`."""
-    value = abi.Subject(subject.ingress_set, subject.egress_set, subject.epoch)
+    value = abi.Subject(*subject.sets, subject.epoch)
     return number_key(subject.identity), value.pack()
 
 
@@ -146,6 +148,8 @@ def to_subject(item: Item) -> Subject:
         identity=number_of(item[0]),
         ingress_set=value.ingress_set,
         egress_set=value.egress_set,
+        audit_ingress_set=value.audit_ingress_set,
+        audit_egress_set=value.audit_egress_set,
         epoch=value.epoch,
     )
 
@@ -191,14 +195,13 @@ def grouped(pairs: Iterable[tuple[int, Value]]) -> dict[int, list[Value]]:
     return groups
 
 
-def entry_order(entry: PolicyEntry) -> tuple[int, int, int, int, int]:
+def entry_order(entry: PolicyEntry) -> tuple[int, int, int, int]:
     """Key by which the entries of a set ascend; "every" comes before a number."""
     return (
         entry.peer,
         -1 if entry.protocol is None else entry.protocol,
         -1 if entry.port is None else entry.port,
         entry.port_bits,
-        entry.verdict,
     )
 
 
@@ -208,9 +211,31 @@ def to_denial(item: Item) -> DenialCount:
     return DenialCount(
         subject_identity=key.subject,
         peer_identity=key.peer,
-        ingress=bool(key.ingress),
+        ingress=bool(key.flags & abi.DenialFlag.INGRESS),
         protocol=key.protocol,
         port=key.port,
         packets=value.packets,
         last_boot_ns=value.last_seen,
+        audit=bool(key.flags & abi.DenialFlag.AUDIT),
     )
+
+
+def rule_key(set_id: int, ruling: int) -> bytes:
+    """Key of `rules`."""
+    return abi.RuleKey(set_id, ruling).pack()
+
+
+def to_rule_count(item: Item) -> RuleCount:
+    """What an entry of `rules` counts."""
+    key, value = abi.RuleKey.unpack(item[0]), abi.Rule.unpack(item[1])
+    return RuleCount(set_id=key.set_id, ruling=key.ruling, hits=value.hits)
+
+
+def rulings_of(decisions: Iterable[Decisions]) -> set[int]:
+    """The rulings that a set with these decisions may give, and the one if nobody decides."""
+    return {0} | {
+        tier << abi.RULING_TIER | decision
+        for said in decisions
+        for tier, decision in zip(abi.Tier, said, strict=True)
+        if decision
+    }

@@ -34,7 +34,7 @@ SMALL = Capacities(
     endpoints=64,
     connections=4096,
     fragments=256,
-    denials=256,
+    denials=4096,
 )
 UPLINK, UPLINK_MTU = 7, 1500
 NODE, OTHER_NODE = 1, 2
@@ -99,6 +99,10 @@ class World:
         self.plane.upsert_mappings(
             [Mapping(address=mapped(text), identity=identity, node_index=node)]
         )
+
+    def map_raw(self, address: bytes, identity: int) -> None:
+        """An address of no node; 16 bytes."""
+        self.plane.upsert_mappings([Mapping(address=address, identity=identity, node_index=0)])
 
     def endpoint(self, link: int, identity: int, ipv4: str | None, ipv6: str | None) -> None:
         self.plane.upsert_local_endpoints(

@@ -216,7 +216,7 @@ def test_own_address_with_a_new_owner_is_judged_anew(world: World, out: Flow) ->
 @FAMILIES
 def test_reevaluation_uses_the_prefix_of_the_original_direction(world: World, out: Flow) -> None:
     world.run("from_pod", out.udp())
-    block = PrefixEntry(address=mapped(out.dst), length=128, peer_class=0x80000001)
+    block = PrefixEntry(address=mapped(out.dst), length=128, peer_class=0x80000001, outside_class=0)
     allowed = PolicyEntry(peer=0x80000001, protocol=UDP, port=80, port_bits=16)
     world.policy(10, allowed, prefixes=(block,))
     world.subject(A_ID, ingress=EMPTY, egress=10, epoch=2)

@@ -178,7 +178,7 @@ def test_denials_say_who_what_and_how_often(world: World) -> None:
         (d.subject_identity, d.peer_identity, d.ingress, d.protocol, d.port): d.packets
         for d in world.plane.denials()
     }
-    assert found == {(A_ID, R_ID, False, TCP, 443): 3, (A_ID, 2, False, ICMPV6, 0): 1}
+    assert found == {(A_ID, R_ID, False, TCP, 443): 3, (A_ID, 2, False, ICMPV6, 128): 1}
     assert all(denial.last_boot_ns > 0 for denial in world.plane.denials())
 
 

@@ -77,6 +77,7 @@ def test_sizes_in_the_kernel_are_those_of_the_twin(pins: Path) -> None:
         "connections": (abi.CONNECTION_KEY_SIZE, abi.CONNECTION_SIZE),
         "fragments": (abi.FRAGMENT_KEY_SIZE, abi.FRAGMENT_SIZE),
         "denials": (abi.DENIAL_KEY_SIZE, abi.DENIAL_SIZE),
+        "rules": (abi.RULE_KEY_SIZE, abi.RULE_SIZE),
         "outcomes": (4, abi.COUNT_SIZE),
         "settings": (4, abi.SETTINGS_SIZE),
         "applied": (4, abi.APPLIED_SIZE),

@@ -23,7 +23,6 @@ from nodeagent.dataplane.port import (
     PrefixEntry,
     Range,
     Subject,
-    Verdict,
 )
 
 SMALL = Capacities(
@@ -146,14 +145,14 @@ RICH_SET = PolicySet(
         PolicyEntry(peer=300),
         PolicyEntry(peer=300, protocol=6),
         PolicyEntry(peer=300, protocol=6, port=0, port_bits=1),
-        PolicyEntry(peer=300, protocol=6, port=80, port_bits=16, verdict=Verdict.DENY),
+        PolicyEntry(peer=300, protocol=6, port=80, port_bits=16, decisions=(0, 0, 2**32 - 1)),
         PolicyEntry(peer=300, protocol=6, port=8080, port_bits=12),
         PolicyEntry(peer=0x80000001, protocol=132, port=65535, port_bits=16),
     ),
     prefixes=(
-        PrefixEntry(address=bytes(16), length=0, peer_class=0x80000001),
-        PrefixEntry(address=mapped(0), length=112, peer_class=0),
-        PrefixEntry(address=mapped(5), length=128, peer_class=0x80000001),
+        PrefixEntry(address=bytes(16), length=0, peer_class=0x80000001, outside_class=0),
+        PrefixEntry(address=mapped(0), length=112, peer_class=0, outside_class=0),
+        PrefixEntry(address=mapped(5), length=128, peer_class=0x80000001, outside_class=0x80000002),
     ),
 )
 
@@ -350,3 +349,36 @@ def test_restarted_agent_finds_everything(plane: Plane, restart: Restart) -> Non
     plane.delete_policy_sets([7])
     plane.upsert_subjects([Subject(identity=300, ingress_set=0, egress_set=0, epoch=3)])
     assert plane.dump().policy_sets == ()
+
+
+def test_room_is_what_sets_and_subjects_leave(plane: Plane) -> None:
+    plane.write_policy_set(RICH_SET)
+    plane.write_policy_set(policy_set(8, 100))
+    plane.upsert_subjects([Subject(identity=300, ingress_set=7, egress_set=8, epoch=1)])
+    room = plane.room()
+    usages = (room.policy_entries, room.policy_prefixes, room.subjects)
+    assert [usage.capacity for usage in usages] == [2048, 16, 16]
+    assert [usage.used for usage in usages] == [107, 3, 1]
+    plane.delete_policy_sets([7])
+    assert plane.room().policy_entries.free == 2048 - 100
+
+
+def test_as_much_fits_as_the_room_says(plane: Plane) -> None:
+    """A tree of prefixes has inner nodes: they do not count."""
+    plane.write_policy_set(RICH_SET)
+    plane.write_policy_set(policy_set(8, plane.room().policy_entries.free))
+    assert plane.room().policy_entries.free == 0
+    prefixes = tuple(
+        PrefixEntry(address=mapped(n), length=128, peer_class=1, outside_class=0)
+        for n in range(100, 100 + plane.room().policy_prefixes.free)
+    )
+    plane.write_policy_set(PolicySet(set_id=9, entries=(), prefixes=prefixes))
+    assert plane.room().policy_prefixes.free == 0
+    with pytest.raises(CapacityError):
+        plane.write_policy_set(policy_set(10))
+
+
+def test_no_set_has_counted_anything_before_a_packet(plane: Plane) -> None:
+    plane.write_policy_set(RICH_SET)
+    assert plane.rule_counts() == ()
+    assert plane.delete_policy_sets([7, 8]) == ()

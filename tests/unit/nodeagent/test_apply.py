@@ -9,15 +9,26 @@ from dataclasses import replace
 import pytest
 
 from deltaplane.errors import Unavailable
-from deltaplane.model.addresses import parse_address, to_mapped
-from deltaplane.model.objects import Kind
+from deltaplane.model.addresses import Prefix, parse_address, to_mapped
+from deltaplane.model.objects import (
+    DirectionPolicy,
+    DirectionRule,
+    Kind,
+    PeerSet,
+    SubjectPolicy,
+)
+from deltaplane.model.policy import IPBlock
+from deltaplane.model.ports import PortRange, Protocol
+from deltaplane.model.tiers import Action, Tier
 from nodeagent.apply import Applier
 from nodeagent.dataplane.config import Capacities
 from nodeagent.dataplane.fake import FakeDataPlane
 from nodeagent.dataplane.port import Applied, LocalEndpoint, Mapping, PolicySet, Subject
 from nodeagent.masquerade import Member, Role
 from nodeagent.nftables.fake import FakeMasquerade
+from nodeagent.policy import RuleName
 from nodeagent.stream import ApplyResult
+from nodeagent.verdict import decision, ruling_of
 from nodeagent.worker import Worker
 from tests.unit.nodeagent.worlds import (
     LINEAGE,
@@ -297,3 +308,143 @@ async def test_nothing_is_put_right_before_there_is_a_view() -> None:
     async with applying(FakeDataPlane()) as applier:
         with pytest.raises(Unavailable, match="no complete view"):
             await applier.reread()
+
+
+# --- rules that are counted -----------------------------------------------------------------------
+
+
+def counted(identity: int, *rules: DirectionRule, policies: tuple[str, ...]) -> SubjectPolicy:
+    direction = DirectionPolicy(isolated=True, rules=rules, policies=policies)
+    return SubjectPolicy(identity=identity, ingress=direction)
+
+
+async def test_rules_keep_their_counts_when_their_set_is_replaced() -> None:
+    dataplane, stream = FakeDataPlane(), Stream()
+    first = DirectionRule(all_peers=True, ports=(PortRange(Protocol.TCP, 80, 80),))
+    other = DirectionRule(all_peers=True, ports=(PortRange(Protocol.TCP, 81, 81),))
+    pods = (endpoint(OWN, 1, 300, "10.0.0.1"),)
+    allow = ruling_of(Tier.NORMAL, decision(1, Action.ALLOW))
+    name, default = (
+        RuleName(policy, True, rule, action, False)
+        for policy, rule, action in (("a/p", 2, Action.ALLOW), ("", 0, Action.DENY))
+    )
+    async with applying(dataplane) as applier:
+        await applier.attach(local(1, "10.0.0.1"))
+        one = counted(300, replace(first, sources=((0, 2),)), policies=("a/p",))
+        await applier.barrier(stream.barrier(*pods, one))
+        [subject] = dataplane.dump().subjects
+        dataplane.hits = {(subject.ingress_set, allow): 5, (subject.ingress_set, 0): 2}
+        assert await applier.rule_hits() == {default: 2, name: 5}
+
+        # One more that nobody has read yet, and the set is replaced.
+        dataplane.hits[subject.ingress_set, allow] = 6
+        both = (first, replace(other, sources=((0, 2),)))
+        await applier.barrier(stream.barrier(*pods, counted(300, *both, policies=("a/p",))))
+        [replaced] = dataplane.dump().subjects
+        assert replaced.ingress_set != subject.ingress_set
+        assert dataplane.hits == {}
+        assert (await applier.rule_hits())[name] == 6
+
+        # The same content, another policy: the set stays, its new hits have another name.
+        higher = ruling_of(Tier.NORMAL, decision(2, Action.ALLOW))
+        dataplane.hits[replaced.ingress_set, higher] = 3
+        renamed = counted(300, *both, policies=("a/renamed",))
+        await applier.barrier(stream.barrier(*pods, renamed))
+        assert {found.ingress_set for found in dataplane.dump().subjects} == {replaced.ingress_set}
+        dataplane.hits[replaced.ingress_set, higher] = 4
+        assert (await applier.rule_hits()) == {
+            default: 2,
+            replace(name, policy="a/renamed"): 1,
+        }
+
+
+async def test_an_agent_that_starts_again_names_what_it_finds_counted() -> None:
+    dataplane = FakeDataPlane()
+    rule = DirectionRule(all_peers=True, sources=((0, 0),))
+    shown = (endpoint(OWN, 1, 300, "10.0.0.1"), counted(300, rule, policies=("a/p",)))
+    for _ in range(2):
+        async with applying(dataplane) as applier:
+            await applier.attach(local(1, "10.0.0.1"))
+            assert await applier.rule_hits() == {}
+            await applier.barrier(Stream().barrier(*shown))
+            [subject] = dataplane.dump().subjects
+            ruling = ruling_of(Tier.NORMAL, decision(1, Action.ALLOW))
+            dataplane.hits = {(subject.ingress_set, ruling): 7}
+            assert list((await applier.rule_hits()).values()) == [7]
+
+
+# --- policies that do not fit ---------------------------------------------------------------------
+
+
+def wide(identity: int, peers: int) -> tuple[SubjectPolicy, PeerSet]:
+    """A policy with an entry per peer, and its peers."""
+    key = identity.to_bytes(16)
+    return isolated(identity, key), peer_set(key, *range(1000, 1000 + peers))
+
+
+async def test_a_policy_that_does_not_fit_is_refused_with_numbers_and_closes_its_pods() -> None:
+    dataplane, stream = FakeDataPlane(Capacities(policy_entries=1500)), Stream()
+    pods = (endpoint(OWN, 1, 300, "10.0.0.1"), endpoint(OWN, 2, 301, "10.0.0.2"))
+    async with applying(dataplane) as applier:
+        for number in (1, 2):
+            await applier.attach(local(number, f"10.0.0.{number}"))
+        outcome = await applier.barrier(stream.barrier(*pods, *wide(300, 400), *wide(301, 1200)))
+        [refusal] = outcome.refused
+        assert (refusal.kind, refusal.key) == (Kind.SUBJECT_POLICY, (301).to_bytes(4))
+        assert refusal.retryable
+        assert refusal.reason == "needs 1,200 policy entries, 1,100 of 1,500 are free"
+        assert (applier.is_open(1), applier.is_open(2)) == (True, False)
+        assert {subject.identity for subject in dataplane.dump().subjects} == {300}
+
+        # Its own change does not let it in, and it waits for nothing but room.
+        outcome = await applier.barrier(stream.barrier(*pods, *wide(300, 300), *wide(301, 1200)))
+        assert outcome.refused == ()
+        assert (applier.is_open(1), applier.is_open(2)) == (True, True)
+
+
+async def test_a_policy_that_grows_too_large_closes_the_pods_that_it_had_opened() -> None:
+    dataplane, stream = FakeDataPlane(Capacities(policy_entries=1500)), Stream()
+    pods = (endpoint(OWN, 1, 300, "10.0.0.1"),)
+    async with applying(dataplane) as applier:
+        await applier.attach(local(1, "10.0.0.1"))
+        await applier.barrier(stream.barrier(*pods, *wide(300, 400)))
+        assert applier.is_open(1)
+        [refusal] = (await applier.barrier(stream.barrier(*pods, *wide(300, 2000)))).refused
+        assert refusal.reason == "needs 2,000 policy entries, 1,500 of 1,500 are free"
+        assert not applier.is_open(1)
+        assert dataplane.dump().subjects == frozenset()
+        assert dataplane.dump().policy_sets == ()
+
+
+async def test_where_old_and_new_do_not_fit_together_the_old_one_goes_first() -> None:
+    dataplane, stream = FakeDataPlane(Capacities(policy_entries=1500)), Stream()
+    pods = (endpoint(OWN, 1, 300, "10.0.0.1"),)
+    async with applying(dataplane) as applier:
+        await applier.attach(local(1, "10.0.0.1"))
+        await applier.barrier(stream.barrier(*pods, *wide(300, 1000)))
+        outcome = await applier.barrier(stream.barrier(*pods, *wide(300, 1100)))
+        assert outcome.refused == ()
+        assert applier.is_open(1)
+        assert [len(found.entries) for found in dataplane.dump().policy_sets] == [1100]
+
+
+@pytest.mark.parametrize(
+    ("capacities", "reason"),
+    [
+        (Capacities(subjects=1), "needs 1 subjects, 0 of 1 are free"),
+        (Capacities(policy_prefixes=3), "needs 2 policy prefixes, 1 of 3 are free"),
+    ],
+)
+async def test_prefixes_and_subjects_run_out_as_entries_do(
+    capacities: Capacities, reason: str
+) -> None:
+    dataplane, stream = FakeDataPlane(capacities), Stream()
+    found = IPBlock(Prefix.parse("10.0.0.0/8"), (Prefix.parse("10.1.0.0/16"),))
+    policies = [counted(n, DirectionRule(blocks=(found,)), policies=()) for n in (300, 301)]
+    pods = (endpoint(OWN, 1, 300, "10.0.0.1"), endpoint(OWN, 2, 301, "10.0.0.2"))
+    async with applying(dataplane) as applier:
+        for number in (1, 2):
+            await applier.attach(local(number, f"10.0.0.{number}"))
+        [refusal] = (await applier.barrier(stream.barrier(*pods, *policies))).refused
+        assert (refusal.key, refusal.reason) == ((301).to_bytes(4), reason)
+        assert applier.is_open(1)

@@ -3,13 +3,16 @@
 from collections.abc import Iterator
 from copy import deepcopy
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deltaplane.model.addresses import Prefix, parse_address, to_mapped
 from deltaplane.model.identity import Reserved
+from deltaplane.model.tiers import Action
 from nodeagent import steps as s
 from nodeagent.dataplane.port import (
+    ALLOWING,
     LocalEndpoint,
     Mapping,
     NextHop,
@@ -20,46 +23,67 @@ from nodeagent.dataplane.port import (
     Verdict,
 )
 from nodeagent.plan import Numbers, plan
-from nodeagent.policy import CLASS_BIT, ResolvedDirection, verdict
+from nodeagent.policy import ResolvedDirection
 from nodeagent.routes import Route
 from nodeagent.state import InForce, Kernel, Policies, Wanted
+from nodeagent.verdict import CLASS_BIT, decision, verdict
 
 IDENTITIES = (300, 301, 302)
 REMOTES = tuple(to_mapped(parse_address(text)) for text in ("10.0.1.1", "10.0.1.2", "fd00::2"))
 PODS = (11, 12)
 NODES = (1, 2)
 PORTS = (80, 443)
+CLASSES = (CLASS_BIT | 1, CLASS_BIT | 2)
 BLOCK = Prefix.parse("10.0.1.0/26")
+BLOCKS = (BLOCK, Prefix.parse("10.0.1.2/32"), Prefix.parse("fd00::/122"))
 
 
 def entry_order(entry: PolicyEntry) -> tuple[int, ...]:
     return (entry.peer, -1 if entry.protocol is None else entry.protocol, entry.port or -1)
 
 
-entries = st.builds(
-    lambda peer, port: PolicyEntry(
+DECISIONS = (
+    ALLOWING,
+    (0, decision(2, Action.DENY), 0),
+    (decision(1, Action.PASS), 0, 0),
+    (decision(2, Action.DENY), 0, 0),
+    (decision(3, Action.ALLOW), 0, 0),
+    (0, 0, decision(0, Action.ALLOW)),
+    (0, 0, decision(1, Action.DENY)),
+)
+ENTRIES = tuple(
+    PolicyEntry(
         peer=peer,
         protocol=None if port is None else 6,
         port=port,
         port_bits=0 if port is None else 16,
-    ),
-    st.sampled_from((0, *IDENTITIES, CLASS_BIT | 1)),
-    st.sampled_from((None, *PORTS)),
+        decisions=decisions,
+    )
+    for peer in (0, Reserved.WORLD, Reserved.OTHER_POD, *IDENTITIES, *CLASSES)
+    for port in (None, *PORTS)
+    for decisions in DECISIONS
+)
+PREFIXES = tuple(
+    (PrefixEntry(address=REMOTES[0], length=128, peer_class=inside, outside_class=outside),)
+    for inside in (0, *CLASSES)
+    for outside in (0, *CLASSES)
 )
 directions = st.one_of(
     st.none(),
     st.builds(
-        lambda found, prefixed: ResolvedDirection(
-            entries=tuple(sorted(found, key=entry_order)),
-            prefixes=(PrefixEntry(address=REMOTES[0], length=128, peer_class=CLASS_BIT | 1),)
-            if prefixed
-            else (),
+        lambda found, prefixes: ResolvedDirection(
+            entries=tuple(sorted(found, key=entry_order)), prefixes=prefixes
         ),
-        st.sets(entries, max_size=4),
-        st.booleans(),
+        st.lists(
+            st.sampled_from(ENTRIES),
+            max_size=4,
+            unique_by=lambda entry: (entry.peer, entry.protocol, entry.port),
+        ),
+        st.sampled_from(((), *PREFIXES)),
     ),
 )
-policies = st.builds(Policies, directions, directions)
+audits = st.sampled_from((None, *(ResolvedDirection(entries=(e,), prefixes=()) for e in ENTRIES)))
+policies = st.builds(Policies, directions, directions, audits, audits)
 
 
 @st.composite
@@ -94,12 +118,13 @@ def wanted_states(draw: st.DrawFn) -> Wanted:
             for index in nodes
         },
         ranges={
-            BLOCK.mapped: Range(
-                address=BLOCK.mapped[0],
-                length=BLOCK.mapped[1],
+            block.mapped: Range(
+                address=block.mapped[0],
+                length=block.mapped[1],
                 identity=int(Reserved.OTHER_POD),
                 node_index=owner,
             )
+            for block in draw(st.sets(st.sampled_from(BLOCKS)))
         },
         routes={BLOCK: Route(BLOCK, bytes((192, 0, 2, owner)))},
         mappings=mappings,
@@ -113,8 +138,15 @@ def as_kernel(wanted: Wanted) -> Kernel:
     numbers = iter(range(1, 1000))
     subjects = {}
     for identity, content in wanted.subjects.items():
-        sets = [0 if d is None else next(numbers) for d in (content.ingress, content.egress)]
-        entry = Subject(identity=identity, ingress_set=sets[0], egress_set=sets[1], epoch=1)
+        sets = [0 if d is None else next(numbers) for d in content.sets]
+        entry = Subject(
+            identity=identity,
+            ingress_set=sets[0],
+            egress_set=sets[1],
+            audit_ingress_set=sets[2],
+            audit_egress_set=sets[3],
+            epoch=1,
+        )
         subjects[identity] = InForce(entry, content)
     copied = deepcopy(wanted)
     return Kernel(
@@ -134,11 +166,22 @@ def passes(kernel: Kernel, ifindex: int, remote: bytes, port: int, *, ingress: b
     if subject is None:
         return False
     tables = subject.policies.ingress if ingress else subject.policies.egress
+    return verdict(tables, identity_of(kernel, remote), remote, 6, port) is Verdict.ALLOW
+
+
+def identity_of(kernel: Kernel, remote: bytes) -> int:
+    """Who has an address: its mapping says it, else the longest block that holds it."""
     mapping = kernel.mappings.get(remote)
-    in_block = BLOCK.contains(remote[12:]) and BLOCK.mapped in kernel.ranges
-    other = Reserved.OTHER_POD if in_block else Reserved.WORLD
-    peer = mapping.identity if mapping else int(other)
-    return verdict(tables, peer, remote, 6, port) is Verdict.ALLOW
+    if mapping is not None:
+        return mapping.identity
+    around = [
+        entry
+        for entry in kernel.ranges.values()
+        if int.from_bytes(entry.address) >> (128 - entry.length)
+        == int.from_bytes(remote) >> (128 - entry.length)
+    ]
+    longest = max(around, key=lambda entry: entry.length, default=None)
+    return int(Reserved.WORLD) if longest is None else longest.identity
 
 
 def passing(kernel: Kernel) -> set[tuple[int, bytes, int, bool]]:
@@ -158,7 +201,14 @@ def moments(kernel: Kernel, steps: tuple[s.Step, ...]) -> Iterator[Kernel]:
     for step in steps:
         parts: list[s.Step]
         match step:
-            case s.SwitchSubjects(items) | s.SetEndpoints(items) | s.SetMappings(items):
+            case (
+                s.SwitchSubjects(items)
+                | s.SetEndpoints(items)
+                | s.SetMappings(items)
+                | s.DeleteMappings(items)
+                | s.SetRanges(items)
+                | s.DeleteRanges(items)
+            ):
                 parts = [type(step)((item,)) for item in items]  # type: ignore[arg-type]
             case _:
                 parts = [step]
@@ -169,18 +219,14 @@ def moments(kernel: Kernel, steps: tuple[s.Step, ...]) -> Iterator[Kernel]:
 
 def no_reference_dangles(kernel: Kernel, written: set[int]) -> None:
     for in_force in kernel.subjects.values():
-        assert {in_force.subject.ingress_set, in_force.subject.egress_set} - {0} <= written
+        assert set(in_force.subject.sets) - {0} <= written
     indexes = {mapping.node_index for mapping in kernel.mappings.values()}
     indexes |= {entry.node_index for entry in kernel.ranges.values()}
     assert indexes <= kernel.next_hops.keys()
 
 
 def sets_of(kernel: Kernel) -> set[int]:
-    found = {
-        number
-        for in_force in kernel.subjects.values()
-        for number in (in_force.subject.ingress_set, in_force.subject.egress_set)
-    }
+    found = {number for in_force in kernel.subjects.values() for number in in_force.subject.sets}
     return (found | kernel.orphan_sets) - {0}
 
 
@@ -279,3 +325,21 @@ def test_without_a_switch_a_mapping_changes_in_place() -> None:
     )
 
     assert steps == (s.SetMappings((new,)),)
+
+
+@pytest.mark.parametrize("comes", [True, False])
+def test_a_block_that_comes_or_goes_with_an_address_is_never_seen_without_it(
+    *, comes: bool
+) -> None:
+    """In between it would be one of every pod, whom rules may allow what they deny to it."""
+    here = Wanted(
+        next_hops={1: NextHop(node_index=1, ipv4=bytes(4), ipv6=None)},
+        ranges={BLOCK.mapped: Range(address=BLOCK.mapped[0], length=BLOCK.mapped[1],
+                                    identity=int(Reserved.OTHER_POD), node_index=1)},
+        mappings={REMOTES[0]: Mapping(address=REMOTES[0], identity=301, node_index=1)},
+    )  # fmt: skip
+    old, new = (Wanted(), here) if comes else (here, Wanted())
+    kernel = as_kernel(old)
+    steps = plan(new, kernel, Numbers(1, 1), in_sync=True)
+    seen = [identity_of(now, REMOTES[0]) for now in moments(kernel, steps)]
+    assert set(seen) == {301, Reserved.WORLD}

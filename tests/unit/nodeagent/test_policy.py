@@ -1,21 +1,32 @@
 """From subject policies to kernel entries, and the verdict over them."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from deltaplane.model.addresses import Prefix, parse_address, to_mapped
+from deltaplane.model.identity import Reserved
 from deltaplane.model.objects import DirectionPolicy, DirectionRule, PeerSet, SubjectPolicy
 from deltaplane.model.policy import IPBlock
 from deltaplane.model.ports import PortRange, Protocol
-from nodeagent.dataplane.port import PolicyEntry, PolicySet, PrefixEntry, Verdict
-from nodeagent.policy import CLASS_BIT, ResolvedDirection, resolve, verdict
+from deltaplane.model.tiers import Action, Tier
+from nodeagent.dataplane.port import ALLOWING, PolicyEntry, PrefixEntry, Verdict
+from nodeagent.policy import ResolvedDirection, RuleName, resolve
+from nodeagent.verdict import CLASS_BIT, NOTHING, decision, ruling_of, verdict
 
 TCP = Protocol.TCP
 WORLD = 2
 KEY = bytes(16)
 HTTP = PortRange(TCP, 80, 80)
+
+
+def prefix(address: bytes, length: int, peer_class: int) -> PrefixEntry:
+    return PrefixEntry(
+        address=address, length=length, peer_class=peer_class, outside_class=peer_class
+    )
 
 
 def ingress(
@@ -69,6 +80,7 @@ def test_a_peer_set_becomes_its_identities() -> None:
     assert tables.entries == tuple(
         PolicyEntry(peer=peer, protocol=6, port=80, port_bits=16) for peer in (300, 301)
     )
+    assert tables.names[ruling_of(Tier.NORMAL, ALLOWING[1])] == ()
 
 
 def test_a_rule_with_a_missing_peer_set_allows_nothing_and_says_so() -> None:
@@ -105,16 +117,15 @@ def test_a_peer_with_every_port_adds_nothing_to_everyone_with_every_port() -> No
     tables = ingress(
         DirectionRule(all_peers=True), DirectionRule(peer_sets=(KEY,)), sets={KEY: (300,)}
     )
-    assert tables.entries == (PolicyEntry(peer=0),)
+    assert [entry.peer for entry in tables.entries] == [0]
 
 
 def test_a_range_is_the_fewest_aligned_prefixes() -> None:
     tables = ingress(DirectionRule(all_peers=True, ports=(PortRange(TCP, 1, 8),)))
-    assert [(entry.port, entry.port_bits) for entry in tables.entries] == [
-        (1, 16),
-        (2, 15),
-        (4, 14),
-        (8, 16),
+    assert [(entry.port, entry.port_bits, entry.decisions) for entry in tables.entries] == [
+        (0, 13, ALLOWING),
+        (0, 16, NOTHING),
+        (8, 16, ALLOWING),
     ]
 
 
@@ -135,8 +146,8 @@ def test_a_range_allows_its_ports_and_no_other(one: int, other: int, port: int) 
 def test_a_block_reaches_its_addresses_but_not_the_exceptions() -> None:
     tables = ingress(DirectionRule(blocks=(block("10.0.0.0/8", "10.1.0.0/16"),), ports=(HTTP,)))
     assert tables.prefixes == (
-        PrefixEntry(address=to_mapped(bytes((10, 0, 0, 0))), length=104, peer_class=CLASS_BIT | 1),
-        PrefixEntry(address=to_mapped(bytes((10, 1, 0, 0))), length=112, peer_class=0),
+        prefix(to_mapped(bytes((10, 0, 0, 0))), 104, CLASS_BIT | 1),
+        prefix(to_mapped(bytes((10, 1, 0, 0))), 112, 0),
     )
     assert judge(tables, "10.2.0.1")
     assert not judge(tables, "10.1.0.1")
@@ -171,7 +182,7 @@ def test_all_of_ipv4_is_nothing_of_ipv6() -> None:
 
 def test_all_of_both_families_needs_one_prefix() -> None:
     tables = ingress(DirectionRule(blocks=(block("::/0"), block("0.0.0.0/0"))))
-    assert tables.prefixes == (PrefixEntry(address=bytes(16), length=0, peer_class=CLASS_BIT | 1),)
+    assert tables.prefixes == (prefix(bytes(16), 0, CLASS_BIT | 1),)
 
 
 def test_a_prefix_that_repeats_the_wider_one_is_left_out() -> None:
@@ -194,23 +205,11 @@ def test_a_prefix_beside_nested_ones_is_not_taken_for_one_inside_them() -> None:
 
 def test_addresses_with_the_same_rules_share_a_class() -> None:
     tables = ingress(
-        DirectionRule(blocks=(block("10.0.0.0/8"),), ports=(HTTP,)),
-        DirectionRule(blocks=(block("192.0.2.0/24"),), ports=(HTTP,)),
+        DirectionRule(blocks=(block("10.0.0.0/8"), block("192.0.2.0/24")), ports=(HTTP,)),
         DirectionRule(blocks=(block("198.51.100.0/24"),)),
     )
-    assert [entry.peer_class & 0xF for entry in tables.prefixes] == [2, 2, 1]
-
-
-@given(st.permutations(range(4)))
-def test_the_order_of_rules_does_not_matter(order: list[int]) -> None:
-    rules = (
-        DirectionRule(blocks=(block("10.0.0.0/8", "10.1.0.0/16"),), ports=(HTTP,)),
-        DirectionRule(blocks=(block("10.1.0.0/16"),)),
-        DirectionRule(peer_sets=(KEY,), ports=(HTTP, PortRange(TCP, 1, 100))),
-        DirectionRule(all_peers=True, ports=(PortRange(Protocol.UDP, 53, 53),)),
-    )
-    sets = {KEY: (300, 400)}
-    assert ingress(*(rules[number] for number in order), sets=sets) == ingress(*rules, sets=sets)
+    first, other, same = (entry.peer_class for entry in tables.prefixes)
+    assert first == other != same
 
 
 def test_entries_and_prefixes_ascend() -> None:
@@ -235,58 +234,143 @@ def test_thousands_of_prefixes_do_not_take_a_square_of_time() -> None:
     assert len(tables.entries) == 1
 
 
-# --- the kernel's order of lookups; entries as only later kinds of policy make them -------------
+# --- tiers ----------------------------------------------------------------------------------------
 
 
-def tables(*entries: PolicyEntry, prefixes: tuple[PrefixEntry, ...] = ()) -> PolicySet:
-    return PolicySet(set_id=1, entries=entries, prefixes=prefixes)
+def direction(*rules: DirectionRule, isolated: bool = False) -> ResolvedDirection | None:
+    policy = DirectionPolicy(isolated=isolated, rules=rules, policies=("a", "b"))
+    sets = {KEY: PeerSet(set_key=KEY, identities=(300, 301))}
+    return resolve(SubjectPolicy(identity=256, egress=policy), sets).egress
 
 
-TEN = PrefixEntry(address=to_mapped(bytes((10, 0, 0, 0))), length=104, peer_class=CLASS_BIT | 1)
-ADDRESS = bytes((10, 0, 0, 1))
-
-
-def test_the_longest_entry_of_the_peer_decides() -> None:
-    found = tables(
-        PolicyEntry(peer=300),
-        PolicyEntry(peer=300, protocol=6, verdict=Verdict.DENY),
-        PolicyEntry(peer=300, protocol=6, port=80, port_bits=15),
-        PolicyEntry(peer=300, protocol=6, port=81, port_bits=16, verdict=Verdict.DENY),
+def test_a_rule_that_denies_wins_over_those_that_allow_and_the_default_is_to_allow() -> None:
+    tables = direction(
+        DirectionRule(action=Action.DENY, peer_sets=(KEY,), ports=(HTTP,)),
+        DirectionRule(all_peers=True, ports=(HTTP,)),
     )
-    judged = {
-        (protocol, port): verdict(found, 300, ADDRESS, protocol, port)
-        for protocol, port in ((17, 80), (6, 79), (6, 80), (6, 81))
-    }
-    assert judged == {
-        (17, 80): Verdict.ALLOW,
-        (6, 79): Verdict.DENY,
-        (6, 80): Verdict.ALLOW,
-        (6, 81): Verdict.DENY,
-    }
+    assert tables is not None
+    assert not judge(tables, "10.0.0.1", 80, peer=300)
+    assert judge(tables, "10.0.0.1", 81, peer=300)
+    assert judge(tables, "10.0.0.1", 80, peer=302)
 
 
-def test_the_peer_goes_before_its_class_and_the_class_before_everyone() -> None:
-    by_peer = PolicyEntry(peer=300, verdict=Verdict.DENY)
-    by_class = PolicyEntry(peer=CLASS_BIT | 1)
-    by_all = PolicyEntry(peer=0, protocol=6, port=80, port_bits=16, verdict=Verdict.DENY)
-    found = tables(by_all, by_peer, by_class, prefixes=(TEN,))
-    assert verdict(found, 300, ADDRESS, 6, 80) is Verdict.DENY
-    assert verdict(found, 301, ADDRESS, 6, 80) is Verdict.ALLOW
-    assert verdict(found, 301, bytes((11, 0, 0, 1)), 6, 80) is Verdict.DENY
+def test_who_is_isolated_never_asks_the_baseline() -> None:
+    allow = DirectionRule(tier=Tier.BASELINE, all_peers=True)
+    passing_on = DirectionRule(tier=Tier.ADMIN, action=Action.PASS, all_peers=True)
+    tables = direction(passing_on, allow, isolated=True)
+    assert tables is not None
+    assert not judge(tables, "10.0.0.1")
+    open_ = direction(passing_on, replace(allow, action=Action.DENY, ports=(HTTP,)))
+    assert open_ is not None
+    assert [judge(open_, "10.0.0.1", port) for port in (80, 81)] == [False, True]
 
 
-def test_a_class_without_a_matching_entry_leaves_it_to_everyone() -> None:
-    found = tables(
-        PolicyEntry(peer=0),
-        PolicyEntry(peer=CLASS_BIT | 1, protocol=17, verdict=Verdict.DENY),
-        prefixes=(TEN,),
+@pytest.mark.parametrize("action", [Action.DENY, Action.PASS])
+@pytest.mark.parametrize("tier", [Tier.ADMIN, Tier.BASELINE])
+def test_a_rule_whose_peers_are_missing_denies_everybody_unless_it_allows(
+    action: Action, tier: Tier
+) -> None:
+    """Whom it would have spared or left to others is not known either."""
+    rule = DirectionRule(tier=tier, action=action, peer_sets=(b"?" * 16,), ports=(HTTP,))
+    tables = direction(rule)
+    assert tables is not None
+    assert [judge(tables, "10.0.0.1", port) for port in (80, 81)] == [False, True]
+    assert direction(replace(rule, action=Action.ALLOW)) is None
+
+
+def test_a_rule_for_every_pod_is_one_entry_and_what_it_says_is_not_said_again() -> None:
+    pods = DirectionRule(entities=(Reserved.OTHER_POD,), ports=(HTTP,))
+    tables = direction(pods, DirectionRule(peer_sets=(KEY,), ports=(HTTP,)), isolated=True)
+    assert tables is not None
+    assert [entry.peer for entry in tables.entries] == [Reserved.OTHER_POD]
+    assert judge(tables, "10.0.0.1", peer=300)
+    assert not judge(tables, "10.0.0.1", peer=WORLD)
+
+
+def test_a_block_for_the_outside_leaves_out_who_is_inside() -> None:
+    tables = direction(
+        DirectionRule(blocks=(block("10.0.0.0/8"),), outside_only=True),
+        DirectionRule(blocks=(block("10.1.0.0/16"),)),
+        isolated=True,
     )
-    assert verdict(found, 301, ADDRESS, 6, 80) is Verdict.ALLOW
+    assert tables is not None
+    judged = [
+        judge(tables, address, peer=peer)
+        for peer in (WORLD, 300, Reserved.REMOTE_NODE)
+        for address in ("10.0.0.1", "10.1.0.1")
+    ]
+    assert judged == [True, True, False, True, False, True]
 
 
-def test_the_longest_prefix_decides_even_if_it_is_a_hole() -> None:
-    hole = PrefixEntry(address=to_mapped(bytes((10, 0, 0, 0))), length=120, peer_class=0)
-    for prefixes in ((TEN, hole), (hole, TEN)):
-        found = tables(PolicyEntry(peer=CLASS_BIT | 1), prefixes=prefixes)
-        assert verdict(found, 301, ADDRESS, 6, 80) is Verdict.DENY
-        assert verdict(found, 301, bytes((10, 0, 1, 1)), 6, 80) is Verdict.ALLOW
+def test_icmp_types_are_the_ports_of_icmp() -> None:
+    tables = direction(
+        DirectionRule(all_peers=True, ports=(PortRange(Protocol.ICMP, 8, 8),)), isolated=True
+    )
+    assert tables is not None
+    allowed = [verdict(tables, WORLD, bytes(4), 1, kind) is Verdict.ALLOW for kind in (8, 0)]
+    assert allowed == [True, False]
+    assert verdict(tables, WORLD, bytes(4), 58, 8) is Verdict.DENY
+
+
+def test_each_ruling_names_its_rules() -> None:
+    tables = direction(
+        DirectionRule(tier=Tier.ADMIN, action=Action.DENY, all_peers=True, sources=((1, 4),)),
+        DirectionRule(all_peers=True, sources=((0, 0), (1, 2))),
+    )
+    assert tables is not None
+    deny, allow = (decision(1, action) for action in (Action.DENY, Action.ALLOW))
+    assert tables.names == {
+        ruling_of(Tier.ADMIN, deny): (RuleName("b", False, 4, Action.DENY, False),),
+        ruling_of(Tier.NORMAL, allow): (
+            RuleName("a", False, 0, Action.ALLOW, False),
+            RuleName("b", False, 2, Action.ALLOW, False),
+        ),
+        1 | Tier.BASELINE << 30: (RuleName("", False, 0, Action.ALLOW, False),),
+    }
+    isolated = direction(isolated=True)
+    assert isolated is not None
+    assert isolated.names == {0: (RuleName("", False, 0, Action.DENY, False),)}
+
+
+# --- audit ----------------------------------------------------------------------------------------
+
+
+def both(policy: DirectionPolicy) -> tuple[ResolvedDirection | None, ResolvedDirection | None]:
+    sets = {KEY: PeerSet(set_key=KEY, identities=(300, 301))}
+    resolved = resolve(SubjectPolicy(identity=256, ingress=policy), sets)
+    assert (resolved.egress, resolved.audit_egress) == (None, None)
+    return resolved.ingress, resolved.audit_ingress
+
+
+def test_a_policy_under_audit_changes_nothing_and_has_tables_of_its_own() -> None:
+    rule = DirectionRule(audit=True, peer_sets=(KEY,), ports=(HTTP,))
+    enforced, audited = both(DirectionPolicy(audit_isolated=True, rules=(rule,)))
+    assert enforced is None
+    assert audited is not None
+    assert judge(audited, "10.0.0.1", peer=300)
+    assert not judge(audited, "10.0.0.1", peer=302)
+    assert all(name.audit for names in audited.names.values() for name in names)
+
+
+def test_isolation_under_audit_counts_without_a_rule() -> None:
+    enforced, audited = both(DirectionPolicy(audit_isolated=True))
+    assert enforced is None
+    assert audited == ResolvedDirection(entries=(), prefixes=())
+
+
+def test_without_audit_there_are_no_other_tables() -> None:
+    rule = DirectionRule(peer_sets=(KEY,))
+    enforced, audited = both(DirectionPolicy(isolated=True, audit_isolated=True, rules=(rule,)))
+    assert enforced is not None
+    assert audited is None
+
+
+def test_a_denial_under_audit_is_seen_beside_what_is_enforced() -> None:
+    deny = DirectionRule(audit=True, action=Action.DENY, peer_sets=(KEY,))
+    allow = DirectionRule(all_peers=True, ports=(HTTP,))
+    enforced, audited = both(DirectionPolicy(isolated=True, rules=(deny, allow)))
+    assert enforced is not None
+    assert audited is not None
+    assert [judge(tables, "10.0.0.1", peer=300) for tables in (enforced, audited)] == [True, False]
+    assert [judge(tables, "10.0.0.1", peer=302) for tables in (enforced, audited)] == [True, True]
+    assert not judge(audited, "10.0.0.1", 81, peer=302)

@@ -1,5 +1,6 @@
 """What is written into a map comes back as it was, for every value there is."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,7 +14,6 @@ from nodeagent.dataplane.port import (
     PrefixEntry,
     Range,
     Subject,
-    Verdict,
 )
 
 U32 = st.integers(0, 2**32 - 1)
@@ -26,11 +26,11 @@ MACS = st.binary(min_size=6, max_size=6)
 
 @st.composite
 def entries(draw: st.DrawFn) -> PolicyEntry:
-    peer, answer = draw(U32), draw(st.sampled_from(Verdict))
+    peer, said = draw(U32), draw(st.tuples(U32, U32, U32))
     protocol = draw(st.none() | st.integers(0, 255))
     bits = draw(st.integers(0, 16)) if protocol is not None else 0
     port = draw(st.integers(0, 65535)) >> (16 - bits) << (16 - bits) if bits else None
-    return PolicyEntry(peer=peer, protocol=protocol, port=port, port_bits=bits, verdict=answer)
+    return PolicyEntry(peer=peer, protocol=protocol, port=port, port_bits=bits, decisions=said)
 
 
 @given(st.builds(Mapping, address=ADDRESSES, identity=U32, node_index=U32))
@@ -60,13 +60,29 @@ def test_policy_entry(set_id: int, value: PolicyEntry) -> None:
 
 @given(
     U32,
-    st.builds(PrefixEntry, address=ADDRESSES, length=st.integers(0, 128), peer_class=U32),
+    st.builds(
+        PrefixEntry,
+        address=ADDRESSES,
+        length=st.integers(0, 128),
+        peer_class=U32,
+        outside_class=U32,
+    ),
 )
 def test_prefix_entry(set_id: int, value: PrefixEntry) -> None:
     assert records.to_prefix(records.prefix_item(set_id, value)) == (set_id, value)
 
 
-@given(st.builds(Subject, identity=U32, ingress_set=U32, egress_set=U32, epoch=U32))
+@given(
+    st.builds(
+        Subject,
+        identity=U32,
+        ingress_set=U32,
+        egress_set=U32,
+        audit_ingress_set=U32,
+        audit_egress_set=U32,
+        epoch=U32,
+    )
+)
 def test_subject(value: Subject) -> None:
     assert records.to_subject(records.subject_item(value)) == value
 
@@ -118,10 +134,12 @@ def test_order_of_entries_puts_every_before_a_number() -> None:
     assert sorted(frozenset(ascending), key=records.entry_order) == ascending
 
 
-def test_denial() -> None:
-    key = abi.DenialKey(subject=300, peer=2, port=443, protocol=6, ingress=1)
+@pytest.mark.parametrize("flags", range(4))
+def test_denial(flags: int) -> None:
+    key = abi.DenialKey(subject=300, peer=2, port=443, protocol=6, flags=flags)
     found = records.to_denial((key.pack(), abi.Denial(packets=3, last_seen=9).pack()))
-    assert (found.subject_identity, found.peer_identity, found.ingress) == (300, 2, True)
+    assert (found.subject_identity, found.peer_identity) == (300, 2)
+    assert (found.ingress, found.audit) == (bool(flags & 1), bool(flags & 2))
     assert (found.protocol, found.port, found.packets, found.last_boot_ns) == (6, 443, 3, 9)
 
 
