@@ -15,6 +15,7 @@ from nodeagent.dataplane.kernel import KernelDataPlane
 from tests.bpf.conformance_node import Node, steps
 from tests.bpf.conftest import NODE4, NODE6, SMALL, UPLINK, UPLINK_MTU
 from tests.bpf.packets import address
+from tests.conformance import cluster_cases
 from tests.conformance.cases import Case, Row, load, oracles
 
 KUBERNETES = "k8s_e2e_netpol_3x3.json"
@@ -60,6 +61,13 @@ def test_an_own_case(node: Node, case: Case) -> None:
     found, compared = node.differences(case, case.steps(), protocols=EVERY)
     assert found == []
     assert compared >= 40
+
+
+@pytest.mark.parametrize("case", cluster_cases.load(), ids=named)
+def test_the_rules_of_the_network_policy_api(node: Node, case: Case) -> None:
+    found, compared = node.differences(case, case.steps(), protocols=EVERY)
+    assert found == []
+    assert compared >= 300
 
 
 def test_a_wrong_expectation_is_a_difference(node: Node) -> None:
