@@ -1,6 +1,7 @@
 """`python -m bench`: what ADD costs, how soon a new pod answers, how soon a policy is in force.
 
-They are measured on a lab of their own. `compile` is about many policies, `scale` about many agents.
+They are measured on a lab of their own. `compile` is about many policies, `scale` about many
+agents.
 """
 
 import asyncio

@@ -8,11 +8,12 @@ from pathlib import Path
 from signal import SIGKILL
 from typing import Self
 
-from deltaplane import wire
+from deltaplane import policywire, wire
 from deltaplane.cli import enforcement
 from deltaplane.cli.client import Client, Targets
 from deltaplane.errors import Invalid, NotFound, Refused, Unavailable
 from deltaplane.model.policy import NetworkPolicy
+from deltaplane.model.tiers import Policy
 from deltaplane.v1 import registry_pb2
 from lab import lifecycle, manifests, pods, preflight, probing, processes, supervision, topology
 from lab.apply import Applier, PodChanges, locked
@@ -261,12 +262,18 @@ class Lab:
             pods={pod.reference: pod for pod in self.pods},
             namespaces={item.name: dict(item.labels) for item in namespaces.namespaces},
             policies=self.policies(),
+            others=self.others(),
         )
 
     def policies(self) -> tuple[NetworkPolicy, ...]:
         """All NetworkPolicies of the registry."""
         answer = self.client.registry.ListPolicies(registry_pb2.ListPoliciesRequest())
         return tuple(wire.network_policy_from_proto(policy) for policy in answer.policies)
+
+    def others(self) -> tuple[Policy, ...]:
+        """All policies of other kinds of the registry."""
+        answer = self.client.registry.ListPolicies(registry_pb2.ListPoliciesRequest())
+        return tuple(policywire.policy_from_proto(policy) for policy in answer.others)
 
     def contradictions(self, result: ProbeResult) -> tuple[str, ...]:
         """Rows that differ from what the policies say; empty when all is well."""

@@ -22,7 +22,7 @@ class Denial:
         destination: who should have got them.
         traffic: for example "TCP/5432".
         direction: "ingress": the destination's policies denied it; "egress": the source's.
-        policies: those that isolate the subject in that direction.
+        policies: those that isolate the subject in that direction, or may deny there.
         packets: how many, on all nodes.
     """
 
@@ -61,14 +61,14 @@ def describe(
         subject_name, peer_name = _name(subject, pods), _name(peer, pods)
         source, destination = (peer_name, subject_name) if ingress else (subject_name, peer_name)
         traffic = PROTOCOLS.get(protocol, str(protocol)) + (f"/{port}" if port else "")
-        isolating = world.isolating(pods[subject], ingress=ingress) if subject in pods else ()
+        policies = world.closing(pods[subject], ingress=ingress) if subject in pods else ()
         result.append(
             Denial(
                 source=source,
                 destination=destination,
                 traffic=traffic,
                 direction="ingress" if ingress else "egress",
-                policies=tuple(sorted(policy.reference for policy in isolating)),
+                policies=policies,
                 packets=count,
             )
         )

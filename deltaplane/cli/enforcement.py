@@ -162,7 +162,7 @@ def apply_policies(client: Client, policies: Iterable[AnyPolicy]) -> int:
         DeltaplaneError: one is refused and none of its batch is written, or the registry is away.
     """
     revision = 0
-    for request in _requests(policies):
+    for request in apply_requests(policies):
         revision = max(revision, client.registry.ApplyPolicies(request).revision)
     return revision
 
@@ -185,7 +185,9 @@ def delete_policies(client: Client, policies: Sequence[AnyPolicy]) -> int:
     return revision
 
 
-def _requests(policies: Iterable[AnyPolicy]) -> Iterator[registry_pb2.ApplyPoliciesRequest]:
+def apply_requests(
+    policies: Iterable[AnyPolicy],
+) -> Iterator[registry_pb2.ApplyPoliciesRequest]:
     """Policies in calls that the registry takes."""
     request, count, size = registry_pb2.ApplyPoliciesRequest(), 0, 0
     for policy in policies:

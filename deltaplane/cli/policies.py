@@ -32,7 +32,8 @@ def reference(stored: Stored) -> str:
     """Its name in receipts and answers."""
     if isinstance(stored, policy_pb2.NetworkPolicy):
         return tiers.reference(PolicyKind.NETWORK_POLICY, stored.namespace, stored.name)
-    return tiers.reference(PolicyKind(stored.kind), stored.namespace, stored.name)
+    path = f"{stored.namespace}/{stored.name}" if stored.namespace else stored.name
+    return f"{stored.kind}:{path}"
 
 
 def listed(answer: registry_pb2.ListPoliciesResponse) -> list[Stored]:
@@ -110,14 +111,20 @@ def as_object(item: Stored) -> Mapping[str, object]:
     """The policy as a Kubernetes object of plain values, as it was given."""
     if isinstance(item, policy_pb2.NetworkPolicy):
         return policy_to_object(wire.network_policy_from_proto(item))
-    return general_policy_to_object(policywire.policy_from_proto(item), item.manifest)
+    return general_policy_to_object(policywire.policy_from_proto(item), _manifest(item))
 
 
 def as_yaml(item: Stored) -> str:
     """The policy as Kubernetes YAML that can be applied again."""
     if isinstance(item, policy_pb2.NetworkPolicy):
         return policy_to_yaml(wire.network_policy_from_proto(item))
-    return general_policy_to_yaml(policywire.policy_from_proto(item), item.manifest)
+    return general_policy_to_yaml(policywire.policy_from_proto(item), _manifest(item))
+
+
+def _manifest(item: policy_pb2.Policy) -> str:
+    if not item.manifest:
+        raise NotFound(f"{reference(item)} was written without its spec; who wrote it may have it")
+    return item.manifest
 
 
 def about(client: Client, namespace: str) -> list[Stored]:

@@ -1491,7 +1491,7 @@ class ListPoliciesResponse(_message.Message):
 
     @_builtins.property
     def others(self) -> _containers.RepeatedCompositeFieldContainer[_policy_pb2.Policy]:
-        """Of other kinds: ordered by kind, namespace, then name."""
+        """Of other kinds: ordered by kind, namespace, then name. Without manifest, unless a name is asked for."""
 
     def __init__(
         self,

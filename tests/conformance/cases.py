@@ -6,6 +6,8 @@
             delete(step.delete); apply(step.apply); compare(step.rows)
 
 The format is described at the top of oracles/netpol_oracle.py; nothing of that file is used here.
+Ours has two actions more: "apply" takes a whole Kubernetes object of any kind, "remove" its kind,
+namespace ("" for none) and name.
 """
 
 import copy
@@ -148,6 +150,7 @@ class _World:
         }
         self.externals: list[Plain] = content.get("externals") or []
         self.policies: dict[tuple[str, str], Plain] = {}
+        self.others: dict[tuple[str, str, str], Plain] = {}
 
     def act(self, action: Plain) -> None:
         ((kind, argument),) = action.items()
@@ -155,6 +158,12 @@ class _World:
             case "createPolicy" | "updatePolicy":
                 metadata = argument["metadata"]
                 self.policies[metadata["namespace"], metadata["name"]] = argument
+            case "apply":
+                metadata = argument["metadata"]
+                key = argument["kind"], metadata.get("namespace", ""), metadata["name"]
+                self.others[key] = argument
+            case "remove":
+                del self.others[tuple(argument)]
             case "deletePolicy":
                 del self.policies[argument["namespace"], argument["name"]]
             case "createNamespace" | "setNamespaceLabels":
@@ -185,7 +194,7 @@ class _World:
             found["Pod", namespace, name] = _pod(pod)
         for (namespace, name), policy in self.policies.items():
             found["NetworkPolicy", namespace, name] = _policy(policy, translate)
-        return found
+        return found | self.others
 
     def parties(self) -> dict[str, Party]:
         found = {}

@@ -40,9 +40,9 @@ class World:
                     del self.namespaces[manifest.name]
                 case PodManifest():
                     del self.pods[f"{manifest.namespace}/{manifest.name}"]
-                case PolicyManifest():
+                case PolicyManifest() | GeneralPolicyManifest():
                     self.compiler.delete_policy(manifest.policy.reference)
-                case GeneralPolicyManifest() | DeploymentManifest():
+                case DeploymentManifest():
                     raise AssertionError
 
     def apply(self, text: str) -> None:
@@ -52,9 +52,9 @@ class World:
                     self.namespaces[manifest.name] = dict(manifest.labels)
                 case PodManifest():
                     self.pods[f"{manifest.namespace}/{manifest.name}"] = manifest
-                case PolicyManifest():
+                case PolicyManifest() | GeneralPolicyManifest():
                     self.compiler.set_policy(manifest.policy)
-                case GeneralPolicyManifest() | DeploymentManifest():
+                case DeploymentManifest():
                     raise AssertionError
 
     def settle(self) -> None:

@@ -124,7 +124,7 @@ class History:
             record = Record(key=key, generation=self.revision, content=content)
             self.records.append(record)
             old = self._take(key, content, record, changed)
-            compiles |= isinstance(content or old, Identity | NetworkPolicy)
+            compiles |= isinstance(content or old, Identity | NetworkPolicy | Policy)
         self._note(self._compiled(changed) if compiles else changed, self.revision)
         return self.revision
 
@@ -167,9 +167,9 @@ class History:
                 self._known.setdefault(node.index, Versions(since=[0], contents=[{}]))
                 if isinstance(content, NodeRecord):
                     self.nodes[node.name] = content
-            case NetworkPolicy() | Policy() as policy:
+            case NetworkPolicy(reference=reference) | Policy(reference=reference):
                 if content is None:
-                    self._compiler.delete_policy(policy.reference)
+                    self._compiler.delete_policy(reference)
                 else:
                     self._compiler.set_policy(content)  # type: ignore[arg-type]
             case Identity(id=number):

@@ -41,7 +41,8 @@ class Policies:
     async def list_policies(self, wanted: Filter) -> tuple[Sequence[Record], int]:
         """Policies by kind, namespace and name, and the revision that this shows.
 
-        NetworkPolicies come first.
+        NetworkPolicies come first. Without a name the others lack their manifests, which are most
+        of their bytes and of no use in a list.
         """
         # Policies that live in no namespace lie in that of the empty name.
         in_none = wanted.kind is not None and not wanted.kind.is_namespaced
@@ -56,7 +57,11 @@ class Policies:
             kind, namespace, name = names
             if wanted.kind in (None, kind) and wanted.name in ("", name):
                 found.append(((kind != PolicyKind.NETWORK_POLICY, kind, namespace, name), item))
-        return [_read(item) for _, item in sorted(found, key=lambda it: it[0])], listing.revision
+        policies = [_read(item) for _, item in sorted(found, key=lambda it: it[0])]
+        for policy in policies:
+            if isinstance(policy, policy_pb2.Policy) and not wanted.name:
+                policy.ClearField("manifest")
+        return policies, listing.revision
 
 
 def _key(record: Record) -> str:

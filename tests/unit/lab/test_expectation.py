@@ -3,10 +3,14 @@
 import pytest
 
 from deltaplane import manifest
+from deltaplane.manifest import GeneralPolicyManifest, PolicyManifest
+from deltaplane.model.policy import NetworkPolicy
+from deltaplane.model.tiers import Policy
 from lab.expectation import World
 from lab.manifests import sort
 from lab.pods import Phase, Pod
 from lab.probing import Question
+from tests.conformance import cluster_cases
 from tests.conformance.cases import Case, Row, load, oracles
 
 CASES = 80
@@ -69,3 +73,44 @@ def test_it_agrees_with_the_first_step_of_every_case(file: str) -> None:
                 assert world.allows(question(row)) == row.allowed, (case.name, row)
                 compared += 1
     assert compared > 1000
+
+
+@pytest.mark.parametrize("case", cluster_cases.load(), ids=lambda case: case.name)
+def test_it_agrees_with_every_step_about_policies_of_other_kinds(case: Case) -> None:
+    pods = pods_of(case)
+    known = sort(manifest.parse(case.setup(), source="case"))
+    namespaces = {item.name: dict(item.labels) for item in known.namespaces}
+    policies: dict[str, NetworkPolicy | Policy] = {}
+    for step in case.steps():
+        for manifest_ in manifest.parse(step.delete, source="case"):
+            if isinstance(manifest_, PolicyManifest | GeneralPolicyManifest):
+                del policies[manifest_.policy.reference]
+        applied = sort(manifest.parse(step.apply, source="case"))
+        namespaces |= {item.name: dict(item.labels) for item in applied.namespaces}
+        policies |= {policy.reference: policy for policy in applied.policies}
+        policies |= {item.policy.reference: item.policy for item in applied.others}
+        world = World(
+            pods=pods,
+            namespaces=namespaces,
+            policies=[p for p in policies.values() if isinstance(p, NetworkPolicy)],
+            others=[p for p in policies.values() if isinstance(p, Policy)],
+        )
+        for row in step.rows:
+            if row.source != row.destination and {row.source, row.destination} <= set(pods):
+                assert world.allows(question(row)) == row.allowed, row
+
+
+def test_who_closes_a_pod_is_who_isolates_it_or_may_deny() -> None:
+    (case,) = (c for c in cluster_cases.load() if c.name.startswith("the admin tier overrules"))
+    (step,) = case.steps()
+    applied = sort(manifest.parse(step.apply, source="case"))
+    world = World(
+        pods=pods_of(case),
+        namespaces={"red": {"team": "red"}, "blue": {"team": "blue"}},
+        policies=applied.policies,
+        others=[item.policy for item in applied.others],
+    )
+    pod = world.pods["red/a"]
+    assert world.closing(pod, ingress=True) == ("ClusterNetworkPolicy:p", "red/closed")
+    assert world.closing(pod, ingress=False) == ()
+    assert world.closing(world.pods["blue/a"], ingress=True) == ()

@@ -93,6 +93,8 @@ class FakeRegistry:
         for policy in found:
             if isinstance(policy, policy_pb2.Policy):
                 answer.others.append(policy)
+                if not request.name:
+                    answer.others[-1].ClearField("manifest")
             else:
                 answer.policies.append(policy)
         return answer

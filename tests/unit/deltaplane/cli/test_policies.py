@@ -1,12 +1,15 @@
 """Policies of kinds besides NetworkPolicy on the command line."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
-from deltaplane.v1 import receipts_pb2, registry_pb2
+from deltaplane.cli import enforcement
+from deltaplane.manifest import GeneralPolicyManifest, PolicyManifest, parse
+from deltaplane.v1 import policy_pb2, receipts_pb2, registry_pb2
 from tests.unit.deltaplane.cli.conftest import Cluster, Run
 
 NETWORK = """
@@ -170,3 +173,27 @@ def test_describe_pod_names_policies_of_every_kind(
     assert record["policies"] == ["shop/web", "CiliumNetworkPolicy:shop/web", *more]
     assert record["isolated for ingress by"] == ["shop/web"]
     assert record["isolated for egress by"] == ["CiliumNetworkPolicy:shop/web"]
+
+
+def test_a_policy_without_its_spec_is_told_so(cluster: Cluster, run: Run, applied: str) -> None:
+    del applied
+    stored = cluster.policies["ClusterNetworkPolicy", "", "web"]
+    assert isinstance(stored, policy_pb2.Policy)
+    stored.manifest = ""
+    done = run("get", "policy", "ClusterNetworkPolicy/web", "-o", "yaml")
+    assert done.code == 1
+    assert "ClusterNetworkPolicy:web was written without its spec" in done.err
+
+
+def test_policies_go_in_calls_that_the_registry_takes() -> None:
+    (small,) = parse(NETWORK, "p.yaml")
+    assert isinstance(small, PolicyManifest)
+    general = [item for item in parse(OTHERS, "p.yaml") if isinstance(item, GeneralPolicyManifest)]
+    large = replace(general[0], spec=json.dumps("a" * 250_000))
+    calls = list(enforcement.apply_requests([small.policy] * 501))
+    assert [len(call.policies) for call in calls] == [500, 1]
+    calls = list(enforcement.apply_requests([small.policy, *[large] * 30]))
+    assert [len(call.policies) for call in calls] == [1, 0, 0]
+    assert sum(len(call.others) for call in calls) == 30
+    assert max(call.ByteSize() for call in calls) < 4 << 20
+    assert list(enforcement.apply_requests([])) == []
