@@ -207,9 +207,9 @@ class Log:
     def relevant_after(self, cursor: int, node_index: int) -> Sequence[Based] | None:
         """What of `changes_after` a node may need, without a look at the rest.
 
-        At each cut on the way its span must have been the one at the cursor or the one now: it has
-        changed in one segment at most. For then a tick that passes over a change did so because
-        neither of these spans was told of it.
+        Its span at the cursor must be the one that the ticks knew, and have changed in one segment
+        at most: at each cut on the way it is then the one there or the one now, and a tick that
+        passes over a change does so because one of the two is not told of it.
 
         Returns:
             None: not known; look at everything.

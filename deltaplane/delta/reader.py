@@ -41,6 +41,8 @@ class Reader:
         acks_left: how many Acks it may send at once; see `Sender.receive`.
         scope: span of what it holds once it has the outbox.
         span_version: how often its span has changed on this stream.
+        is_placed: scope is the span that its node had, to our knowledge, at cursor; not before we
+            have led it anywhere, nor after an Interest until we have led it on.
         is_due: something in its span, or the span, has changed since cursor.
         owes: what it gets next, or got last, wants a barrier of its own.
         first_touch: the first revision after the acknowledged ones that touches its span, as far as
@@ -77,6 +79,7 @@ class Reader:
     acks_left: float = 0.0
     scope: Scope = EMPTY
     span_version: int = 0
+    is_placed: bool = False
     is_due: bool = False
     owes: bool = False
     first_touch: int = 0

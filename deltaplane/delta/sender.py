@@ -366,7 +366,7 @@ class Sender:
             return
         known = self.view.identities
         wanted = frozenset(n for n in message.identities if n.to_bytes(4) in known)
-        reader.interest, reader.is_due = message.number, True
+        reader.interest, reader.is_due, reader.is_placed = message.number, True, False
         self.index.prefetch(reader.node_index, wanted)
 
     # --- what they have --------------------------------------------------------------------------

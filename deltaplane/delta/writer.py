@@ -138,6 +138,7 @@ class Writer:
             return True
         if not reader.is_due:
             reader.cursor, reader.through = self._log.cut, self._log.head
+            reader.is_placed = True
             return False
         reader.is_due, reader.owes = False, True
         before = len(reader.outbox)
@@ -146,6 +147,7 @@ class Writer:
         else:
             reader.outbox.extend(self._log.read(reader.cursor) or ())
         reader.cursor, reader.through = self._log.cut, self._log.head
+        reader.is_placed = True
         reader.leads_to = reader.interest, reader.span_version
         return len(reader.outbox) > before
 
@@ -173,7 +175,7 @@ class Writer:
     def _relevant(self, reader: Reader) -> Sequence[Based]:
         """What has happened since its cursor, but for what does not concern it."""
         changes = None
-        if not reader.interest:  # what it asked for in advance may be newer than a tick
+        if reader.is_placed:
             changes = self._log.relevant_after(reader.cursor, reader.node_index)
         if changes is None:
             changes = self._log.changes_after(reader.cursor)
@@ -209,7 +211,7 @@ class Writer:
     def _moved_to_cut(self, reader: Reader) -> Scope:
         reader.cursor, reader.through = self._log.cut, self._log.head
         reader.is_due, reader.owes = False, True
-        reader.scope = self.scope(reader.node_index)
+        reader.scope, reader.is_placed = self.scope(reader.node_index), True
         reader.leads_to = reader.interest, reader.span_version
         return reader.scope
 

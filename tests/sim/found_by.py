@@ -2,6 +2,7 @@
 
 FOUND_BY: dict[str, int] = {
     "another_lineage_resumes": 5,
+    "asking_unplaces_nobody": 153,
     "asked_digests_are_not_awaited": 11,
     "audit_never_run": 1,
     "audit_of_half_the_buckets": 17,
@@ -17,6 +18,7 @@ FOUND_BY: dict[str, int] = {
     "fence_goes_at_once": 39,
     "frames_without_changes_of_revision_are_repeated": 2,
     "gained_is_dropped": 1,
+    "held_spans_are_those_of_ticks": 153,
     "identity_that_comes_and_goes": 169,
     "interrupted_repair_is_trusted": 5,
     "leave_keeps_endpoints": 1,

@@ -79,6 +79,8 @@ MUTANTS = (
     Mutant(
         "spans_between_are_those_at_the_ends", Log, "relevant_after", "changed > 1", "changed > 9"
     ),
+    Mutant("held_spans_are_those_of_ticks", Writer, "_relevant", "reader.is_placed", "True"),
+    Mutant("asking_unplaces_nobody", Sender, "_interest", "True, False", "True, reader.is_placed"),
     Mutant("own_changes_of_one_tick_alone", Log, "relevant_after", "found.extend(", "found[:] = ("),
     # --- guards of a view ------------------------------------------------------------------------
     Mutant(
