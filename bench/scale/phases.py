@@ -35,6 +35,7 @@ SATURATED_MS = 2000.0
 """A rate is too much once p99 is above this, or the writer comes so late."""
 
 FIRST_RATE = 50.0
+LOWEST_RATE = 1.0
 HIGHEST_RATE = 6400.0
 SATURATION_SECONDS = 8.0
 REFINE = 2
@@ -377,6 +378,8 @@ async def saturation(plane: Plane) -> Result:
     low, high = 0.0, FIRST_RATE
     while high <= HIGHEST_RATE and await holds(high):
         low, high = high, 2 * high
+    while not low and high > LOWEST_RATE:
+        low, high = (high / 2, high) if await holds(high / 2) else (low, high / 2)
     if low and high <= HIGHEST_RATE:
         for _ in range(REFINE):
             middle = (low + high) / 2
