@@ -4,7 +4,7 @@
                                                                                      │
                           endpoints that the node is told of: its own, and theirs ◄──┘
 
-Nodes, blocks and pools go to everybody. What a node is not told of stays `other-pod` there: an
+Nodes, blocks, pools, services and backends go to everybody. What a node is not told of stays `other-pod` there: an
 address of a pool whose identity no policy of that node asks for.
 """
 
@@ -22,7 +22,7 @@ from deltaplane.model.objects import (
     SubjectPolicy,
 )
 
-COMMON_KINDS = frozenset({Kind.NODE, Kind.BLOCK, Kind.POOL})
+COMMON_KINDS = frozenset({Kind.NODE, Kind.BLOCK, Kind.POOL, Kind.SERVICE, Kind.BACKEND})
 """Kinds that every node is told of."""
 
 _NOTHING: frozenset[int] = frozenset()
