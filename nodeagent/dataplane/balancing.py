@@ -142,7 +142,10 @@ class BalancingPlane(Protocol):
         ...
 
     def write_table(self, list_id: int, slots: Sequence[int]) -> None:
-        """Puts a table of abi.TABLE_SIZE slots in force, in the place of an older one: atomic."""
+        """Puts a table of abi.TABLE_SIZE slots in force, in the place of an older one: atomic.
+
+        The kernel waits for a grace period before it returns: 8 to 16 ms.
+        """
         ...
 
     def delete_tables(self, list_ids: Iterable[int]) -> None:
