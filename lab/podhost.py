@@ -27,7 +27,7 @@ from typing import Any, cast
 from deltaplane.errors import DeltaplaneError, Invalid
 from lab import netns, prober, topology
 from lab.layout import Layout
-from lab.pods import Phase, Pod, Port, load
+from lab.pods import SERVING, Pod, Port, load
 
 UDP_BUFFER_BYTES = 4 << 20
 """Two seconds of a 1 kHz stream: a process that waits for a CPU must not look like a lossy network.
@@ -107,7 +107,7 @@ class PodHost:
         return {
             (pod.uid, pod.reference, Port(port.protocol, port.number)): pod
             for pod in load(self._layout.pods)
-            if pod.node == self._node and pod.phase is Phase.RUNNING
+            if pod.node == self._node and pod.phase in SERVING
             for port in pod.ports
             if port.protocol in ("TCP", "UDP")
         }

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from deltaplane.model.policy import NetworkPolicy
 from deltaplane.model.ports import NamedPort, Protocol
+from deltaplane.model.service import EndpointSlice, Service
 from deltaplane.model.tiers import Policy
 
 Pairs = tuple[tuple[str, str], ...]
@@ -38,6 +39,8 @@ class PodTemplate:
         node_name: node that the pods are bound to; None: any.
         host_network: the pods share their node's network: no address, no policy.
         ports: of all containers that stay, in the order of the manifest.
+        hostname: name of each pod to itself, and to DNS below its subdomain; "": the pod's name.
+        subdomain: name of the service below which DNS knows the pods; "": none.
     """
 
     labels: Pairs = ()
@@ -45,6 +48,8 @@ class PodTemplate:
     node_name: str | None = None
     host_network: bool = False
     ports: tuple[ContainerPort, ...] = field(default=())
+    hostname: str = ""
+    subdomain: str = ""
 
     @property
     def named_ports(self) -> tuple[NamedPort, ...]:
@@ -71,6 +76,66 @@ class DeploymentManifest:
     name: str
     replicas: int
     template: PodTemplate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatefulSetManifest:
+    """A StatefulSet: its pods have names that stay.
+
+    Attributes:
+        replicas: 0 or more.
+        first: number of the first pod, 0 or more.
+        template: what the pods have in common; its subdomain is spec.serviceName.
+    """
+
+    namespace: str
+    name: str
+    replicas: int
+    first: int = 0
+    template: PodTemplate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceManifest:
+    """A Service, defaults filled in.
+
+    Attributes:
+        service: what is asked for; addresses and ports that are to be chosen are absent or 0.
+        headless: it has no cluster address and wants none.
+        families: 4, 6 or both, the primary first, of addresses that are to be chosen; empty: the
+            cluster's first.
+    """
+
+    service: Service
+    headless: bool = False
+    families: tuple[int, ...] = ()
+
+    @property
+    def namespace(self) -> str:
+        """Where the service lives."""
+        return self.service.namespace
+
+    @property
+    def name(self) -> str:
+        """The service's name."""
+        return self.service.name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointSliceManifest:
+    """An EndpointSlice. slice.service: "" only where mistakes are warnings."""
+
+    slice: EndpointSlice
+
+    @property
+    def namespace(self) -> str:
+        """Where the slice lives."""
+        return self.slice.namespace
+
+    @property
+    def name(self) -> str:
+        """The slice's name."""
+        return self.slice.name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,5 +180,12 @@ class GeneralPolicyManifest:
 
 
 Manifest = (
-    NamespaceManifest | PodManifest | DeploymentManifest | PolicyManifest | GeneralPolicyManifest
+    NamespaceManifest
+    | PodManifest
+    | DeploymentManifest
+    | StatefulSetManifest
+    | ServiceManifest
+    | EndpointSliceManifest
+    | PolicyManifest
+    | GeneralPolicyManifest
 )
