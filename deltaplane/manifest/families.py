@@ -1,12 +1,12 @@
 """Addresses of services and slices, and of which families they are."""
 
+from deltaplane.manifest.objects import FamilyPolicy
 from deltaplane.manifest.reading import Reader
 from deltaplane.model.addresses import Prefix, format_address, parse_address
 from deltaplane.model.service import Service, ServiceType
 
 FAMILIES = {"IPv4": 4, "IPv6": 6}
 NAMES = {4: "IPv4", 6: "IPv6"}
-POLICIES = ("SingleStack", "PreferDualStack", "RequireDualStack")
 NONE = "None"
 """The clusterIP of a headless service."""
 
@@ -79,36 +79,33 @@ def _headless(listed: list[Reader], kind: ServiceType) -> bool:
     return True
 
 
-def read_families(spec: Reader, service: Service, *, headless: bool) -> tuple[int, ...]:
-    """Families of the addresses that are to be chosen; empty: the cluster's first.
-
-    In a cluster of one family PreferDualStack asks for less than this says.
-    """
+def read_families(
+    spec: Reader, service: Service, *, headless: bool
+) -> tuple[tuple[int, ...], FamilyPolicy]:
+    """The families that a service names, the primary first, and how many it wants otherwise."""
     listed, given = spec.get("ipFamilies"), spec.get("ipFamilyPolicy")
     if service.type is ServiceType.EXTERNAL_NAME:
         for field in (listed, given):
             if field is not None:
                 field.mistake("must be absent when the type is ExternalName")
-        return ()
+        return (), FamilyPolicy.ABSENT
     families = _families(listed) if listed else ()
     for index, address in enumerate(service.cluster_ips):
         if index < len(families) and families[index] != family_of(address):
             shown, wanted = format_address(address), NAMES[families[index]]
             spec.mistake(f"{shown} is not {wanted}, as ipFamilies say", field="clusterIPs")
-    word = given.choice(POLICIES) if given else None
-    known = families or tuple(map(family_of, service.cluster_ips))
-    if len(known) == 2 and word in (None, "SingleStack"):
+    word = given.choice([policy.value for policy in FamilyPolicy if policy.value]) if given else ""
+    policy = FamilyPolicy(word or "")
+    both = 2 in (len(families), len(service.cluster_ips))
+    if both and policy in (FamilyPolicy.ABSENT, FamilyPolicy.SINGLE_STACK):
         spec.mistake(
             "must be PreferDualStack or RequireDualStack where there are two families",
             field="ipFamilyPolicy",
         )
-        return known
-    if word in ("PreferDualStack", "RequireDualStack"):
-        return _both(known)
-    if headless and service.selector is None and word is None and not known:
+    if headless and service.selector is None and policy is FamilyPolicy.ABSENT and not families:
         # Whoever makes the slices may have endpoints of both.
-        return (4, 6)
-    return known
+        return families, FamilyPolicy.PREFER_DUAL_STACK
+    return families, policy
 
 
 def _families(listed: Reader) -> tuple[int, ...]:
@@ -117,8 +114,3 @@ def _families(listed: Reader) -> tuple[int, ...]:
     if len(found) != len(set(found)):
         listed.mistake("names a family twice")
     return tuple(dict.fromkeys(found))
-
-
-def _both(known: tuple[int, ...]) -> tuple[int, ...]:
-    first = known[0] if known else 4
-    return (first, 6 if first == 4 else 4)

@@ -1,5 +1,6 @@
 """What a manifest says, as far as the network is concerned."""
 
+import enum
 from dataclasses import dataclass, field
 
 from deltaplane.model.policy import NetworkPolicy
@@ -95,6 +96,15 @@ class StatefulSetManifest:
     template: PodTemplate
 
 
+class FamilyPolicy(enum.StrEnum):
+    """Values of ipFamilyPolicy; without one a new service has one family."""
+
+    ABSENT = ""
+    SINGLE_STACK = "SingleStack"
+    PREFER_DUAL_STACK = "PreferDualStack"
+    REQUIRE_DUAL_STACK = "RequireDualStack"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceManifest:
     """A Service, defaults filled in.
@@ -102,13 +112,14 @@ class ServiceManifest:
     Attributes:
         service: what is asked for; addresses and ports that are to be chosen are absent or 0.
         headless: it has no cluster address and wants none.
-        families: 4, 6 or both, the primary first, of addresses that are to be chosen; empty: the
-            cluster's first.
+        families: 4, 6 or both, the primary first; empty: as the policy says.
+        family_policy: how many families it wants.
     """
 
     service: Service
     headless: bool = False
     families: tuple[int, ...] = ()
+    family_policy: FamilyPolicy = FamilyPolicy.ABSENT
 
     @property
     def namespace(self) -> str:

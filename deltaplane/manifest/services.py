@@ -73,8 +73,10 @@ def read_service(reader: Reader, namespace: str, name: str) -> ServiceManifest:
         distribution=distribution,
         external_name=_external_name(spec, kind),
     )
-    families = read_families(spec, service, headless=headless)
-    return ServiceManifest(service=service, headless=headless, families=families)
+    families, policy = read_families(spec, service, headless=headless)
+    return ServiceManifest(
+        service=service, headless=headless, families=families, family_policy=policy
+    )
 
 
 def _selector(spec: Reader) -> Pairs | None:

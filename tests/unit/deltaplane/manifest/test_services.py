@@ -124,21 +124,27 @@ def test_a_balancer_that_is_a_proxy_keeps_its_address_to_itself() -> None:
 
 
 @pytest.mark.parametrize(
-    ("spec", "headless", "families"),
+    ("spec", "headless", "families", "policy"),
     [
-        ({}, False, ()),
-        ({"ipFamilies": ["IPv6"]}, False, (6,)),
-        ({"ipFamilyPolicy": "PreferDualStack"}, False, (4, 6)),
-        ({"ipFamilyPolicy": "RequireDualStack", "ipFamilies": ["IPv6"]}, False, (6, 4)),
-        ({"clusterIP": "fd00:10:96::7", "ipFamilyPolicy": "PreferDualStack"}, False, (6, 4)),
-        ({"clusterIP": "None", "selector": {"app": "web"}}, True, ()),
-        ({"clusterIP": "None"}, True, (4, 6)),
-        ({"clusterIPs": ["None"], "ipFamilyPolicy": "SingleStack"}, True, ()),
+        ({}, False, (), ""),
+        ({"ipFamilies": ["IPv6"]}, False, (6,), ""),
+        ({"ipFamilyPolicy": "PreferDualStack"}, False, (), "PreferDualStack"),
+        (
+            {"ipFamilyPolicy": "RequireDualStack", "ipFamilies": ["IPv6"]},
+            False,
+            (6,),
+            "RequireDualStack",
+        ),
+        ({"clusterIP": "None", "selector": {"app": "web"}}, True, (), ""),
+        ({"clusterIP": "None"}, True, (), "PreferDualStack"),
+        ({"clusterIPs": ["None"], "ipFamilyPolicy": "SingleStack"}, True, (), "SingleStack"),
     ],
 )
-def test_families(spec: dict[str, Any], headless: bool, families: tuple[int, ...]) -> None:
+def test_families(
+    spec: dict[str, Any], headless: bool, families: tuple[int, ...], policy: str
+) -> None:
     found = read(spec)
-    assert (found.headless, found.families) == (headless, families)
+    assert (found.headless, found.families, found.family_policy) == (headless, families, policy)
 
 
 def test_a_headless_service_needs_no_port() -> None:
