@@ -11,7 +11,6 @@ import pytest
 from lab.dns.message import Type, encode_name, parse_name
 from lab.dns.server import UdpServer, ZoneFile, serve_tcp
 
-
 Ask = Callable[[bytes], Awaitable[bytes]]
 
 
