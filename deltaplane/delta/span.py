@@ -4,8 +4,8 @@
                                                                                      │
                           endpoints that the node is told of: its own, and theirs ◄──┘
 
-Nodes, blocks, pools, services and backends go to everybody. What a node is not told of stays `other-pod` there: an
-address of a pool whose identity no policy of that node asks for.
+Nodes, blocks, pools, services and backends go to everybody. What a node is not told of stays
+`other-pod` there: an address of a pool whose identity no policy of that node asks for.
 """
 
 from collections.abc import Iterable

@@ -263,7 +263,7 @@ class BackendState(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackendObject:
-    """An address behind a service. One that answers nobody new, not even as a last resort, has none.
+    """An address behind a service; there is none for one that answers nobody new at all.
 
     Attributes:
         service: number of the service.

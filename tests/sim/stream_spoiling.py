@@ -8,6 +8,7 @@ from deltaplane.delta.view import Held, View
 from deltaplane.model.addresses import AddressPair
 from deltaplane.model.objects import (
     DERIVED_KINDS,
+    BackendObject,
     BlockObject,
     DirectionPolicy,
     EndpointObject,
@@ -15,6 +16,7 @@ from deltaplane.model.objects import (
     NodeObject,
     PeerSet,
     PoolObject,
+    ServiceObject,
     StreamObject,
     SubjectPolicy,
 )
@@ -83,5 +85,7 @@ def _spoiled(value: StreamObject) -> StreamObject:
             return replace(value, draining=not value.draining)
         case NodeObject():
             return replace(value, name=f"{value.name}x")
-        case IdentityObject():
+        case IdentityObject() | ServiceObject():
             return replace(value, namespace=f"{value.namespace}x")
+        case BackendObject():
+            return replace(value, node_index=value.node_index + 1)
