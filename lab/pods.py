@@ -25,6 +25,9 @@ class Phase(enum.StrEnum):
 READY = "lab.deltaplane.dev/ready"
 """Annotation of a pod: "false" stands for a readiness probe that fails."""
 
+SERVES = "lab.deltaplane.dev/serves"
+"""Annotation of a pod: "http" or "dns" on its ports instead of its name and an echo."""
+
 SERVING = (Phase.RUNNING, Phase.TERMINATING)
 
 
@@ -70,6 +73,12 @@ class Pod:
     def reference(self) -> str:
         """namespace/name."""
         return f"{self.namespace}/{self.name}"
+
+    @property
+    def serves(self) -> str:
+        """What its ports speak: "echo", "http" or "dns"."""
+        word = self.annotations.get(SERVES, "")
+        return word if word in ("http", "dns") else "echo"
 
     @property
     def is_ready(self) -> bool:

@@ -91,6 +91,7 @@ def _ask_node(
                 "port": question.port,
                 "protocol": question.protocol,
                 "expect": question.destination,
+                "http": question.http,
             }
             for question in asked
         ],

@@ -17,7 +17,6 @@ MAX_SUBDOMAIN = 253
 MAX_PORT_NAME = 15
 
 _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
-_SERVICE = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _DNS_SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _SERVICE = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _QUALIFIED = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
@@ -29,16 +28,6 @@ def dns_label_mistake(text: str) -> str | None:
     if len(text) <= MAX_LABEL and _DNS_LABEL.fullmatch(text):
         return None
     return f"is no DNS label: 1 to {MAX_LABEL} of a-z, 0-9 and '-', no '-' at either end"
-
-
-def service_name_mistake(text: str) -> str | None:
-    """Checks the name of a service, a label of RFC 1035: unlike others it begins with a letter."""
-    if len(text) <= MAX_LABEL and _SERVICE.fullmatch(text):
-        return None
-    return (
-        f"is no name of a service: 1 to {MAX_LABEL} of a-z, 0-9 and '-', a letter first, "
-        "no '-' at the end"
-    )
 
 
 def dns_subdomain_mistake(text: str) -> str | None:
