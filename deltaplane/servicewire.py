@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sized
 from deltaplane import wire
 from deltaplane.errors import Invalid
 from deltaplane.model import names
-from deltaplane.model.addresses import V4_MAPPED, Prefix
+from deltaplane.model.addresses import V4_MAPPED, Prefix, format_address, special_mistake
 from deltaplane.model.ports import MAX_PORT, Protocol
 from deltaplane.model.service import (
     Distribution,
@@ -153,12 +153,14 @@ def addresses_from_proto(
     """Reads a list of addresses.
 
     Raises:
-        Invalid: one is no address or IPv4-mapped, or there are more than limit.
+        Invalid: one is no address, IPv4-mapped or given twice, or there are more than limit.
     """
     found = tuple(addresses)
     _check_count(found, path, limit)
     for index, address in enumerate(found):
         _check_address(address, f"{path}[{index}]")
+        if address in found[:index]:
+            raise Invalid(f"{path}[{index}]", f"{format_address(address)} is given twice")
     return found
 
 
@@ -167,6 +169,8 @@ def _check_address(address: bytes, path: str) -> None:
         raise Invalid(path, f"an address has 4 or 16 bytes, not {len(address)}")
     if len(address) == 16 and address.startswith(V4_MAPPED):
         raise Invalid(path, "an IPv4-mapped IPv6 address is not accepted; give the 4 bytes")
+    if reason := special_mistake(address):
+        raise Invalid(path, f"{format_address(address)} {reason}")
 
 
 def _type_from_proto(number: int, path: str) -> ServiceType:

@@ -26,11 +26,12 @@ from deltaplane.store.port import (
 )
 from deltaplane.store.retry import compare_and_swap
 from deltaplane.v1 import service_pb2
+from services.endpoints.demand import Demand
 from services.endpoints.placing import Names, Placement
 from services.endpoints.ranges import Ranges
 from services.endpoints.repository.paging import page
 from services.endpoints.repository.transactions import MAX_BYTES, as_read
-from services.endpoints.settling import Demand, settle
+from services.endpoints.settling import settle
 from services.endpoints.wire.records import encode, with_meta, written
 from services.endpoints.wire.services import PageRequest, demand_from_record
 

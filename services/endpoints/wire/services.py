@@ -9,7 +9,7 @@ from deltaplane.model import names
 from deltaplane.model.service import EndpointSlice
 from deltaplane.store.port import KeyValue
 from deltaplane.v1 import registry_pb2, service_pb2
-from services.endpoints.settling import Demand
+from services.endpoints.demand import Demand, FamilyPolicy
 from services.endpoints.wire.requests import (
     check_count,
     check_distinct,
@@ -23,11 +23,6 @@ MAX_SLICES = 100
 MAX_DELETES = 1000
 MAX_PAGE = 1000
 DEFAULT_PAGE = 500
-_SINGLE = service_pb2.FAMILY_POLICY_SINGLE_STACK
-_DUAL = {
-    service_pb2.FAMILY_POLICY_PREFER_DUAL_STACK: None,
-    service_pb2.FAMILY_POLICY_REQUIRE_DUAL_STACK: True,
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,15 +67,18 @@ def demand_from_proto(message: service_pb2.Service, path: str) -> Demand:
     if any(family not in (4, 6) for family in families) or len(set(families)) < len(families):
         shown = ", ".join(map(str, families[:4]))
         raise Invalid(f"{path}.families", f"{shown}: 4, 6 or both are possible, each once")
-    if message.family_policy not in service_pb2.FamilyPolicy.values():
+    try:
+        policy = FamilyPolicy(message.family_policy)
+    except ValueError as error:
         known = ", ".join(service_pb2.FamilyPolicy.keys())
-        raise Invalid(f"{path}.family_policy", f"{message.family_policy} is none of {known}")
+        raise Invalid(
+            f"{path}.family_policy", f"{message.family_policy} is none of {known}"
+        ) from error
     return Demand(
         service=servicewire.service_from_proto(message, path),
         headless=message.headless,
         families=families,
-        single=message.family_policy == _SINGLE,
-        dual=_DUAL.get(message.family_policy, False),
+        policy=policy,
     )
 
 
