@@ -32,12 +32,12 @@ from lab.layout import Layout
 from lab.lifecycle import Progress, quiet
 from lab.manifests import Manifests
 from lab.pods import Pod
-from lab.probe import DEADLINE_SECONDS, probe
+from lab.probe import DEADLINE_SECONDS, Call, call, probe
 from lab.probing import ProbeResult
 from lab.records import namespace_record
 from lab.services import Services
 from lab.supervision import ProcessState, SupervisorState
-from lab.topology import Topology
+from lab.topology import Node, Topology
 from lab.workloads import plan_apply, plan_delete
 
 DEFAULT_NAME = "lab"
@@ -308,6 +308,10 @@ class Lab:
     def probe(self, *, deadline: float = DEADLINE_SECONDS) -> ProbeResult:
         """Asks every pod whether it reaches every other's ports, until two rounds agree."""
         return probe(self.layout, self.pods, deadline=deadline)
+
+    def call(self, source: Pod | Node, what: Call) -> list[str]:
+        """Calls from a pod or a node; who answered each call, or "timeout" or "refused"."""
+        return call(self.layout, source, what)
 
     def world(self) -> World:
         """What the registry holds, as the reference evaluation of policies needs it."""
