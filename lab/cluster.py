@@ -232,12 +232,14 @@ class Lab:
         """Pods live in namespaces that exist; "default" always does, as in Kubernetes."""
         there = self._namespaces() | {"default"}
         there |= {namespace.name for namespace in known.namespaces}
-        for workload in known.workloads:
-            if workload.namespace not in there:
+        named = [(item.kind, item.namespace, item.name) for item in known.workloads]
+        named += [("Service", item.namespace, item.name) for item in known.services]
+        named += [("EndpointSlice", item.namespace, item.name) for item in known.slices]
+        for kind, namespace, name in named:
+            if namespace not in there:
                 raise Invalid(
                     "metadata.namespace",
-                    f"{workload.kind} {workload.name}: there is no namespace"
-                    f" {workload.namespace!r}; add it to the files",
+                    f"{kind} {name}: there is no namespace {namespace!r}; add it to the files",
                 )
 
     def _namespaces(self) -> set[str]:

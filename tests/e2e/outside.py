@@ -7,26 +7,28 @@ from lab import Lab, netns, prober
 from lab.probe import Call
 from lab.prober import Probe
 
-WORLD = {socket.AF_INET: "198.19.255.1", socket.AF_INET6: "fd99::ffff"}
+Addresses = dict[socket.AddressFamily, str]
+
+WORLD: Addresses = {socket.AF_INET: "198.19.255.1", socket.AF_INET6: "fd99::ffff"}
 
 
-def make_world(lab: Lab) -> str:
+def make_world(lab: Lab, host: str = "world", addresses: Addresses = WORLD) -> str:
     """A host that knows nobody's addresses but the nodes'. It goes with the lab."""
-    name = f"dp-{lab.layout.lab}-world"
+    name = f"dp-{lab.layout.lab}-{host}"
     netns.create(name)
     netns.write_sysctls(name, [("net/ipv6/conf/default/accept_dad", "0")])
     mtu = lab.topology.mtu
     peer = f"peer name uplink mtu {mtu} netns {name}"
     netns.ip_batch(
         lab.topology.fabric,
-        [f"link add world mtu {mtu} type veth {peer}", "link set world master fabric up"],
+        [f"link add {host} mtu {mtu} type veth {peer}", f"link set {host} master fabric up"],
     )
     netns.ip_batch(
         name,
         [
             "link set lo up",
-            f"addr add {WORLD[socket.AF_INET]}/16 dev uplink",
-            f"addr add {WORLD[socket.AF_INET6]}/64 dev uplink nodad",
+            f"addr add {addresses[socket.AF_INET]}/16 dev uplink",
+            f"addr add {addresses[socket.AF_INET6]}/64 dev uplink nodad",
             "link set uplink up",
         ],
     )

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from lab import Lab, LabConfig, topology
+from deltaplane import manifest
+from deltaplane.errors import Invalid
+from lab import Lab, LabConfig, manifests, topology
 from lab.probe import Call
 from tests.e2e.conftest import Command, command_of, fresh_name
 from tests.e2e.outside import make_world
@@ -101,6 +103,49 @@ def test_describe_says_what_becomes_of_clients(command: Command) -> None:
     assert "not ready" in text
     text = command("describe", "service", "default/alias").stdout
     assert "another name for peers.default.svc.cluster.local: DNS only" in text
+
+
+EXTRA = """
+apiVersion: v1
+kind: Service
+metadata: {name: extra}
+spec: {selector: {app: extra}, ports: [{port: 80}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: extra, labels: {app: extra}, annotations: {lab.deltaplane.dev/ready: "false"}}
+spec: {containers: [{name: c, ports: [{containerPort: 80}]}]}
+"""
+
+
+def test_a_service_takes_its_slices_and_names_with_it(lab: Lab, command: Command) -> None:
+    def slices() -> list[tuple[object, object]]:
+        known = listed(command, "get", "endpointslices", "--service", "default/extra")
+        return [(item["endpoints"], item["ready"]) for item in known]
+
+    def names() -> bool:
+        return "extra.default.svc.cluster.local" in json.loads(lab.layout.names.read_text())
+
+    unready = manifests.sort(manifest.parse(EXTRA, source="extra"))
+    ready = manifests.sort(manifest.parse(EXTRA.replace('"false"', '"true"'), source="extra"))
+    lab.apply(unready)
+    assert (slices(), names()) == ([(1, 0)], True)
+    assert lab.apply(ready).pods.added == ()
+    assert slices() == [(1, 1)]
+    for _ in range(2):
+        assert command("service", "delete", "default/extra").returncode == 0
+        assert (slices(), names()) == ([], False)
+    lab.apply(ready)
+    assert (slices(), names()) == ([(1, 1)], True)
+    for _ in range(2):
+        lab.delete(ready)
+        assert (slices(), names()) == ([], False)
+
+
+def test_a_service_needs_its_namespace(lab: Lab) -> None:
+    text = EXTRA.partition("---")[0].replace("{name: extra}", "{name: a, namespace: nowhere}")
+    with pytest.raises(Invalid, match="Service a: there is no namespace 'nowhere'"):
+        lab.apply(manifests.sort(manifest.parse(text, source="nowhere")))
 
 
 def test_pods_answer_directly(lab: Lab) -> None:
