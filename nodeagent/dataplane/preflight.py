@@ -62,11 +62,11 @@ def _check_files() -> Iterator[Missing]:
         yield Missing(libbpf.LIBRARY, "apt-get install libbpf1")
     except AttributeError as error:
         yield Missing(f"{libbpf.LIBRARY} of version 1.0 or later ({error})", "upgrade libbpf1")
-    for program in loader.PROGRAMS:
+    for name in loader.OBJECTS:
         try:
-            loader.find_object(program)
+            loader.find_object(name)
         except loader.ObjectsMissing:
-            yield Missing(f"{program}.bpf.o", "make build")
+            yield Missing(f"{name}.bpf.o", "make build")
     if "\tbpf\n" not in Path("/proc/filesystems").read_text():
         yield Missing("the bpf file system", "a kernel with CONFIG_BPF_SYSCALL")
 

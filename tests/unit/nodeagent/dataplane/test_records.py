@@ -152,7 +152,8 @@ def test_config_without_addresses_is_zeros() -> None:
     config = DataPlaneConfig(
         uplink_ifindex=2, uplink_mtu=1500, tunnel_ifindex=3, node_ipv4=bytes([10, 0, 0, 1])
     )
-    assert config.to_abi() == abi.Config(2, 1500, 3, bytes(10) + b"\xff\xff\x0a\0\0\x01", bytes(16))
+    own = bytes(10) + b"\xff\xff\x0a\0\0\x01"
+    assert config.to_abi() == abi.Config(2, 1500, 3, own, bytes(16), 0, 0)
 
 
 def test_addresses_have_room_for_both_families() -> None:
