@@ -72,3 +72,18 @@ def find(client: "Client", reference: str) -> "service_pb2.Service":
     if not found:
         raise NotFound(f"there is no service {reference}; see `deltaplane get services`")
     return found[0]
+
+
+def pod(client: "Client", reference: str) -> registry_pb2.Pod:
+    """The record of the pod "namespace/name".
+
+    Raises:
+        Invalid: it is no such reference.
+        NotFound: there is no such pod.
+    """
+    namespace, name = split(reference)
+    known = client.registry.ListPods(registry_pb2.ListPodsRequest(namespace=namespace)).pods
+    for item in known:
+        if item.name == name:
+            return item
+    raise NotFound(f"there is no pod {reference}; see `deltaplane get pods`")

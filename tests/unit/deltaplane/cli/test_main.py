@@ -45,6 +45,7 @@ def test_no_argument_gets_lost_and_hoisting_twice_changes_nothing(arguments: lis
         ["describe", "pod"],
         ["describe", "service"],
         ["service", "delete"],
+        ["service", "trace"],
         ["status"],
         ["demo"],
     ],
