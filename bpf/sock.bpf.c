@@ -165,7 +165,7 @@ static __always_inline int on_sendmsg(struct bpf_sock_addr *ctx, struct call *ca
 	if (!frontend)
 		return PROCEED;
 	before = noted(ctx, DP_LEG_FORWARD, &asked);
-	if (frontend->count && before && is_member(frontend->list, &before->place)) {
+	if (frontend->inside_count && before && is_member(frontend->list, &before->place)) {
 		call->place = before->place;
 	} else {
 		if (!choose(ctx, frontend, &call->place))

@@ -374,7 +374,7 @@ struct dp_frontend_key {
 _Static_assert(sizeof(struct dp_frontend_key) == 20, "dp_frontend_key");
 
 /*
- * Value of `frontends`. list, count: slots 0..count-1 of `slots` for clients inside the cluster; count 0: nobody
+ * Value of `frontends`. list, inside_count: the first slots of that list are for clients inside the cluster; 0: nobody
  * answers, the connection is refused. outside_list, outside_count: the same for clients outside, whose slots are
  * chosen by the table of that list and may have holes; outside_list 0: no frontend for them; outside_count 0: nobody
  * answers. affinity: seconds for which a client keeps its backend, 0: none. service: its number.
@@ -382,7 +382,7 @@ _Static_assert(sizeof(struct dp_frontend_key) == 20, "dp_frontend_key");
 struct dp_frontend {
 	__u32 service;
 	__u32 list;
-	__u32 count;
+	__u32 inside_count;
 	__u32 outside_list;
 	__u32 outside_count;
 	__u32 affinity;

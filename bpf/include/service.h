@@ -143,11 +143,11 @@ static __always_inline bool choose_inside(const struct dp_frontend *frontend,
 					  struct dp_backend *backend)
 {
 	client->list = frontend->list;
-	if (!frontend->count)
+	if (!frontend->inside_count)
 		return false;
 	if (frontend->affinity && recall(client, frontend->affinity, backend))
 		return true;
-	if (!pick_any(frontend->list, frontend->count, backend))
+	if (!pick_any(frontend->list, frontend->inside_count, backend))
 		return false;
 	if (frontend->affinity)
 		remember(client, backend);

@@ -663,7 +663,7 @@ FRONTEND_SIZE = 28
 
 
 class Frontend(NamedTuple):
-    """Value of `frontends`. list, count: slots 0..count-1 of `slots` for clients inside the cluster; count 0: nobody
+    """Value of `frontends`. list, inside_count: the first slots of that list are for clients inside the cluster; 0: nobody
     answers, the connection is refused. outside_list, outside_count: the same for clients outside, whose slots are
     chosen by the table of that list and may have holes; outside_list 0: no frontend for them; outside_count 0: nobody
     answers. affinity: seconds for which a client keeps its backend, 0: none. service: its number.
@@ -671,7 +671,7 @@ class Frontend(NamedTuple):
 
     service: int
     list: int
-    count: int
+    inside_count: int
     outside_list: int
     outside_count: int
     affinity: int
@@ -679,7 +679,7 @@ class Frontend(NamedTuple):
 
     def pack(self) -> bytes:
         """The bytes in the map."""
-        return _FRONTEND.pack(self.service, self.list, self.count, self.outside_list, self.outside_count, self.affinity, self.flags)
+        return _FRONTEND.pack(self.service, self.list, self.inside_count, self.outside_list, self.outside_count, self.affinity, self.flags)
 
     @classmethod
     def unpack(cls, data: bytes) -> "Frontend":

@@ -88,7 +88,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceRange:
-    """A prefix (16 bytes, 0..128 bits) from which a service's load balancer addresses may be used."""
+    """A prefix (16 bytes, 0..128 bits) whose addresses may use a service's load balancer."""
 
     service: int
     address: bytes
@@ -153,8 +153,15 @@ class BalancingPlane(Protocol):
         ...
 
     def forget_backends(self, gone: Sequence[tuple[int, Backend]]) -> int:
-        """Ends what the kernel remembers of UDP and SCTP towards backends (protocol, backend) that
-        are gone: the next packet is given another one. Returns how many entries went.
+        """Ends what is remembered of UDP and SCTP towards backends that are gone.
+
+        The next packet is given another one.
+
+        Args:
+            gone: (protocol, backend); of other protocols nothing is forgotten.
+
+        Returns:
+            How many entries went.
         """
         ...
 

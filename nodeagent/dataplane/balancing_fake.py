@@ -94,8 +94,15 @@ class FakeBalancing:
             self._tables.pop(list_id, None)
 
     def forget_backends(self, gone: Sequence[tuple[int, Backend]]) -> int:
-        """Ends what the kernel remembers of UDP and SCTP towards backends (protocol, backend) that
-        are gone: the next packet is given another one. Returns how many entries went.
+        """Ends what is remembered of UDP and SCTP towards backends that are gone.
+
+        The next packet is given another one.
+
+        Args:
+            gone: (protocol, backend); of other protocols nothing is forgotten.
+
+        Returns:
+            How many entries went.
         """
         ended = {pair for pair in gone if pair[0] in records.FORGETFUL}
         before = len(self.remembered)

@@ -79,8 +79,15 @@ class KernelBalancing:
         self._maps["tables"].delete(map(number_key, list_ids))
 
     def forget_backends(self, gone: Sequence[tuple[int, Backend]]) -> int:
-        """Ends what the kernel remembers of UDP and SCTP towards backends (protocol, backend) that
-        are gone: the next packet is given another one. Returns how many entries went.
+        """Ends what is remembered of UDP and SCTP towards backends that are gone.
+
+        The next packet is given another one.
+
+        Args:
+            gone: (protocol, backend); of other protocols nothing is forgotten.
+
+        Returns:
+            How many entries went.
         """
         packed = {
             (protocol, records.backend_bytes(backend))

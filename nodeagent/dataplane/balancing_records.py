@@ -36,7 +36,7 @@ def frontend_item(frontend: Frontend) -> Item:
     value = abi.Frontend(
         service=frontend.service,
         list=frontend.list_id,
-        count=frontend.count,
+        inside_count=frontend.count,
         outside_list=frontend.outside_list,
         outside_count=frontend.outside_count,
         affinity=frontend.affinity_seconds,
@@ -52,7 +52,7 @@ def to_frontend(item: Item) -> Frontend:
         key=FrontendKey(address=key.address, protocol=key.protocol, port=key.port),
         service=value.service,
         list_id=value.list,
-        count=value.count,
+        count=value.inside_count,
         outside_list=value.outside_list,
         outside_count=value.outside_count,
         affinity_seconds=value.affinity,
