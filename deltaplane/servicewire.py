@@ -5,7 +5,8 @@ path of the first wrong field. What fields of one service demand of each other, 
 ranges and of what was stored before is the registry's to check.
 """
 
-from collections.abc import Iterable, Sized
+import functools
+from collections.abc import Callable, Iterable, Sequence, Sized
 
 from deltaplane import wire
 from deltaplane.errors import Invalid
@@ -127,23 +128,12 @@ def slice_from_proto(message: service_pb2.EndpointSlice, path: str = "") -> Endp
     wire.check_name(message.namespace, join(path, "namespace"), names.dns_label_mistake)
     wire.check_name(message.name, join(path, "name"), names.dns_subdomain_mistake)
     wire.check_name(message.service, join(path, "service"), names.dns_label_mistake)
-    _check_count(message.endpoints, join(path, "endpoints"), MAX_ENDPOINTS)
-    endpoints = tuple(
-        _endpoint_from_proto(endpoint, f"{join(path, 'endpoints')}[{index}]")
-        for index, endpoint in enumerate(message.endpoints)
-    )
-    for index, endpoint in enumerate(endpoints):
-        if len(endpoint.address) != len(endpoints[0].address):
-            raise Invalid(
-                f"{join(path, 'endpoints')}[{index}].address",
-                "all endpoints of a slice have one family; give the others a slice of their own",
-            )
     return EndpointSlice(
         namespace=message.namespace,
         name=message.name,
         service=message.service,
         ports=_slice_ports(message.ports, join(path, "ports")),
-        endpoints=endpoints,
+        endpoints=_endpoints(message.endpoints, join(path, "endpoints")),
     )
 
 
@@ -295,42 +285,68 @@ def _endpoint_to_proto(endpoint: SliceEndpoint) -> service_pb2.SliceEndpoint:
     )
 
 
-def _endpoint_from_proto(message: service_pb2.SliceEndpoint, path: str) -> SliceEndpoint:
-    _check_address(message.address, join(path, "address"))
-    for text, name, mistake in (
-        (message.node, "node", names.dns_subdomain_mistake),
-        (message.hostname, "hostname", names.dns_label_mistake),
-    ):
-        if text:
-            wire.check_name(text, join(path, name), mistake)
-    for index, zone in enumerate(message.zones):
-        wire.check_name(zone, f"{join(path, 'zones')}[{index}]", names.label_value_mistake)
-    for index, node in enumerate(message.nodes):
-        wire.check_name(node, f"{join(path, 'nodes')}[{index}]", names.dns_subdomain_mistake)
-    _check_count(message.zones, join(path, "zones"), MAX_HINTS)
-    _check_count(message.nodes, join(path, "nodes"), MAX_HINTS)
-    _check_pod(message.target, join(path, "target"))
+def _endpoints(
+    messages: Sequence[service_pb2.SliceEndpoint], path: str
+) -> tuple[SliceEndpoint, ...]:
+    _check_count(messages, path, MAX_ENDPOINTS)
+    found: list[SliceEndpoint] = []
+    for index, message in enumerate(messages):
+        try:
+            found.append(_endpoint_from_proto(message))
+        except Invalid as error:
+            # Paths are made only for who needs one: there are thousands of endpoints.
+            raise Invalid(f"{path}[{index}].{error.field}", error.reason) from error
+        if len(message.address) != len(found[0].address):
+            raise Invalid(
+                f"{path}[{index}].address",
+                "is not of the family of the others; give each family slices of its own",
+            )
+    return tuple(found)
+
+
+def _endpoint_from_proto(message: service_pb2.SliceEndpoint) -> SliceEndpoint:
+    _check_address(message.address, "address")
+    node, hostname, target = message.node, message.hostname, message.target
+    if node and (reason := _node_mistake(node)):
+        raise Invalid("node", f'"{node[: names.MAX_SUBDOMAIN]}" {reason}')
+    if hostname:
+        wire.check_name(hostname, "hostname", names.dns_label_mistake)
+    if target:
+        _check_pod(target)
     return SliceEndpoint(
         address=message.address,
         ready=not message.not_ready,
         serving=not message.not_serving,
         terminating=message.terminating,
-        node=message.node,
-        zones=tuple(message.zones),
-        nodes=tuple(message.nodes),
-        hostname=message.hostname,
-        target=message.target,
+        node=node,
+        zones=_hints(message.zones, "zones", names.label_value_mistake) if message.zones else (),
+        nodes=_hints(message.nodes, "nodes", names.dns_subdomain_mistake) if message.nodes else (),
+        hostname=hostname,
+        target=target,
     )
 
 
-def _check_pod(text: str, path: str) -> None:
-    if not text:
-        return
+_node_mistake = functools.lru_cache(maxsize=8192)(names.dns_subdomain_mistake)
+"""Many endpoints are on one node."""
+
+
+def _hints(
+    texts: Sequence[str], field: str, mistake: Callable[[str], str | None]
+) -> tuple[str, ...]:
+    _check_count(texts, field, MAX_HINTS)
+    for index, text in enumerate(texts):
+        wire.check_name(text, f"{field}[{index}]", mistake)
+        if not text or text in texts[:index]:
+            raise Invalid(f"{field}[{index}]", f'"{text}" is empty, or given twice')
+    return tuple(texts)
+
+
+def _check_pod(text: str) -> None:
     namespace, slash, name = text.partition("/")
     if not slash:
-        raise Invalid(path, f'"{text[:253]}" is not "namespace/name" of a pod')
-    wire.check_name(namespace, path, names.dns_label_mistake)
-    wire.check_name(name, path, names.dns_subdomain_mistake)
+        raise Invalid("target", f'"{text[: names.MAX_SUBDOMAIN]}" is not "namespace/name" of a pod')
+    wire.check_name(namespace, "target", names.dns_label_mistake)
+    wire.check_name(name, "target", names.dns_subdomain_mistake)
 
 
 def _check_count(items: Sized, path: str, limit: int) -> None:

@@ -11,7 +11,7 @@ node of each name, whatever came first. A slice may come before its service.
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from deltaplane.balancing.merging import Contribution, merge
+from deltaplane.balancing.merging import Contribution, Ports, matching, merge
 from deltaplane.model.objects import BackendObject, BackendState, Kind
 from deltaplane.model.service import EndpointSlice, Service, ServiceType, SliceEndpoint
 
@@ -41,11 +41,13 @@ class _Group:
         service: None: there are only slices yet.
         members: by address: by slice: its endpoints with that address.
         told: the backends of the last flush, by address.
+        matched: ports of its slices that the service has; of those that were asked for.
     """
 
     service: Service | None = None
     members: dict[bytes, dict[Reference, Endpoints]] = field(default_factory=dict)
     told: dict[bytes, BackendObject] = field(default_factory=dict)
+    matched: dict[Reference, Ports] = field(default_factory=dict)
 
     @property
     def addresses(self) -> Iterator[bytes]:
@@ -81,6 +83,7 @@ class Compiler:
         group = self._group(reference)
         old, group.service = group.service, service
         if _relevant(old) != _relevant(service):
+            group.matched.clear()
             self._claim(reference, old, service)
             self._mark(reference, group.addresses)
 
@@ -149,28 +152,30 @@ class Compiler:
         )
 
     def _compile(self, reference: Reference, group: _Group, address: bytes) -> BackendObject | None:
-        service = group.service
-        slices = group.members.get(address)
+        service, slices = group.service, group.members.get(address)
         if service is None or slices is None or not self._answers(reference, service, address):
             return None
-        return merge(
-            service,
-            address,
-            [
-                Contribution(key, self._slices[key].ports, endpoint)
-                for key, endpoints in slices.items()
-                for endpoint in endpoints
-            ],
-            self._nodes,
-        )
+        said = [
+            Contribution(key, self._ports(group, service, key), endpoint)
+            for key, endpoints in slices.items()
+            for endpoint in endpoints
+        ]
+        return merge(service.number, address, said, self._nodes)
+
+    def _ports(self, group: _Group, service: Service, key: Reference) -> Ports:
+        found = group.matched.get(key)
+        if found is None:
+            found = group.matched[key] = matching(service, self._slices[key].ports)
+        return found
 
     def _answers(self, reference: Reference, service: Service, address: bytes) -> bool:
         """Whether a service has frontends of the family of an address."""
-        return (
-            service.type is not ServiceType.EXTERNAL_NAME
-            and any(len(own) == len(address) for own in service.cluster_ips)
-            and min(self._claims[service.number]) == reference
-        )
+        if service.type is ServiceType.EXTERNAL_NAME:
+            return False
+        claims = self._claims[service.number]
+        if len(claims) > 1 and min(claims) != reference:
+            return False
+        return len(address) in map(len, service.cluster_ips)
 
     # --- bookkeeping -----------------------------------------------------------------------------
 
@@ -196,6 +201,7 @@ class Compiler:
         assert of is not None
         reference = of.namespace, of.service
         group = self._group(reference)
+        group.matched.pop(key, None)
         before, after = _by_address(old), _by_address(new)
         same_ports = old is not None and new is not None and old.ports == new.ports
         for address in before.keys() | after.keys():

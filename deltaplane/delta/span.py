@@ -22,7 +22,8 @@ from deltaplane.model.objects import (
     SubjectPolicy,
 )
 
-COMMON_KINDS = frozenset({Kind.NODE, Kind.BLOCK, Kind.POOL, Kind.SERVICE, Kind.BACKEND})
+BALANCING_KINDS = frozenset({Kind.SERVICE, Kind.BACKEND})
+COMMON_KINDS = BALANCING_KINDS | {Kind.NODE, Kind.BLOCK, Kind.POOL}
 """Kinds that every node is told of."""
 
 _NOTHING: frozenset[int] = frozenset()

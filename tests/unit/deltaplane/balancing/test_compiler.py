@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 
 import pytest
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from deltaplane.balancing.compiler import Compiler
-from deltaplane.balancing.merging import Contribution, merge
+from deltaplane.balancing.merging import Contribution, matching, merge
 from deltaplane.model.objects import BackendObject, BackendState
 from deltaplane.model.ports import Protocol
 from deltaplane.model.service import (
@@ -100,10 +101,11 @@ class World:
             for piece in self.slices.values():
                 for endpoint in piece.endpoints if piece.service == name else ():
                     if len(endpoint.address) in map(len, it.cluster_ips):
-                        one = Contribution((piece.namespace, piece.name), piece.ports, endpoint)
+                        ports = matching(it, piece.ports)
+                        one = Contribution((piece.namespace, piece.name), ports, endpoint)
                         said.setdefault(endpoint.address, []).append(one)
             for ip, contributions in said.items():
-                backend = merge(it, ip, contributions, self.nodes)
+                backend = merge(it.number, ip, contributions, self.nodes)
                 if backend is not None:
                     found[backend.key] = backend
         return found
@@ -294,3 +296,4 @@ class Histories(RuleBasedStateMachine):
 
 
 TestHistories = Histories.TestCase
+TestHistories.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
