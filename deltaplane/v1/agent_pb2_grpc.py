@@ -60,6 +60,11 @@ class AgentStub(object):
                 request_serializer=deltaplane_dot_v1_dot_agent__pb2.ListRuleCountersRequest.SerializeToString,
                 response_deserializer=deltaplane_dot_v1_dot_agent__pb2.ListRuleCountersResponse.FromString,
                 _registered_method=True)
+        self.ListFrontends = channel.unary_unary(
+                '/deltaplane.v1.Agent/ListFrontends',
+                request_serializer=deltaplane_dot_v1_dot_agent__pb2.ListFrontendsRequest.SerializeToString,
+                response_deserializer=deltaplane_dot_v1_dot_agent__pb2.ListFrontendsResponse.FromString,
+                _registered_method=True)
 
 
 class AgentServicer(object):
@@ -101,6 +106,13 @@ class AgentServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListFrontends(self, request, context):
+        """Where services answer on this node and who is given to clients, read from the kernel.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AgentServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -128,6 +140,11 @@ def add_AgentServicer_to_server(servicer, server):
                     servicer.ListRuleCounters,
                     request_deserializer=deltaplane_dot_v1_dot_agent__pb2.ListRuleCountersRequest.FromString,
                     response_serializer=deltaplane_dot_v1_dot_agent__pb2.ListRuleCountersResponse.SerializeToString,
+            ),
+            'ListFrontends': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListFrontends,
+                    request_deserializer=deltaplane_dot_v1_dot_agent__pb2.ListFrontendsRequest.FromString,
+                    response_serializer=deltaplane_dot_v1_dot_agent__pb2.ListFrontendsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -266,6 +283,33 @@ class Agent(object):
             '/deltaplane.v1.Agent/ListRuleCounters',
             deltaplane_dot_v1_dot_agent__pb2.ListRuleCountersRequest.SerializeToString,
             deltaplane_dot_v1_dot_agent__pb2.ListRuleCountersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListFrontends(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/deltaplane.v1.Agent/ListFrontends',
+            deltaplane_dot_v1_dot_agent__pb2.ListFrontendsRequest.SerializeToString,
+            deltaplane_dot_v1_dot_agent__pb2.ListFrontendsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -43,6 +43,8 @@ class AgentStub:
     """Packet counters of the data path, one per outcome."""
     ListRuleCounters: _grpc.UnaryUnaryMultiCallable[_agent_pb2.ListRuleCountersRequest, _agent_pb2.ListRuleCountersResponse]
     """How often each rule of each policy has decided on this node."""
+    ListFrontends: _grpc.UnaryUnaryMultiCallable[_agent_pb2.ListFrontendsRequest, _agent_pb2.ListFrontendsResponse]
+    """Where services answer on this node and who is given to clients, read from the kernel."""
 
 @_typing.type_check_only
 class AgentAsyncStub(AgentStub):
@@ -59,6 +61,8 @@ class AgentAsyncStub(AgentStub):
     """Packet counters of the data path, one per outcome."""
     ListRuleCounters: _aio.UnaryUnaryMultiCallable[_agent_pb2.ListRuleCountersRequest, _agent_pb2.ListRuleCountersResponse]  # type: ignore[assignment]
     """How often each rule of each policy has decided on this node."""
+    ListFrontends: _aio.UnaryUnaryMultiCallable[_agent_pb2.ListFrontendsRequest, _agent_pb2.ListFrontendsResponse]  # type: ignore[assignment]
+    """Where services answer on this node and who is given to clients, read from the kernel."""
 
 class AgentServicer(metaclass=_abc_1.ABCMeta):
     """One node's view of itself. Read-only."""
@@ -102,5 +106,13 @@ class AgentServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_agent_pb2.ListRuleCountersResponse, _abc.Awaitable[_agent_pb2.ListRuleCountersResponse]]:
         """How often each rule of each policy has decided on this node."""
+
+    @_abc_1.abstractmethod
+    def ListFrontends(
+        self,
+        request: _agent_pb2.ListFrontendsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_pb2.ListFrontendsResponse, _abc.Awaitable[_agent_pb2.ListFrontendsResponse]]:
+        """Where services answer on this node and who is given to clients, read from the kernel."""
 
 def add_AgentServicer_to_server(servicer: AgentServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -2,7 +2,7 @@ from pathlib import Path
 
 from lab.layout import Layout
 from lab.programs import Program, Stage, environment, programs
-from lab.topology import plan
+from lab.topology import SERVICE_RANGES, plan
 
 
 def all_programs(nodes: int = 2) -> dict[str, Program]:
@@ -86,3 +86,15 @@ def test_neither_proxies_nor_the_callers_settings_are_inherited() -> None:
 
 def test_pins_are_apart_from_the_files() -> None:
     assert Layout(lab="lab").node("node-1").pins == Path("/sys/fs/bpf/deltaplane/lab/node-1")
+
+
+def test_a_pod_host_runs_in_the_control_group_of_its_node() -> None:
+    network = plan("lab", 2, cgroup="/groups/lab")
+    todo = programs(network, Layout(lab="lab"), python="py", etcd=("etcd",), etcd_folder="/data")
+    hosts = {program.name: program for program in todo}
+    assert option(hosts["podhost-node-2"], "cgroup") == ["/groups/lab/node-2"]
+    assert option(all_programs()["podhost-node-2"], "cgroup") == []
+
+
+def test_the_registry_knows_the_range_of_services() -> None:
+    assert tuple(option(all_programs()["endpoints"], "service-range")) == SERVICE_RANGES
