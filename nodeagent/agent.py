@@ -20,6 +20,7 @@ from deltaplane.runtime import log, metrics, service
 from deltaplane.runtime.clock import Clock, SystemClock
 from deltaplane.v1 import agent_pb2, agent_pb2_grpc, audit_pb2, audit_pb2_grpc
 from nodeagent.apply import Applier
+from nodeagent.balancing import Balancing
 from nodeagent.blocks import Blocks
 from nodeagent.cni.server import CniServer
 from nodeagent.cni.spool import Spool
@@ -43,6 +44,7 @@ from nodeagent.resuming import Resuming
 from nodeagent.servicer import AgentServicer, Sources
 from nodeagent.spanning import SpanWait
 from nodeagent.stream import ApplyResult, BarrierReached, Floor, HelloState, SlicerStream
+from nodeagent.tables import best_fill
 from nodeagent.tracing import Following
 from nodeagent.worker import Worker
 from nodeagent.workplace import Workplace
@@ -106,6 +108,13 @@ class Agent:
             self._worker,
             tunnel=parts.tunnel.own if parts.tunnel else None,
             masquerade=parts.masquerade,
+        )
+        self._balancing = Balancing(
+            parts.dataplane,
+            self._worker,
+            node=parts.node.name,
+            zone=parts.config.zone,
+            fill=best_fill(),
         )
         self._following = Following(parts.clock.wall_ns)
         self._stream = SlicerStream(clock=parts.clock, following=self._following)
@@ -265,6 +274,7 @@ class Agent:
         self._check_lineage(reached.lineage)
         started, started_ns = self._clock.now(), self._clock.wall_ns()
         outcome = await self._applier.barrier(reached)
+        await self._balancing.barrier(reached, self._applier.tracker.node_index)
         self._following.applied(reached.revision, barrier_ns=started_ns)
         # Before the barrier is acknowledged: whoever drains a pool waits for that.
         if await self._knowledge.take(reached, own_index=self._applier.tracker.node_index):
@@ -272,7 +282,7 @@ class Agent:
         self._blocks.progressed()
         _APPLY_SECONDS.observe(self._clock.now() - started)
         _APPLIED.set(self._applier.applied)
-        return outcome
+        return ApplyResult(refused=outcome.refused + self._balancing.refused)
 
     def _check_lineage(self, lineage: bytes) -> None:
         """Ends this process where a store was restored under it: the next one starts from there.
@@ -292,6 +302,7 @@ class Agent:
             node=self._parts.node,
             journal=self._parts.journal,
             applier=self._applier,
+            balancing=self._balancing,
             stream=self._stream,
             dataplane=self._parts.dataplane,
             worker=self._worker,
@@ -321,6 +332,7 @@ class Agent:
             resuming=self._resuming,
             blocks=self._blocks,
             applier=self._applier,
+            balancing=self._balancing,
             links=self._parts.links,
             table=table,
             worker=reader,

@@ -120,6 +120,12 @@ class AgentConfig(ProcessConfig):
         "nodes that need to know the pod do so, too (250 ms at most)",
     )
 
+    zone: str = Field(
+        default="",
+        description="zone of this node, as endpoints' hints name it; none: hints of zones do not "
+        "count",
+    )
+
     masquerade: bool = Field(
         default=True,
         description="true: what pods send to the world leaves with this node's address",

@@ -56,6 +56,9 @@ class GetStatusResponse(_message.Message):
     INTERFACES_FIELD_NUMBER: _builtins.int
     REFUSED_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    SERVICES_FIELD_NUMBER: _builtins.int
+    BACKENDS_FIELD_NUMBER: _builtins.int
+    FRONTENDS_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     """Node name."""
     node_uid: _builtins.str
@@ -78,6 +81,12 @@ class GetStatusResponse(_message.Message):
     """Interfaces of this node."""
     version: _builtins.str
     """Version of the program."""
+    services: _builtins.int
+    """Services in the view that answer on an address."""
+    backends: _builtins.int
+    """Backends of services in the view."""
+    frontends: _builtins.int
+    """Addresses and ports at which services answer on this node."""
     @_builtins.property
     def refused(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Objects that could not be applied and are held closed, for people."""
@@ -97,10 +106,13 @@ class GetStatusResponse(_message.Message):
         interfaces: _builtins.int = ...,
         refused: _abc.Iterable[_builtins.str] | None = ...,
         version: _builtins.str = ...,
+        services: _builtins.int = ...,
+        backends: _builtins.int = ...,
+        frontends: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_revision", b"applied_revision", "connected", b"connected", "endpoints", b"endpoints", "identities", b"identities", "interfaces", b"interfaces", "lineage", b"lineage", "node", b"node", "node_index", b"node_index", "node_uid", b"node_uid", "refused", b"refused", "subject_policies", b"subject_policies", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_revision", b"applied_revision", "backends", b"backends", "connected", b"connected", "endpoints", b"endpoints", "frontends", b"frontends", "identities", b"identities", "interfaces", b"interfaces", "lineage", b"lineage", "node", b"node", "node_index", b"node_index", "node_uid", b"node_uid", "refused", b"refused", "services", b"services", "subject_policies", b"subject_policies", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
