@@ -1,5 +1,4 @@
-"""A node and a pod in namespaces of their own, a cgroup, and services with backends on each loopback.
-
+"""Namespaces, a cgroup, and services whose backends are on the loopback of each namespace.
 
 Nothing leaves a namespace: what is looked at is where a socket ends up, not how packets get there.
 """

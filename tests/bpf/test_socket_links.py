@@ -101,7 +101,7 @@ def test_another_cgroup_takes_the_programs(services: Services, pins: Path, folde
             services.open(KIND.family, UDP).sendto(b"?", (KIND.service, PORT))
 
 
-def test_cgroup_that_was_made_anew_is_another(services: Services, pins: Path) -> None:
+def test_cgroup_that_was_made_anew_is_another(services: Services) -> None:
     with cgroup(NAME) as folder:
         services.plane.attach_sockets(folder)
     services.publish(KIND, UDP, ())
