@@ -145,6 +145,9 @@ class Balancing:
     def _one_by_one(self) -> None:
         """Finds the services for which there is no room, newest last, and writes the others."""
         self._full = {}
+        # First what nobody was led to yet goes: it takes the room of others.
+        everyone = frozenset(self._balancer.numbers)
+        self._run(self._balancer.adopt(self._dataplane.balancing(), everyone))
         held = self._dataplane.balancing()
         for number, part in self._balancer.parts(self._balancer.adopt(held)):
             try:

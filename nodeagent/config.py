@@ -43,6 +43,14 @@ def _family(size: int) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _cgroup(text: str) -> str:
+    if text not in (FOUND_CGROUP, NO_CGROUP) and not Path(text).is_absolute():
+        raise ValueError(f"{FOUND_CGROUP}, {NO_CGROUP} or the path of a folder is needed")
+    return text
+
+
+FOUND_CGROUP, NO_CGROUP = "auto", "none"
+
 Targets = Annotated[str, AfterValidator(_targets)]
 """One or more addresses of a service, separated by commas."""
 
@@ -124,6 +132,13 @@ class AgentConfig(ProcessConfig):
         default="",
         description="zone of this node, as endpoints' hints name it; none: hints of zones do not "
         "count",
+    )
+
+    cgroup: Annotated[str, AfterValidator(_cgroup)] = Field(
+        default=FOUND_CGROUP,
+        description="folder of the control group (version 2) whose sockets find services by "
+        "themselves; auto: all of the machine, none: services are found packet by packet, and not "
+        "by the node's own processes",
     )
 
     masquerade: bool = Field(

@@ -2,10 +2,11 @@
 
 A link outlives the agent that made it; the next one puts its own program into it, and between the
 two there is no moment without. The pins lie beside the maps, not in the folder of their schema
-version: a program of the next version takes over from that of this one. Removing a pin detaches.
+version: a program of the next version takes over from that of this one.
 """
 
 import ctypes
+import errno
 import os
 from collections.abc import Mapping
 from ctypes import byref, c_uint32, c_uint64
@@ -26,6 +27,10 @@ KINDS: Mapping[str, int] = {
 """Program → enum bpf_attach_type, in the order of attaching."""
 
 FOLDER = "links"
+SOCK_ADDR = 18
+"""Program type."""
+
+_SET_RETVAL = 187
 
 
 class _Info(ctypes.Structure):
@@ -42,14 +47,30 @@ class _Info(ctypes.Structure):
 
 
 def find_mount(mountinfo: str | None = None) -> Path | None:
-    """Where the cgroups of version 2 are mounted; None: nowhere.
+    """Where all cgroups of version 2 are mounted; None: nowhere.
 
     Args:
         mountinfo: text of a mountinfo file; None: that of this process.
     """
     text = Path("/proc/self/mountinfo").read_text() if mountinfo is None else mountinfo
-    points = [point for point, kind in bpffs.mount_types(text).items() if kind == "cgroup2"]
-    return Path(min(points, key=len)) if points else None
+    for line in text.splitlines():
+        # See bpffs.mount_types; a mount whose root is another folder shows a part only.
+        left, _, right = line.partition(" - ")
+        _, _, _, root, point = left.split(" ")[:5]
+        if right.startswith("cgroup2 ") and root == "/":
+            return Path(point)
+    return None
+
+
+def is_cgroup(path: Path) -> bool:
+    """Whether a path is a cgroup of version 2."""
+    return path.is_dir() and bpffs.type_around(path) == "cgroup2"
+
+
+def refusal() -> int:
+    """The errno that a socket is to get whose service nobody answers for; see DataPlaneConfig."""
+    known = libbpf.call("libbpf_probe_bpf_helper", SOCK_ADDR, _SET_RETVAL, None) == 1
+    return errno.ECONNREFUSED if known else 0
 
 
 def attach(group: Path, pin_dir: Path, programs: Mapping[str, int]) -> None:
@@ -76,7 +97,7 @@ def _attach_one(group: int, pin: Path, program: int, kind: int) -> None:
         return
     link = libbpf.checked(libbpf.call("bpf_link_create", program, group, kind, None), pin.name)
     try:
-        pin.unlink(missing_ok=True)
+        _remove(pin)
         libbpf.checked(libbpf.call("bpf_obj_pin", link, os.fsencode(pin)), str(pin))
     finally:
         os.close(link)
@@ -97,6 +118,21 @@ def _update(group: int, pin: Path, program: int) -> bool:
     return True
 
 
+def _remove(pin: Path) -> None:
+    """Takes off what a pin holds, if there is one.
+
+    Removing the pin alone would do, but some time later, in a worker of the kernel.
+    """
+    link = libbpf.call("bpf_obj_get", os.fsencode(pin))
+    if link < 0:
+        return
+    try:
+        libbpf.checked(libbpf.call("bpf_link_detach", link), str(pin))
+    finally:
+        os.close(link)
+    pin.unlink()
+
+
 def _cgroup_of(link: int, pin: Path) -> int:
     """Number of the cgroup that a link is on; 0: it is gone."""
     info = _Info()
@@ -111,5 +147,7 @@ def detach(pin_dir: Path) -> bool:
     folder = pin_dir / FOLDER
     if not folder.is_dir():
         return False
-    bpffs.remove_pins(folder)
+    for pin in folder.iterdir():
+        _remove(pin)
+    folder.rmdir()
     return True
