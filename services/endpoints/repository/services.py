@@ -244,8 +244,10 @@ class Services:
         """Writes steps in as few transactions as possible; False: somebody was faster."""
         for batch in _batches(steps):
             operations = _operations(batch, known)
+            # Records that stay as they are, too: no pointer is written for a service that is gone.
+            touched = dict.fromkeys([*(step.key for step in batch), *(it.key for it in operations)])
             committed = await self._store.transact(
-                [as_read(it.key, known.records[it.key]) for it in operations], operations
+                [as_read(key, known.records[key]) for key in touched], operations
             )
             if not committed.succeeded:
                 return False
