@@ -188,7 +188,7 @@ class Writer:
         """Puts a snapshot into the outbox."""
         reader.snapshots += 1
         self._renewed(reader)
-        reader.renew, reader.mending, reader.sums = False, Mending.NOTHING, None
+        reader.mending, reader.sums = Mending.NOTHING, None
         scope = self._moved_to_cut(reader)
         begin = SnapshotBegin(id=reader.snapshots, revision=self._log.head)
         reader.outbox.append(self._encoder.control(begin))
@@ -206,6 +206,8 @@ class Writer:
         reader.outbox.append(self._end(reader.snapshots, len(groups), objects, root))
 
     def _renewed(self, reader: Reader) -> None:
+        # Another one would show the same: no Ack of a quiet store tells it from this one.
+        reader.renew = False
         reader.snapshot_revision, reader.snapshot_after = self._log.head, reader.barrier_revision
 
     def _moved_to_cut(self, reader: Reader) -> Scope:

@@ -319,6 +319,21 @@ def test_an_answer_that_crosses_a_snapshot_is_answered(pair: Pair) -> None:
     pair.check()
 
 
+def test_a_repair_of_all_it_holds_renews_an_agent(pair: Pair) -> None:
+    unknown_history(pair)
+    pair.connect()
+    for message in pair.messages():
+        pair.take(message)
+    pair.publish(31, node(9, 31))  # its fence, say
+    pair.sender.renew(pair.reader)
+    pair.answer()
+    pair.run(4)
+    # A snapshot of what the repair has shown could not be proven before something is written.
+    assert pair.reader.snapshots == 0
+    assert pair.sender.is_renewed(pair.reader, 31)
+    pair.check()
+
+
 def test_an_agent_without_credit_is_mended_all_the_same() -> None:
     pair = Pair(credit=40)
     pair.run(60)
