@@ -286,6 +286,7 @@ class Receiver:
         # One that nobody has taken yet would be taken with a later view.
         self._barrier = None
         if self._repairs:
+            self._mixed = True  # nobody is told of this revision: the next Hello must not name it
             return
         if message.root_digest not in (b"", self.view.digest.root):
             self._doubt(f"another digest at revision {message.revision}")

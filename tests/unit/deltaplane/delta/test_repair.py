@@ -334,6 +334,20 @@ def test_a_repair_of_all_it_holds_renews_an_agent(pair: Pair) -> None:
     pair.check()
 
 
+def test_what_came_before_the_buckets_of_a_repair_does_not_count_as_applied(pair: Pair) -> None:
+    pair.take(DigestRequest(revision=10))
+    pair.publish(30, node(3, 30, "y"))
+    for message in pair.messages():
+        pair.take(message)
+    assert pair.receiver.revision == 30
+    assert pair.receiver.take_barrier() is None
+    assert pair.receiver.hello().applied_revision == 0
+    assert pair.connect() is Mode.REPAIR
+    assert not pair.sender.effective(pair.reader)
+    assert (Kind.NODE, key_of(node(3, 3))) in pair.run(4)
+    pair.check()
+
+
 def test_an_agent_without_credit_is_mended_all_the_same() -> None:
     pair = Pair(credit=40)
     pair.run(60)
