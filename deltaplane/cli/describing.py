@@ -9,7 +9,7 @@ from deltaplane.cli.options import Output
 
 if TYPE_CHECKING:
     from deltaplane.cli.client import Client
-    from deltaplane.cli.output import Record
+    from deltaplane.cli.output import Record, Value
     from deltaplane.v1 import registry_pb2
 
 app = typer.Typer(help="Show everything about one pod.", no_args_is_help=True)
@@ -56,7 +56,7 @@ def _describe(client: "Client", known: "registry_pb2.Pod") -> "Record":
     namespaces = client.registry.ListNamespaces(registry_pb2.ListNamespacesRequest()).namespaces
     labels = next((dict(it.labels) for it in namespaces if it.name == known.namespace), {})
     identity = next((item for item in identities for e in endpoints if item.id == e.identity), None)
-    record: Record = {
+    record: dict[str, Value] = {
         "pod": f"{known.namespace}/{known.name}",
         "uid": known.uid,
         "node": known.node,

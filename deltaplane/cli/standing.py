@@ -34,9 +34,9 @@ def status(
     """Say on how many nodes a policy is in force, how long they took, and who is missing.
 
     Counted are the nodes with pods that the policy selects. A policy under audit (annotation
-    deltaplane.dev/audit: "true") is in force as such: it drops nothing. KIND is a kind written out, or np, cnp,
-    ccnp, cnp-cluster (ClusterNetworkPolicy), anp, banp. The times run from the commit, as the
-    slicer saw it, to the node's acknowledgement; a slicer that has started since knows none.
+    deltaplane.dev/audit: "true") is in force as such: it drops nothing. KIND is a kind written out,
+    or np, cnp, ccnp, cnp-cluster (ClusterNetworkPolicy), anp, banp. The times run from the commit,
+    as the slicer saw it, to the node's acknowledgement; a slicer that has started since knows none.
 
     With --wait a line for each change goes to standard error, and with -o json every receipt to
     standard output. Exit code 3 when it is not in force everywhere in time.
