@@ -2,7 +2,8 @@
 /*
  * From a frame to a packet: addresses, ports, and what is special about it. Both families give the same struct.
  *
- * Reads go through bpf_skb_load_bytes: it also reaches what lies in pages, and the verifier needs no bounds.
+ * The IP header is read where it lies if that is the packet's linear part, as it nearly always is. All else goes
+ * through bpf_skb_load_bytes: it also reaches what lies in pages, and the verifier needs no bounds.
  */
 #ifndef DELTAPLANE_PACKET_H
 #define DELTAPLANE_PACKET_H
