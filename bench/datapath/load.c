@@ -38,7 +38,7 @@
 #define MAX_SAMPLES (1 << 21)
 #define NANO	    1000000000ULL
 /* Without an answer for so long a transaction has failed. */
-#define PATIENCE (NANO / 2)
+#define PATIENCE (2 * NANO)
 
 struct end {
 	const char *netns;
