@@ -186,8 +186,8 @@ class Writer:
 
     def start_snapshot(self, reader: Reader) -> None:
         """Puts a snapshot into the outbox."""
-        reader.snapshots += 1
         self._renewed(reader)
+        reader.snapshots += 1
         reader.renew, reader.mending, reader.sums = False, Mending.NOTHING, None
         scope = self._moved_to_cut(reader)
         begin = SnapshotBegin(id=reader.snapshots, revision=self._log.head)
@@ -207,6 +207,7 @@ class Writer:
 
     def _renewed(self, reader: Reader) -> None:
         reader.snapshot_revision, reader.snapshot_after = self._log.head, reader.barrier_revision
+        reader.renewal = reader.snapshots + reader.repairs + 1
 
     def _moved_to_cut(self, reader: Reader) -> Scope:
         reader.cursor, reader.through = self._log.cut, self._log.head

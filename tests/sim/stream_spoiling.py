@@ -49,6 +49,8 @@ def spoil(agent: Agent, chance: random.Random) -> str:
         table[key] = Held(_spoiled(held.value), held.generation)
     if how == "lost" and len(keys) % 2:
         agent.latent.add((kind, key))  # the stream may bring it again
+    elif (kind, key) in agent.corrupted:
+        agent.latent.add((kind, key))  # what was spoiled before may be right again
     elif how != "generation":
         agent.latent.discard((kind, key))
     agent.corrupted.add((kind, key))
