@@ -1,6 +1,7 @@
 """The seed that finds each mutant; `python -m tests.sim --mutants` prints one more."""
 
 FOUND_BY: dict[str, int] = {
+    "a_repair_does_not_renew": 4699,
     "another_lineage_resumes": 5,
     "asking_unplaces_nobody": 153,
     "asked_digests_are_not_awaited": 11,
@@ -59,6 +60,7 @@ FOUND_BY: dict[str, int] = {
     "unknown_history_proves": 3,
     "unsettled_not_touched": 6,
     "watermark_after_an_unfence": 81,
+    "what_nobody_was_told_counts_as_applied": 8263,
     "what_was_before_is_not_concerned": 1,
     "zombies_are_vouched_for_at_head": 8,
 }

@@ -118,8 +118,9 @@ class Peace:
 
     def _check_end(self, agent: Agent) -> None:
         assert agent.stream is not None
+        assert agent.receiver is not None
         require(self._agrees(agent), "digest: differs at the end")
-        sender, reader = agent.stream.replica.fanout.sender, agent.stream.session.reader
+        reader = agent.stream.session.reader
         view = {(h.value.kind, h.value.key): h.value for h in agent.receiver.view}
         wanted = agent.stream.wanted[agent.number] if agent.is_scoped else ()
         expected = self.world.history.content_at(agent.node, agent.revision, wanted)

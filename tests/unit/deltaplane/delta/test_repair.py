@@ -357,6 +357,35 @@ def test_an_answer_that_crosses_a_snapshot_is_answered(pair: Pair) -> None:
     pair.check()
 
 
+def test_a_repair_of_all_it_holds_renews_an_agent(pair: Pair) -> None:
+    unknown_history(pair)
+    pair.connect()
+    for message in pair.messages():
+        pair.take(message)
+    pair.publish(31, node(9, 31))  # its fence, say
+    pair.sender.renew(pair.reader)
+    pair.answer()
+    pair.run(4)
+    # A snapshot of what the repair has shown could not be proven before something is written.
+    assert pair.reader.snapshots == 0
+    assert pair.sender.is_renewed(pair.reader, 31)
+    pair.check()
+
+
+def test_what_came_before_the_buckets_of_a_repair_does_not_count_as_applied(pair: Pair) -> None:
+    pair.take(DigestRequest(revision=10))
+    pair.publish(30, node(3, 30, "y"))
+    for message in pair.messages():
+        pair.take(message)
+    assert pair.receiver.revision == 30
+    assert pair.receiver.take_barrier() is None
+    assert pair.receiver.hello().applied_revision == 0
+    assert pair.connect() is Mode.REPAIR
+    assert not pair.sender.effective(pair.reader)
+    assert (Kind.NODE, key_of(node(3, 3))) in pair.run(4)
+    pair.check()
+
+
 def test_an_agent_without_credit_is_mended_all_the_same() -> None:
     pair = Pair(credit=40)
     pair.run(60)
