@@ -138,6 +138,13 @@ MUTANTS = (
         "record.generation",
     ),
     Mutant(
+        "policies_undo_nothing",
+        Facts,
+        "_note_structural",
+        "min(self._born.values(), default=first)",
+        "first",
+    ),
+    Mutant(
         "policies_are_local",
         facts,
         "_is_local",
