@@ -130,16 +130,18 @@ _Static_assert(sizeof(struct dp_address) == 16, "dp_address");
 
 /*
  * Constants of a loaded program, in .rodata.config. uplink_mtu: bytes, 0: not checked; tunnel_ifindex: 0: native
- * routing; addresses: zeros: none.
+ * routing; tick_ns: length of a tick (jiffy); first_tick: their number at boot; addresses: zeros: none.
  */
 struct dp_config {
 	__u32 uplink_ifindex;
 	__u32 uplink_mtu;
 	__u32 tunnel_ifindex;
+	__u32 tick_ns;
+	__u32 first_tick;
 	struct dp_address node_ipv4;
 	struct dp_address node_ipv6;
 };
-_Static_assert(sizeof(struct dp_config) == 44, "dp_config");
+_Static_assert(sizeof(struct dp_config) == 52, "dp_config");
 
 /* What changes while programs run: map `settings`, key 0. node_index: 0: not registered yet. */
 struct dp_settings {
@@ -248,9 +250,9 @@ struct dp_connection_key {
 _Static_assert(sizeof(struct dp_connection_key) == 40, "dp_connection_key");
 
 /*
- * Value of `connections`: who was judged, by which epoch. last_seen: boot time, ns, 100 ms late at most.
- * original, reply: enum dp_shown, a byte per direction, so that two processors do not undo each other's write.
- * from_host: begun by this node's own stack, whatever the policy said.
+ * Value of `connections`: who was judged, by which epoch. last_seen: boot time, ns, 100 ms late at most,
+ * without suspension. original, reply: enum dp_shown, a byte per direction, so that two processors do not undo
+ * each other's write. from_host: begun by this node's own stack, whatever the policy said.
  */
 struct dp_connection {
 	__u64 last_seen;

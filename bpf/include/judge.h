@@ -139,10 +139,10 @@ enum standing {
 };
 
 /* Whether the packet belongs to a connection, and whether that may go on; if not, its entry is gone. */
-static __noinline enum standing standing_of(struct dp_connection_key *key, struct judge *j,
-					    const struct dp_subject *subject, __u32 tcp_flags)
+static __always_inline enum standing standing_of(struct dp_connection_key *key, struct judge *j,
+						 const struct dp_subject *subject, __u32 tcp_flags)
 {
-	__u64 now = bpf_ktime_get_boot_ns();
+	__u64 now = ticks_now();
 	struct dp_connection *c;
 	bool is_reply;
 
@@ -218,7 +218,7 @@ static __noinline enum dp_verdict judge(const struct packet *p, const struct jud
 	about.peer = j->peer;
 	if (j->from_host) {
 		if (starts)
-			remember(&key, j, subject, bpf_ktime_get_boot_ns());
+			remember(&key, j, subject, ticks_now());
 		return DP_VERDICT_ALLOW;
 	}
 	if (!subject) {
@@ -236,7 +236,7 @@ static __noinline enum dp_verdict judge(const struct packet *p, const struct jud
 	if (starts || is_stateless)
 		count(p, &about, subject);
 	if (starts)
-		remember(&key, j, subject, bpf_ktime_get_boot_ns());
+		remember(&key, j, subject, ticks_now());
 	return DP_VERDICT_ALLOW;
 }
 

@@ -277,6 +277,7 @@ class Ack(_message.Message):
     RECEIVED_REVISION_FIELD_NUMBER: _builtins.int
     ADDED_CREDIT_BYTES_FIELD_NUMBER: _builtins.int
     WORST_APPLY_US_FIELD_NUMBER: _builtins.int
+    RENEWALS_FIELD_NUMBER: _builtins.int
     applied_revision: _builtins.int
     """The kernel agrees with the store at this revision (the last applied barrier)."""
     received_revision: _builtins.int
@@ -285,6 +286,10 @@ class Ack(_message.Message):
     """Bytes of credit added."""
     worst_apply_us: _builtins.int
     """Worst time from a barrier's arrival to its application since the last Ack, in microseconds."""
+    renewals: _builtins.int
+    """Snapshots and repairs of this stream that what is applied contains: the revision alone does not tell them from
+    what an earlier barrier of the same revision has shown.
+    """
     def __init__(
         self,
         *,
@@ -292,10 +297,11 @@ class Ack(_message.Message):
         received_revision: _builtins.int = ...,
         added_credit_bytes: _builtins.int = ...,
         worst_apply_us: _builtins.int = ...,
+        renewals: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["added_credit_bytes", b"added_credit_bytes", "applied_revision", b"applied_revision", "received_revision", b"received_revision", "worst_apply_us", b"worst_apply_us"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["added_credit_bytes", b"added_credit_bytes", "applied_revision", b"applied_revision", "received_revision", b"received_revision", "renewals", b"renewals", "worst_apply_us", b"worst_apply_us"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

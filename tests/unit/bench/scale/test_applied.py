@@ -15,7 +15,8 @@ def test_a_quantile_is_the_exact_one_or_3_percent_above(samples: list[int], shar
     for sample in samples:
         histogram.add(sample)
     exact = percentile(sorted(samples), share)
-    assert exact <= histogram.quantile(share) * 1000 <= exact * (1 + 1 / 32) + 1
+    # Milliseconds: 1.007 times 1000 is less than 1007.
+    assert exact <= round(histogram.quantile(share) * 1000, 6) <= exact * (1 + 1 / 32) + 1
 
 
 def test_what_comes_before_the_answer_counts_as_no_time() -> None:
