@@ -387,8 +387,8 @@ MUTANTS = (
         "what_nobody_was_told_counts_as_applied",
         Receiver,
         "_barrier_received",
-        "self._mixed = True  #",
-        "pass  #",
+        "self._mixed = True",
+        "pass",
     ),
     Mutant(
         "a_repair_does_not_renew",
