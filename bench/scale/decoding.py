@@ -31,6 +31,8 @@ _OTHERS: Sequence[tuple[str, int, Callable[[Any], bytes]]] = (
     ("peer_sets", pb.KIND_PEER_SET, lambda item: item.key),
     ("subject_policies", pb.KIND_SUBJECT_POLICY, lambda item: item.identity.to_bytes(4)),
     ("pools", pb.KIND_POOL, lambda item: item.name.encode()),
+    ("services", pb.KIND_SERVICE, lambda item: item.number.to_bytes(4)),
+    ("backends", pb.KIND_BACKEND, lambda item: item.service.to_bytes(4) + item.address),
 )
 """Fields of a piece besides endpoints and removals, their kind, and the key of an object."""
 

@@ -13,7 +13,7 @@
 #include <linux/types.h>
 
 /* Pins lie in <pin directory>/v<version>. */
-#define DP_SCHEMA_VERSION 4
+#define DP_SCHEMA_VERSION 5
 /* Longest entry key in bits: set, peer, protocol, port; and the part that names set and peer only. */
 #define DP_POLICY_BITS	     88
 #define DP_POLICY_PEER_BITS  64
@@ -36,17 +36,31 @@
 #define DP_TUNNEL_OVERHEAD_IPV6 70
 
 /* Default capacities of the maps, entries; the agent may ask for others. */
-#define DP_MAX_MAPPINGS	   262144
-#define DP_MAX_RANGES	   65536
-#define DP_MAX_NODES	   16384
-#define DP_MAX_ENTRIES	   262144
-#define DP_MAX_PREFIXES	   65536
-#define DP_MAX_SUBJECTS	   65536
-#define DP_MAX_ENDPOINTS   4096
-#define DP_MAX_CONNECTIONS 131072
-#define DP_MAX_FRAGMENTS   8192
-#define DP_MAX_DENIALS	   8192
-#define DP_MAX_RULES	   65536
+#define DP_MAX_MAPPINGS	    262144
+#define DP_MAX_RANGES	    65536
+#define DP_MAX_NODES	    16384
+#define DP_MAX_ENTRIES	    262144
+#define DP_MAX_PREFIXES	    65536
+#define DP_MAX_SUBJECTS	    65536
+#define DP_MAX_ENDPOINTS    4096
+#define DP_MAX_CONNECTIONS  131072
+#define DP_MAX_FRAGMENTS    8192
+#define DP_MAX_DENIALS	    8192
+#define DP_MAX_RULES	    65536
+#define DP_MAX_FRONTENDS    65536
+#define DP_MAX_SLOTS	    262144
+#define DP_MAX_MEMBERS	    262144
+#define DP_MAX_TABLES	    4096
+#define DP_MAX_SOURCES	    16384
+#define DP_MAX_AFFINITIES   65536
+#define DP_MAX_SOCKETS	    65536
+#define DP_MAX_TRANSLATIONS 131072
+
+/* Entries of a consistent-hash table, a prime. */
+#define DP_TABLE_SIZE 16381
+/* Ports that a node takes in its own name for what it forwards from outside, first and last; no socket gets them unasked. */
+#define DP_FORWARD_PORT_FIRST 61000
+#define DP_FORWARD_PORT_LAST  65535
 
 /* Identities that are not made of labels. */
 enum dp_identity {
@@ -330,6 +344,149 @@ struct dp_count {
 	__u64 octets;
 };
 _Static_assert(sizeof(struct dp_count) == 16, "dp_count");
+
+/*
+ * Bits of dp_frontend.flags. CHECK_SOURCE: clients outside the cluster must lie in a range of `sources`. LOCAL: what
+ * comes from outside stays on this node and keeps its source.
+ */
+enum dp_frontend_flag {
+	DP_FRONTEND_CHECK_SOURCE = 1,
+	DP_FRONTEND_LOCAL = 2,
+};
+
+/*
+ * Key of `frontends`. address: zeros: a port of every node: matches when the destination is a node's own address.
+ */
+struct dp_frontend_key {
+	struct dp_address address;
+	__be16 port;
+	__u8 protocol;
+	__u8 reserved;
+};
+_Static_assert(sizeof(struct dp_frontend_key) == 20, "dp_frontend_key");
+
+/*
+ * Value of `frontends`. list, count: slots 0..count-1 of `slots` for clients inside the cluster; count 0: nobody
+ * answers, the connection is refused. outside_list, outside_count: the same for clients outside, whose slots are
+ * chosen by the table of that list and may have holes; outside_list 0: no frontend for them; outside_count 0: nobody
+ * answers. affinity: seconds for which a client keeps its backend, 0: none. service: its number.
+ */
+struct dp_frontend {
+	__u32 service;
+	__u32 list;
+	__u32 count;
+	__u32 outside_list;
+	__u32 outside_count;
+	__u32 affinity;
+	__u32 flags;
+};
+_Static_assert(sizeof(struct dp_frontend) == 28, "dp_frontend");
+
+/* Key of `slots`: a place in a list. Lists are numbered by the agent, one per service port, family and scope. */
+struct dp_slot_key {
+	__u32 list;
+	__u32 slot;
+};
+_Static_assert(sizeof(struct dp_slot_key) == 8, "dp_slot_key");
+
+/* Value of `slots`: a backend. */
+struct dp_backend {
+	struct dp_address address;
+	__be16 port;
+	__u16 reserved;
+};
+_Static_assert(sizeof(struct dp_backend) == 20, "dp_backend");
+
+/*
+ * Key of `members`, value 1: this backend may still be given to a client that had it: of lists with affinity, and of
+ * those of UDP and SCTP.
+ */
+struct dp_member_key {
+	__u32 list;
+	struct dp_backend backend;
+};
+_Static_assert(sizeof(struct dp_member_key) == 24, "dp_member_key");
+
+/* Key of `sources`, longest match: who may use a frontend with DP_FRONTEND_CHECK_SOURCE. prefixlen: 32 + bits. */
+struct dp_source_key {
+	__u32 prefixlen;
+	__be32 service;
+	struct dp_address address;
+};
+_Static_assert(sizeof(struct dp_source_key) == 24, "dp_source_key");
+
+/*
+ * Key of `affinities`. client: address of a client outside or of a pod seen packet by packet; for sockets zeros, and
+ * netns: the cookie of the namespace.
+ */
+struct dp_affinity_key {
+	__u64 netns;
+	struct dp_address client;
+	__u32 list;
+	__u32 reserved;
+};
+_Static_assert(sizeof(struct dp_affinity_key) == 32, "dp_affinity_key");
+
+/* Value of `affinities`. last_used: boot time, ns. */
+struct dp_affinity {
+	__u64 last_used;
+	struct dp_backend backend;
+	__u32 reserved;
+};
+_Static_assert(sizeof(struct dp_affinity) == 32, "dp_affinity");
+
+/* Key of `sockets`: a socket and the backend that it really talks to. */
+struct dp_socket_key {
+	__u64 cookie;
+	struct dp_backend backend;
+	__u32 protocol;
+};
+_Static_assert(sizeof(struct dp_socket_key) == 32, "dp_socket_key");
+
+/* Value of `sockets`: the frontend that the program asked for. list: where the backend was taken from. */
+struct dp_socket {
+	struct dp_address address;
+	__be16 port;
+	__u16 reserved;
+	__u32 list;
+};
+_Static_assert(sizeof(struct dp_socket) == 24, "dp_socket");
+
+/* Which way a translated packet goes: from the client to the frontend, or from the backend back. */
+enum dp_leg {
+	DP_LEG_FORWARD = 0,
+	DP_LEG_BACK = 1,
+};
+
+/* Key of `translations`: a packet as it comes in. */
+struct dp_translation_key {
+	struct dp_address saddr;
+	struct dp_address daddr;
+	__be16 sport;
+	__be16 dport;
+	__u8 protocol;
+	__u8 leg;
+	__u16 reserved;
+};
+_Static_assert(sizeof(struct dp_translation_key) == 40, "dp_translation_key");
+
+/*
+ * Value of `translations`: the packet as it goes on. last_seen: boot time, ns. list: where the backend was taken from;
+ * forward leg only. shown: enum dp_shown of this leg. outside: the client is outside the cluster. service: its number.
+ */
+struct dp_translation {
+	__u64 last_seen;
+	struct dp_address saddr;
+	struct dp_address daddr;
+	__be16 sport;
+	__be16 dport;
+	__u32 list;
+	__u8 shown;
+	__u8 outside;
+	__u16 reserved;
+	__u32 service;
+};
+_Static_assert(sizeof(struct dp_translation) == 56, "dp_translation");
 
 /* What the state in the maps stems from: map `applied`, key 0. */
 struct dp_applied {

@@ -123,6 +123,87 @@ struct {
 } rules SEC(".maps");
 
 struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, DP_MAX_FRONTENDS);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+	__type(key, struct dp_frontend_key);
+	__type(value, struct dp_frontend);
+} frontends SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, DP_MAX_SLOTS);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+	__type(key, struct dp_slot_key);
+	__type(value, struct dp_backend);
+} slots SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, DP_MAX_MEMBERS);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+	__type(key, struct dp_member_key);
+	__type(value, __u32);
+} members SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, DP_MAX_SOURCES);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+	__type(key, struct dp_source_key);
+	__type(value, __u32);
+} sources SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, DP_MAX_AFFINITIES);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+	__type(key, struct dp_affinity_key);
+	__type(value, struct dp_affinity);
+} affinities SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, DP_MAX_SOCKETS);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+	__type(key, struct dp_socket_key);
+	__type(value, struct dp_socket);
+} sockets SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, DP_MAX_TRANSLATIONS);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+	__type(key, struct dp_translation_key);
+	__type(value, struct dp_translation);
+} translations SEC(".maps");
+
+/* Of one list: hash modulo size → slot. */
+struct dp_table {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, DP_TABLE_SIZE);
+	__type(key, __u32);
+	__type(value, __u32);
+};
+
+/*
+ * By list. All tables are of one size: an inner map of an array whose size differs needs Linux 5.10 and a flag that
+ * keeps its lookup from being inlined.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH_OF_MAPS);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, DP_MAX_TABLES);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+	__type(key, __u32);
+	__array(values, struct dp_table);
+} tables SEC(".maps");
+
+struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, DP_OUTCOME_COUNT);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);

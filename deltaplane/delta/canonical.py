@@ -10,6 +10,7 @@ from typing import assert_never
 
 from deltaplane.model.addresses import AddressPair, Prefix
 from deltaplane.model.objects import (
+    BackendObject,
     BlockObject,
     DirectionPolicy,
     DirectionRule,
@@ -18,9 +19,11 @@ from deltaplane.model.objects import (
     NodeObject,
     PeerSet,
     PoolObject,
+    ServiceObject,
     StreamObject,
     SubjectPolicy,
 )
+from deltaplane.model.service import SlicePort
 
 
 def canonical(value: StreamObject) -> bytes:
@@ -42,6 +45,15 @@ def canonical(value: StreamObject) -> bytes:
             return struct.pack(f">{len(value.identities)}I", *value.identities)
         case SubjectPolicy():
             return _direction(value.ingress) + _direction(value.egress)
+        case BackendObject():
+            return (
+                struct.pack(">BI", value.state, value.node_index)
+                + _list(map(_slice_port, value.ports))
+                + _list(map(_text, value.zones))
+                + _list(map(_text, value.nodes))
+            )
+        case ServiceObject():
+            return _service(value)
         case _:
             assert_never(value)
 
@@ -65,6 +77,29 @@ def _pair(pair: AddressPair) -> bytes:
 
 def _prefix(prefix: Prefix) -> bytes:
     return _blob(prefix.address) + bytes((prefix.length,))
+
+
+def _slice_port(port: SlicePort) -> bytes:
+    return _text(port.name) + struct.pack(">BH", port.protocol, port.number)
+
+
+def _service(value: ServiceObject) -> bytes:
+    return (
+        _text(value.namespace)
+        + _text(value.name)
+        + _list(
+            _text(port.name) + struct.pack(">BHH", port.protocol, port.port, port.node_port)
+            for port in value.ports
+        )
+        + _list(map(_blob, value.cluster_ips))
+        + _list(map(_blob, value.external_ips))
+        + _list(map(_blob, value.load_balancer_ips))
+        + _list(map(_prefix, value.source_ranges))
+        + struct.pack(
+            ">IHB", value.affinity_seconds, value.health_check_node_port, value.distribution
+        )
+        + bytes((value.internal_local, value.external_local))
+    )
 
 
 def _direction(direction: DirectionPolicy) -> bytes:

@@ -8,6 +8,7 @@ from typing import Generic, TypeVar, cast
 from deltaplane.delta.changes import Change, ObjectKey, Removal, Upsert, incarnation_of
 from deltaplane.delta.digest import BUCKETS, Digest, bucket_of, hash_object
 from deltaplane.model.objects import (
+    BackendObject,
     BlockObject,
     EndpointObject,
     IdentityObject,
@@ -15,6 +16,7 @@ from deltaplane.model.objects import (
     NodeObject,
     PeerSet,
     PoolObject,
+    ServiceObject,
     StreamObject,
     SubjectPolicy,
 )
@@ -54,6 +56,8 @@ class View:
         self.peer_sets: dict[bytes, Held[PeerSet]] = {}
         self.subject_policies: dict[bytes, Held[SubjectPolicy]] = {}
         self.pools: dict[bytes, Held[PoolObject]] = {}
+        self.services: dict[bytes, Held[ServiceObject]] = {}
+        self.backends: dict[bytes, Held[BackendObject]] = {}
         self.digest = digest or Digest()
         # Keys by bucket, as soon as somebody asks for the first bucket.
         self._members: list[dict[ObjectKey, None]] | None = None
@@ -68,6 +72,8 @@ class View:
                 Kind.PEER_SET: self.peer_sets,
                 Kind.SUBJECT_POLICY: self.subject_policies,
                 Kind.POOL: self.pools,
+                Kind.SERVICE: self.services,
+                Kind.BACKEND: self.backends,
             },
         )
 
@@ -79,8 +85,18 @@ class View:
             yield from table.values()
 
     def common(self) -> Iterator[Held[StreamObject]]:
-        """Nodes, blocks and pools: what everybody is told, whatever the span."""
+        """What everybody is told, whatever the span: objects of span.COMMON_KINDS."""
+        yield from self.topology()
+        yield from self.balancing()
+
+    def topology(self) -> Iterator[Held[StreamObject]]:
+        """Nodes, blocks and pools."""
         for table in (self.nodes, self.blocks, self.pools):
+            yield from table.values()
+
+    def balancing(self) -> Iterator[Held[StreamObject]]:
+        """Services and backends: objects of span.BALANCING_KINDS."""
+        for table in (self.services, self.backends):
             yield from table.values()
 
     def get(self, key: ObjectKey) -> Held[StreamObject] | None:

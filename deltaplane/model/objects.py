@@ -12,6 +12,7 @@ from typing import ClassVar
 from deltaplane.model.addresses import AddressPair, Prefix
 from deltaplane.model.policy import IPBlock
 from deltaplane.model.ports import PortRange
+from deltaplane.model.service import Distribution, ServicePort, SlicePort
 from deltaplane.model.tiers import Action, Tier
 
 
@@ -22,14 +23,14 @@ class Kind(enum.IntEnum):
     BLOCK = 2
     IDENTITY = 3
     ENDPOINT = 4
-    FRONTEND = 5
+    SERVICE = 5
     BACKEND = 6
     PEER_SET = 7
     SUBJECT_POLICY = 8
     POOL = 9
 
 
-DERIVED_KINDS = frozenset({Kind.PEER_SET, Kind.SUBJECT_POLICY})
+DERIVED_KINDS = frozenset({Kind.PEER_SET, Kind.SUBJECT_POLICY, Kind.BACKEND})
 """Kinds that the slicer computes from several stored objects.
 
 Their generation is the revision at which the value last changed as far as the replica knows, so
@@ -223,6 +224,72 @@ class SubjectPolicy:
         return self.identity.to_bytes(4)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceObject:
+    """What a node must know of a service to answer for its addresses; see model.service.Service.
+
+    A service that answers on no address (headless, external name) has none.
+    """
+
+    kind: ClassVar[Kind] = Kind.SERVICE
+    number: int
+    namespace: str
+    name: str
+    ports: tuple[ServicePort, ...]
+    cluster_ips: tuple[bytes, ...] = ()
+    external_ips: tuple[bytes, ...] = ()
+    load_balancer_ips: tuple[bytes, ...] = ()
+    source_ranges: tuple[Prefix, ...] = ()
+    affinity_seconds: int = 0
+    internal_local: bool = False
+    external_local: bool = False
+    health_check_node_port: int = 0
+    distribution: Distribution = Distribution.ANY
+
+    @property
+    def key(self) -> bytes:
+        """4 bytes big endian."""
+        return self.number.to_bytes(4)
+
+
+class BackendState(enum.IntEnum):
+    """Whether a backend may be given new connections."""
+
+    READY = 0
+    """Yes."""
+    TERMINATING = 1
+    """It goes, but still answers: only where nobody is ready."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendObject:
+    """An address behind a service; there is none for one that answers nobody new at all.
+
+    Attributes:
+        service: number of the service.
+        address: 4 or 16 bytes.
+        ports: its port for each port of the service that it serves, ascending.
+        state: see BackendState.
+        node_index: number of its node; 0: unknown, or no node of the cluster.
+        zones: clients in these zones should use it, ascending; empty: no hint.
+        nodes: clients on the nodes of these names should use it, ascending; empty: no hint.
+    """
+
+    kind: ClassVar[Kind] = Kind.BACKEND
+    service: int
+    address: bytes
+    ports: tuple[SlicePort, ...]
+    state: BackendState = BackendState.READY
+    node_index: int = 0
+    zones: tuple[str, ...] = ()
+    nodes: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> bytes:
+        """Number of the service, 4 bytes big endian, then the address."""
+        return self.service.to_bytes(4) + self.address
+
+
 StreamObject = (
     NodeObject
     | BlockObject
@@ -231,4 +298,6 @@ StreamObject = (
     | PeerSet
     | SubjectPolicy
     | PoolObject
+    | ServiceObject
+    | BackendObject
 )

@@ -20,6 +20,8 @@ ENDPOINTS = STATE + "endpoints/"
 POLICIES = STATE + "policies/"
 POOLS = STATE + "pools/"
 FENCES = STATE + "fences/"
+SERVICES = STATE + "services/"
+ENDPOINT_SLICES = STATE + "endpoint-slices/"
 
 REGISTRY = ROOT + "registry/"
 NAMESPACES = REGISTRY + "namespaces/"
@@ -36,6 +38,10 @@ IDENTITY_COUNTER = REGISTRY + "counters/identity"
 """Value: the highest identity number given so far (decimal); absent before the first."""
 NODE_COUNTER = REGISTRY + "counters/node"
 """Value: the highest node index given so far (decimal); absent before the first."""
+SERVICE_COUNTER = REGISTRY + "counters/service"
+"""Value: the highest service number given so far (decimal); absent before the first."""
+CLUSTER_IPS = REGISTRY + "cluster-ips/"
+NODE_PORTS = REGISTRY + "node-ports/"
 POOL_COUNTER = REGISTRY + "counters/pools"
 """Written whenever a pool comes, grows or goes: two that overlap never come side by side."""
 FIXED_COUNTER = REGISTRY + "counters/fixed-addresses"
@@ -179,3 +185,33 @@ def fixed_address(value: bytes) -> str:
 def block_request(node_uid: str, request_id: str) -> str:
     """Value: the key of the block that the request got."""
     return f"{BLOCK_REQUESTS}{node_uid}/{request_id}"
+
+
+def service(namespace_name: str, name: str) -> str:
+    """Record: deltaplane.v1.Service."""
+    return f"{SERVICES}{namespace_name}/{name}"
+
+
+def services_of(namespace_name: str) -> str:
+    """Prefix of the service keys of a namespace."""
+    return f"{SERVICES}{namespace_name}/"
+
+
+def endpoint_slice(namespace_name: str, name: str) -> str:
+    """Record: deltaplane.v1.EndpointSlice."""
+    return f"{ENDPOINT_SLICES}{namespace_name}/{name}"
+
+
+def endpoint_slices_of(namespace_name: str) -> str:
+    """Prefix of the endpoint slice keys of a namespace."""
+    return f"{ENDPOINT_SLICES}{namespace_name}/"
+
+
+def cluster_ip(value: bytes) -> str:
+    """Value: the key of the service that has the address (UTF-8). It lives as long as that."""
+    return f"{CLUSTER_IPS}{format_address(value)}"
+
+
+def node_port(number: int) -> str:
+    """Value: the key of the service that has the node port, in whatever protocols (UTF-8)."""
+    return f"{NODE_PORTS}{number}"

@@ -120,6 +120,36 @@ class RegistryStub(object):
                 request_serializer=deltaplane_dot_v1_dot_registry__pb2.DeletePoliciesRequest.SerializeToString,
                 response_deserializer=deltaplane_dot_v1_dot_registry__pb2.DeletePoliciesResponse.FromString,
                 _registered_method=True)
+        self.ApplyServices = channel.unary_unary(
+                '/deltaplane.v1.Registry/ApplyServices',
+                request_serializer=deltaplane_dot_v1_dot_registry__pb2.ApplyServicesRequest.SerializeToString,
+                response_deserializer=deltaplane_dot_v1_dot_registry__pb2.ApplyServicesResponse.FromString,
+                _registered_method=True)
+        self.ListServices = channel.unary_unary(
+                '/deltaplane.v1.Registry/ListServices',
+                request_serializer=deltaplane_dot_v1_dot_registry__pb2.ListServicesRequest.SerializeToString,
+                response_deserializer=deltaplane_dot_v1_dot_registry__pb2.ListServicesResponse.FromString,
+                _registered_method=True)
+        self.DeleteServices = channel.unary_unary(
+                '/deltaplane.v1.Registry/DeleteServices',
+                request_serializer=deltaplane_dot_v1_dot_registry__pb2.DeleteServicesRequest.SerializeToString,
+                response_deserializer=deltaplane_dot_v1_dot_registry__pb2.DeleteServicesResponse.FromString,
+                _registered_method=True)
+        self.ApplyEndpointSlices = channel.unary_unary(
+                '/deltaplane.v1.Registry/ApplyEndpointSlices',
+                request_serializer=deltaplane_dot_v1_dot_registry__pb2.ApplyEndpointSlicesRequest.SerializeToString,
+                response_deserializer=deltaplane_dot_v1_dot_registry__pb2.ApplyEndpointSlicesResponse.FromString,
+                _registered_method=True)
+        self.ListEndpointSlices = channel.unary_unary(
+                '/deltaplane.v1.Registry/ListEndpointSlices',
+                request_serializer=deltaplane_dot_v1_dot_registry__pb2.ListEndpointSlicesRequest.SerializeToString,
+                response_deserializer=deltaplane_dot_v1_dot_registry__pb2.ListEndpointSlicesResponse.FromString,
+                _registered_method=True)
+        self.DeleteEndpointSlices = channel.unary_unary(
+                '/deltaplane.v1.Registry/DeleteEndpointSlices',
+                request_serializer=deltaplane_dot_v1_dot_registry__pb2.DeleteEndpointSlicesRequest.SerializeToString,
+                response_deserializer=deltaplane_dot_v1_dot_registry__pb2.DeleteEndpointSlicesResponse.FromString,
+                _registered_method=True)
 
 
 class RegistryServicer(object):
@@ -246,6 +276,49 @@ class RegistryServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ApplyServices(self, request, context):
+        """Creates or replaces services: all of them or, when one is invalid, none. Addresses and node ports that a request
+        leaves open are chosen; those that a service has it keeps.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListServices(self, request, context):
+        """Lists services, ordered by "namespace/name" as a text.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteServices(self, request, context):
+        """Removes services. Their slices stay. OK for absent ones.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ApplyEndpointSlices(self, request, context):
+        """Creates or replaces endpoint slices: all of them or, when one is invalid, none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListEndpointSlices(self, request, context):
+        """Lists endpoint slices, ordered by "namespace/name" as a text.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteEndpointSlices(self, request, context):
+        """Removes endpoint slices. OK for absent ones.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RegistryServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -333,6 +406,36 @@ def add_RegistryServicer_to_server(servicer, server):
                     servicer.DeletePolicies,
                     request_deserializer=deltaplane_dot_v1_dot_registry__pb2.DeletePoliciesRequest.FromString,
                     response_serializer=deltaplane_dot_v1_dot_registry__pb2.DeletePoliciesResponse.SerializeToString,
+            ),
+            'ApplyServices': grpc.unary_unary_rpc_method_handler(
+                    servicer.ApplyServices,
+                    request_deserializer=deltaplane_dot_v1_dot_registry__pb2.ApplyServicesRequest.FromString,
+                    response_serializer=deltaplane_dot_v1_dot_registry__pb2.ApplyServicesResponse.SerializeToString,
+            ),
+            'ListServices': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListServices,
+                    request_deserializer=deltaplane_dot_v1_dot_registry__pb2.ListServicesRequest.FromString,
+                    response_serializer=deltaplane_dot_v1_dot_registry__pb2.ListServicesResponse.SerializeToString,
+            ),
+            'DeleteServices': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteServices,
+                    request_deserializer=deltaplane_dot_v1_dot_registry__pb2.DeleteServicesRequest.FromString,
+                    response_serializer=deltaplane_dot_v1_dot_registry__pb2.DeleteServicesResponse.SerializeToString,
+            ),
+            'ApplyEndpointSlices': grpc.unary_unary_rpc_method_handler(
+                    servicer.ApplyEndpointSlices,
+                    request_deserializer=deltaplane_dot_v1_dot_registry__pb2.ApplyEndpointSlicesRequest.FromString,
+                    response_serializer=deltaplane_dot_v1_dot_registry__pb2.ApplyEndpointSlicesResponse.SerializeToString,
+            ),
+            'ListEndpointSlices': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListEndpointSlices,
+                    request_deserializer=deltaplane_dot_v1_dot_registry__pb2.ListEndpointSlicesRequest.FromString,
+                    response_serializer=deltaplane_dot_v1_dot_registry__pb2.ListEndpointSlicesResponse.SerializeToString,
+            ),
+            'DeleteEndpointSlices': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteEndpointSlices,
+                    request_deserializer=deltaplane_dot_v1_dot_registry__pb2.DeleteEndpointSlicesRequest.FromString,
+                    response_serializer=deltaplane_dot_v1_dot_registry__pb2.DeleteEndpointSlicesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -795,6 +898,168 @@ class Registry(object):
             '/deltaplane.v1.Registry/DeletePolicies',
             deltaplane_dot_v1_dot_registry__pb2.DeletePoliciesRequest.SerializeToString,
             deltaplane_dot_v1_dot_registry__pb2.DeletePoliciesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ApplyServices(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/deltaplane.v1.Registry/ApplyServices',
+            deltaplane_dot_v1_dot_registry__pb2.ApplyServicesRequest.SerializeToString,
+            deltaplane_dot_v1_dot_registry__pb2.ApplyServicesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListServices(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/deltaplane.v1.Registry/ListServices',
+            deltaplane_dot_v1_dot_registry__pb2.ListServicesRequest.SerializeToString,
+            deltaplane_dot_v1_dot_registry__pb2.ListServicesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteServices(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/deltaplane.v1.Registry/DeleteServices',
+            deltaplane_dot_v1_dot_registry__pb2.DeleteServicesRequest.SerializeToString,
+            deltaplane_dot_v1_dot_registry__pb2.DeleteServicesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ApplyEndpointSlices(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/deltaplane.v1.Registry/ApplyEndpointSlices',
+            deltaplane_dot_v1_dot_registry__pb2.ApplyEndpointSlicesRequest.SerializeToString,
+            deltaplane_dot_v1_dot_registry__pb2.ApplyEndpointSlicesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListEndpointSlices(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/deltaplane.v1.Registry/ListEndpointSlices',
+            deltaplane_dot_v1_dot_registry__pb2.ListEndpointSlicesRequest.SerializeToString,
+            deltaplane_dot_v1_dot_registry__pb2.ListEndpointSlicesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteEndpointSlices(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/deltaplane.v1.Registry/DeleteEndpointSlices',
+            deltaplane_dot_v1_dot_registry__pb2.DeleteEndpointSlicesRequest.SerializeToString,
+            deltaplane_dot_v1_dot_registry__pb2.DeleteEndpointSlicesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -73,6 +73,20 @@ class RegistryStub:
     """Lists policies, ordered by namespace and name."""
     DeletePolicies: _grpc.UnaryUnaryMultiCallable[_registry_pb2.DeletePoliciesRequest, _registry_pb2.DeletePoliciesResponse]
     """Removes policies. OK for absent ones."""
+    ApplyServices: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ApplyServicesRequest, _registry_pb2.ApplyServicesResponse]
+    """Creates or replaces services: all of them or, when one is invalid, none. Addresses and node ports that a request
+    leaves open are chosen; those that a service has it keeps.
+    """
+    ListServices: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ListServicesRequest, _registry_pb2.ListServicesResponse]
+    """Lists services, ordered by "namespace/name" as a text."""
+    DeleteServices: _grpc.UnaryUnaryMultiCallable[_registry_pb2.DeleteServicesRequest, _registry_pb2.DeleteServicesResponse]
+    """Removes services. Their slices stay. OK for absent ones."""
+    ApplyEndpointSlices: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ApplyEndpointSlicesRequest, _registry_pb2.ApplyEndpointSlicesResponse]
+    """Creates or replaces endpoint slices: all of them or, when one is invalid, none."""
+    ListEndpointSlices: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ListEndpointSlicesRequest, _registry_pb2.ListEndpointSlicesResponse]
+    """Lists endpoint slices, ordered by "namespace/name" as a text."""
+    DeleteEndpointSlices: _grpc.UnaryUnaryMultiCallable[_registry_pb2.DeleteEndpointSlicesRequest, _registry_pb2.DeleteEndpointSlicesResponse]
+    """Removes endpoint slices. OK for absent ones."""
 
 @_typing.type_check_only
 class RegistryAsyncStub(RegistryStub):
@@ -115,6 +129,20 @@ class RegistryAsyncStub(RegistryStub):
     """Lists policies, ordered by namespace and name."""
     DeletePolicies: _aio.UnaryUnaryMultiCallable[_registry_pb2.DeletePoliciesRequest, _registry_pb2.DeletePoliciesResponse]  # type: ignore[assignment]
     """Removes policies. OK for absent ones."""
+    ApplyServices: _aio.UnaryUnaryMultiCallable[_registry_pb2.ApplyServicesRequest, _registry_pb2.ApplyServicesResponse]  # type: ignore[assignment]
+    """Creates or replaces services: all of them or, when one is invalid, none. Addresses and node ports that a request
+    leaves open are chosen; those that a service has it keeps.
+    """
+    ListServices: _aio.UnaryUnaryMultiCallable[_registry_pb2.ListServicesRequest, _registry_pb2.ListServicesResponse]  # type: ignore[assignment]
+    """Lists services, ordered by "namespace/name" as a text."""
+    DeleteServices: _aio.UnaryUnaryMultiCallable[_registry_pb2.DeleteServicesRequest, _registry_pb2.DeleteServicesResponse]  # type: ignore[assignment]
+    """Removes services. Their slices stay. OK for absent ones."""
+    ApplyEndpointSlices: _aio.UnaryUnaryMultiCallable[_registry_pb2.ApplyEndpointSlicesRequest, _registry_pb2.ApplyEndpointSlicesResponse]  # type: ignore[assignment]
+    """Creates or replaces endpoint slices: all of them or, when one is invalid, none."""
+    ListEndpointSlices: _aio.UnaryUnaryMultiCallable[_registry_pb2.ListEndpointSlicesRequest, _registry_pb2.ListEndpointSlicesResponse]  # type: ignore[assignment]
+    """Lists endpoint slices, ordered by "namespace/name" as a text."""
+    DeleteEndpointSlices: _aio.UnaryUnaryMultiCallable[_registry_pb2.DeleteEndpointSlicesRequest, _registry_pb2.DeleteEndpointSlicesResponse]  # type: ignore[assignment]
+    """Removes endpoint slices. OK for absent ones."""
 
 class RegistryServicer(metaclass=_abc_1.ABCMeta):
     """Nodes, namespaces, pod records, endpoints, identities and policies."""
@@ -256,5 +284,55 @@ class RegistryServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_registry_pb2.DeletePoliciesResponse, _abc.Awaitable[_registry_pb2.DeletePoliciesResponse]]:
         """Removes policies. OK for absent ones."""
+
+    @_abc_1.abstractmethod
+    def ApplyServices(
+        self,
+        request: _registry_pb2.ApplyServicesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.ApplyServicesResponse, _abc.Awaitable[_registry_pb2.ApplyServicesResponse]]:
+        """Creates or replaces services: all of them or, when one is invalid, none. Addresses and node ports that a request
+        leaves open are chosen; those that a service has it keeps.
+        """
+
+    @_abc_1.abstractmethod
+    def ListServices(
+        self,
+        request: _registry_pb2.ListServicesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.ListServicesResponse, _abc.Awaitable[_registry_pb2.ListServicesResponse]]:
+        """Lists services, ordered by "namespace/name" as a text."""
+
+    @_abc_1.abstractmethod
+    def DeleteServices(
+        self,
+        request: _registry_pb2.DeleteServicesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.DeleteServicesResponse, _abc.Awaitable[_registry_pb2.DeleteServicesResponse]]:
+        """Removes services. Their slices stay. OK for absent ones."""
+
+    @_abc_1.abstractmethod
+    def ApplyEndpointSlices(
+        self,
+        request: _registry_pb2.ApplyEndpointSlicesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.ApplyEndpointSlicesResponse, _abc.Awaitable[_registry_pb2.ApplyEndpointSlicesResponse]]:
+        """Creates or replaces endpoint slices: all of them or, when one is invalid, none."""
+
+    @_abc_1.abstractmethod
+    def ListEndpointSlices(
+        self,
+        request: _registry_pb2.ListEndpointSlicesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.ListEndpointSlicesResponse, _abc.Awaitable[_registry_pb2.ListEndpointSlicesResponse]]:
+        """Lists endpoint slices, ordered by "namespace/name" as a text."""
+
+    @_abc_1.abstractmethod
+    def DeleteEndpointSlices(
+        self,
+        request: _registry_pb2.DeleteEndpointSlicesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.DeleteEndpointSlicesResponse, _abc.Awaitable[_registry_pb2.DeleteEndpointSlicesResponse]]:
+        """Removes endpoint slices. OK for absent ones."""
 
 def add_RegistryServicer_to_server(servicer: RegistryServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -6,6 +6,7 @@ The delta stream from a slicer to a node agent, and the listing of slices."""
 from collections import abc as _abc
 from deltaplane.v1 import common_pb2 as _common_pb2
 from deltaplane.v1 import policy_pb2 as _policy_pb2
+from deltaplane.v1 import service_pb2 as _service_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
@@ -37,10 +38,10 @@ class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Kind.ValueType],
     """IdentityUpsert; key: number, 4 bytes big endian."""
     KIND_ENDPOINT: _Kind.ValueType  # 4
     """EndpointUpsert; key: node index and id, 4 bytes big endian each."""
-    KIND_FRONTEND: _Kind.ValueType  # 5
-    """Service frontends (reserved)."""
+    KIND_SERVICE: _Kind.ValueType  # 5
+    """ServiceUpsert; key: number, 4 bytes big endian."""
     KIND_BACKEND: _Kind.ValueType  # 6
-    """Service backends (reserved)."""
+    """BackendUpsert; key: number of the service, 4 bytes big endian, then the address."""
     KIND_PEER_SET: _Kind.ValueType  # 7
     """PeerSetUpsert; key: 16 bytes."""
     KIND_SUBJECT_POLICY: _Kind.ValueType  # 8
@@ -61,10 +62,10 @@ KIND_IDENTITY: Kind.ValueType  # 3
 """IdentityUpsert; key: number, 4 bytes big endian."""
 KIND_ENDPOINT: Kind.ValueType  # 4
 """EndpointUpsert; key: node index and id, 4 bytes big endian each."""
-KIND_FRONTEND: Kind.ValueType  # 5
-"""Service frontends (reserved)."""
+KIND_SERVICE: Kind.ValueType  # 5
+"""ServiceUpsert; key: number, 4 bytes big endian."""
 KIND_BACKEND: Kind.ValueType  # 6
-"""Service backends (reserved)."""
+"""BackendUpsert; key: number of the service, 4 bytes big endian, then the address."""
 KIND_PEER_SET: Kind.ValueType  # 7
 """PeerSetUpsert; key: 16 bytes."""
 KIND_SUBJECT_POLICY: Kind.ValueType  # 8
@@ -582,6 +583,8 @@ class Piece(_message.Message):
     IDENTITIES_FIELD_NUMBER: _builtins.int
     ENDPOINTS_FIELD_NUMBER: _builtins.int
     PEER_SETS_FIELD_NUMBER: _builtins.int
+    SERVICES_FIELD_NUMBER: _builtins.int
+    BACKENDS_FIELD_NUMBER: _builtins.int
     SUBJECT_POLICIES_FIELD_NUMBER: _builtins.int
     POOLS_FIELD_NUMBER: _builtins.int
     REMOVALS_FIELD_NUMBER: _builtins.int
@@ -608,6 +611,14 @@ class Piece(_message.Message):
         """Peer sets."""
 
     @_builtins.property
+    def services(self) -> _containers.RepeatedCompositeFieldContainer[Global___ServiceUpsert]:
+        """Services."""
+
+    @_builtins.property
+    def backends(self) -> _containers.RepeatedCompositeFieldContainer[Global___BackendUpsert]:
+        """Backends."""
+
+    @_builtins.property
     def subject_policies(self) -> _containers.RepeatedCompositeFieldContainer[Global___SubjectPolicyUpsert]:
         """Subject policies."""
 
@@ -628,13 +639,15 @@ class Piece(_message.Message):
         identities: _abc.Iterable[Global___IdentityUpsert] | None = ...,
         endpoints: _abc.Iterable[Global___EndpointUpsert] | None = ...,
         peer_sets: _abc.Iterable[Global___PeerSetUpsert] | None = ...,
+        services: _abc.Iterable[Global___ServiceUpsert] | None = ...,
+        backends: _abc.Iterable[Global___BackendUpsert] | None = ...,
         subject_policies: _abc.Iterable[Global___SubjectPolicyUpsert] | None = ...,
         pools: _abc.Iterable[Global___PoolUpsert] | None = ...,
         removals: _abc.Iterable[Global___Removal] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_revision", b"base_revision", "blocks", b"blocks", "endpoints", b"endpoints", "identities", b"identities", "nodes", b"nodes", "peer_sets", b"peer_sets", "pools", b"pools", "removals", b"removals", "subject_policies", b"subject_policies"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backends", b"backends", "base_revision", b"base_revision", "blocks", b"blocks", "endpoints", b"endpoints", "identities", b"identities", "nodes", b"nodes", "peer_sets", b"peer_sets", "pools", b"pools", "removals", b"removals", "services", b"services", "subject_policies", b"subject_policies"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -883,6 +896,146 @@ class PeerSetUpsert(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PeerSetUpsert: _TypeAlias = PeerSetUpsert  # noqa: Y015
+
+@_typing.final
+class ServiceUpsert(_message.Message):
+    """A service that answers on addresses."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    GENERATION_LAG_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    PORTS_FIELD_NUMBER: _builtins.int
+    CLUSTER_IPS_FIELD_NUMBER: _builtins.int
+    EXTERNAL_IPS_FIELD_NUMBER: _builtins.int
+    LOAD_BALANCER_IPS_FIELD_NUMBER: _builtins.int
+    SOURCE_RANGES_FIELD_NUMBER: _builtins.int
+    AFFINITY_SECONDS_FIELD_NUMBER: _builtins.int
+    INTERNAL_LOCAL_FIELD_NUMBER: _builtins.int
+    EXTERNAL_LOCAL_FIELD_NUMBER: _builtins.int
+    HEALTH_CHECK_NODE_PORT_FIELD_NUMBER: _builtins.int
+    DISTRIBUTION_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """Number of the service."""
+    generation_lag: _builtins.int
+    """See Piece."""
+    namespace: _builtins.str
+    """Namespace name."""
+    name: _builtins.str
+    """Name."""
+    affinity_seconds: _builtins.int
+    """A client keeps its backend for as long; 0: no affinity."""
+    internal_local: _builtins.bool
+    """Clients inside the cluster are given backends of their own node only."""
+    external_local: _builtins.bool
+    """What comes from outside stays on the node and keeps its source."""
+    health_check_node_port: _builtins.int
+    """Where nodes say over HTTP whether they have backends; 0: nowhere."""
+    distribution: _service_pb2.TrafficDistribution.ValueType
+    """Which backends clients inside the cluster are given."""
+    @_builtins.property
+    def ports(self) -> _containers.RepeatedCompositeFieldContainer[_service_pb2.ServicePort]:
+        """Its ports; target is left out."""
+
+    @_builtins.property
+    def cluster_ips(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """4 or 16 bytes each, the primary first."""
+
+    @_builtins.property
+    def external_ips(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Addresses that the world routes to nodes by itself."""
+
+    @_builtins.property
+    def load_balancer_ips(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Addresses of a load balancer in front of the nodes."""
+
+    @_builtins.property
+    def source_ranges(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Prefix]:
+        """Who may use the load balancer's addresses; empty: everybody."""
+
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        generation_lag: _builtins.int = ...,
+        namespace: _builtins.str = ...,
+        name: _builtins.str = ...,
+        ports: _abc.Iterable[_service_pb2.ServicePort] | None = ...,
+        cluster_ips: _abc.Iterable[_builtins.bytes] | None = ...,
+        external_ips: _abc.Iterable[_builtins.bytes] | None = ...,
+        load_balancer_ips: _abc.Iterable[_builtins.bytes] | None = ...,
+        source_ranges: _abc.Iterable[_common_pb2.Prefix] | None = ...,
+        affinity_seconds: _builtins.int = ...,
+        internal_local: _builtins.bool = ...,
+        external_local: _builtins.bool = ...,
+        health_check_node_port: _builtins.int = ...,
+        distribution: _service_pb2.TrafficDistribution.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["affinity_seconds", b"affinity_seconds", "cluster_ips", b"cluster_ips", "distribution", b"distribution", "external_ips", b"external_ips", "external_local", b"external_local", "generation_lag", b"generation_lag", "health_check_node_port", b"health_check_node_port", "internal_local", b"internal_local", "load_balancer_ips", b"load_balancer_ips", "name", b"name", "namespace", b"namespace", "number", b"number", "ports", b"ports", "source_ranges", b"source_ranges"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ServiceUpsert: _TypeAlias = ServiceUpsert  # noqa: Y015
+
+@_typing.final
+class BackendUpsert(_message.Message):
+    """An address behind a service."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVICE_FIELD_NUMBER: _builtins.int
+    GENERATION_LAG_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    PORTS_FIELD_NUMBER: _builtins.int
+    TERMINATING_FIELD_NUMBER: _builtins.int
+    NODE_INDEX_FIELD_NUMBER: _builtins.int
+    ZONES_FIELD_NUMBER: _builtins.int
+    NODES_FIELD_NUMBER: _builtins.int
+    service: _builtins.int
+    """Number of the service."""
+    generation_lag: _builtins.int
+    """See Piece."""
+    address: _builtins.bytes
+    """4 or 16 bytes."""
+    terminating: _builtins.bool
+    """It goes, but still answers: only where nobody is ready."""
+    node_index: _builtins.int
+    """Number of its node; 0: unknown, or no node of the cluster."""
+    @_builtins.property
+    def ports(self) -> _containers.RepeatedCompositeFieldContainer[_service_pb2.SlicePort]:
+        """Its port for each port of the service that it serves, ascending."""
+
+    @_builtins.property
+    def zones(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Clients in these zones should use it, ascending."""
+
+    @_builtins.property
+    def nodes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Clients on the nodes of these names should use it, ascending."""
+
+    def __init__(
+        self,
+        *,
+        service: _builtins.int = ...,
+        generation_lag: _builtins.int = ...,
+        address: _builtins.bytes = ...,
+        ports: _abc.Iterable[_service_pb2.SlicePort] | None = ...,
+        terminating: _builtins.bool = ...,
+        node_index: _builtins.int = ...,
+        zones: _abc.Iterable[_builtins.str] | None = ...,
+        nodes: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "generation_lag", b"generation_lag", "node_index", b"node_index", "nodes", b"nodes", "ports", b"ports", "service", b"service", "terminating", b"terminating", "zones", b"zones"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BackendUpsert: _TypeAlias = BackendUpsert  # noqa: Y015
 
 @_typing.final
 class SubjectPolicyUpsert(_message.Message):

@@ -5,7 +5,7 @@ import struct
 from socket import htonl, htons, ntohl, ntohs
 from typing import NamedTuple
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 POLICY_BITS = 88
 POLICY_PEER_BITS = 64
 POLICY_PROTO_BITS = 72
@@ -29,6 +29,17 @@ MAX_CONNECTIONS = 131072
 MAX_FRAGMENTS = 8192
 MAX_DENIALS = 8192
 MAX_RULES = 65536
+MAX_FRONTENDS = 65536
+MAX_SLOTS = 262144
+MAX_MEMBERS = 262144
+MAX_TABLES = 4096
+MAX_SOURCES = 16384
+MAX_AFFINITIES = 65536
+MAX_SOCKETS = 65536
+MAX_TRANSLATIONS = 131072
+TABLE_SIZE = 16381
+FORWARD_PORT_FIRST = 61000
+FORWARD_PORT_LAST = 65535
 
 
 class Identity(enum.IntEnum):
@@ -606,6 +617,305 @@ class Count(NamedTuple):
         """Undoes `pack`."""
         v = _COUNT.unpack(data)
         return cls(v[0], v[1])
+
+
+class FrontendFlag(enum.IntEnum):
+    """Bits of dp_frontend.flags. CHECK_SOURCE: clients outside the cluster must lie in a range of `sources`. LOCAL: what
+    comes from outside stays on this node and keeps its source.
+    """
+
+    CHECK_SOURCE = 1
+    LOCAL = 2
+
+
+_FRONTEND_KEY = struct.Struct("=16sHB1x")
+FRONTEND_KEY_SIZE = 20
+
+
+class FrontendKey(NamedTuple):
+    """Key of `frontends`. address: zeros: a port of every node: matches when the destination is a node's own address."""
+
+    address: bytes
+    port: int
+    protocol: int
+
+    def pack(self) -> bytes:
+        """The bytes in the map."""
+        return _FRONTEND_KEY.pack(self.address, htons(self.port), self.protocol)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> "FrontendKey":
+        """Undoes `pack`."""
+        v = _FRONTEND_KEY.unpack(data)
+        return cls(v[0], ntohs(v[1]), v[2])
+
+
+_FRONTEND = struct.Struct("=IIIIIII")
+FRONTEND_SIZE = 28
+
+
+class Frontend(NamedTuple):
+    """Value of `frontends`. list, count: slots 0..count-1 of `slots` for clients inside the cluster; count 0: nobody
+    answers, the connection is refused. outside_list, outside_count: the same for clients outside, whose slots are
+    chosen by the table of that list and may have holes; outside_list 0: no frontend for them; outside_count 0: nobody
+    answers. affinity: seconds for which a client keeps its backend, 0: none. service: its number.
+    """
+
+    service: int
+    list: int
+    count: int
+    outside_list: int
+    outside_count: int
+    affinity: int
+    flags: int
+
+    def pack(self) -> bytes:
+        """The bytes in the map."""
+        return _FRONTEND.pack(self.service, self.list, self.count, self.outside_list, self.outside_count, self.affinity, self.flags)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> "Frontend":
+        """Undoes `pack`."""
+        v = _FRONTEND.unpack(data)
+        return cls(v[0], v[1], v[2], v[3], v[4], v[5], v[6])
+
+
+_SLOT_KEY = struct.Struct("=II")
+SLOT_KEY_SIZE = 8
+
+
+class SlotKey(NamedTuple):
+    """Key of `slots`: a place in a list. Lists are numbered by the agent, one per service port, family and scope."""
+
+    list: int
+    slot: int
+
+    def pack(self) -> bytes:
+        """The bytes in the map."""
+        return _SLOT_KEY.pack(self.list, self.slot)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> "SlotKey":
+        """Undoes `pack`."""
+        v = _SLOT_KEY.unpack(data)
+        return cls(v[0], v[1])
+
+
+_BACKEND = struct.Struct("=16sH2x")
+BACKEND_SIZE = 20
+
+
+class Backend(NamedTuple):
+    """Value of `slots`: a backend."""
+
+    address: bytes
+    port: int
+
+    def pack(self) -> bytes:
+        """The bytes in the map."""
+        return _BACKEND.pack(self.address, htons(self.port))
+
+    @classmethod
+    def unpack(cls, data: bytes) -> "Backend":
+        """Undoes `pack`."""
+        v = _BACKEND.unpack(data)
+        return cls(v[0], ntohs(v[1]))
+
+
+_MEMBER_KEY = struct.Struct("=I20s")
+MEMBER_KEY_SIZE = 24
+
+
+class MemberKey(NamedTuple):
+    """Key of `members`, value 1: this backend may still be given to a client that had it: of lists with affinity, and of
+    those of UDP and SCTP.
+    """
+
+    list: int
+    backend: bytes
+
+    def pack(self) -> bytes:
+        """The bytes in the map."""
+        return _MEMBER_KEY.pack(self.list, self.backend)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> "MemberKey":
+        """Undoes `pack`."""
+        v = _MEMBER_KEY.unpack(data)
+        return cls(v[0], v[1])
+
+
+_SOURCE_KEY = struct.Struct("=II16s")
+SOURCE_KEY_SIZE = 24
+
+
+class SourceKey(NamedTuple):
+    """Key of `sources`, longest match: who may use a frontend with DP_FRONTEND_CHECK_SOURCE. prefixlen: 32 + bits."""
+
+    prefixlen: int
+    service: int
+    address: bytes
+
+    def pack(self) -> bytes:
+        """The bytes in the map."""
+        return _SOURCE_KEY.pack(self.prefixlen, htonl(self.service), self.address)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> "SourceKey":
+        """Undoes `pack`."""
+        v = _SOURCE_KEY.unpack(data)
+        return cls(v[0], ntohl(v[1]), v[2])
+
+
+_AFFINITY_KEY = struct.Struct("=Q16sI4x")
+AFFINITY_KEY_SIZE = 32
+
+
+class AffinityKey(NamedTuple):
+    """Key of `affinities`. client: address of a client outside or of a pod seen packet by packet; for sockets zeros, and
+    netns: the cookie of the namespace.
+    """
+
+    netns: int
+    client: bytes
+    list: int
+
+    def pack(self) -> bytes:
+        """The bytes in the map."""
+        return _AFFINITY_KEY.pack(self.netns, self.client, self.list)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> "AffinityKey":
+        """Undoes `pack`."""
+        v = _AFFINITY_KEY.unpack(data)
+        return cls(v[0], v[1], v[2])
+
+
+_AFFINITY = struct.Struct("=Q20s4x")
+AFFINITY_SIZE = 32
+
+
+class Affinity(NamedTuple):
+    """Value of `affinities`. last_used: boot time, ns."""
+
+    last_used: int
+    backend: bytes
+
+    def pack(self) -> bytes:
+        """The bytes in the map."""
+        return _AFFINITY.pack(self.last_used, self.backend)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> "Affinity":
+        """Undoes `pack`."""
+        v = _AFFINITY.unpack(data)
+        return cls(v[0], v[1])
+
+
+_SOCKET_KEY = struct.Struct("=Q20sI")
+SOCKET_KEY_SIZE = 32
+
+
+class SocketKey(NamedTuple):
+    """Key of `sockets`: a socket and the backend that it really talks to."""
+
+    cookie: int
+    backend: bytes
+    protocol: int
+
+    def pack(self) -> bytes:
+        """The bytes in the map."""
+        return _SOCKET_KEY.pack(self.cookie, self.backend, self.protocol)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> "SocketKey":
+        """Undoes `pack`."""
+        v = _SOCKET_KEY.unpack(data)
+        return cls(v[0], v[1], v[2])
+
+
+_SOCKET = struct.Struct("=16sH2xI")
+SOCKET_SIZE = 24
+
+
+class Socket(NamedTuple):
+    """Value of `sockets`: the frontend that the program asked for. list: where the backend was taken from."""
+
+    address: bytes
+    port: int
+    list: int
+
+    def pack(self) -> bytes:
+        """The bytes in the map."""
+        return _SOCKET.pack(self.address, htons(self.port), self.list)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> "Socket":
+        """Undoes `pack`."""
+        v = _SOCKET.unpack(data)
+        return cls(v[0], ntohs(v[1]), v[2])
+
+
+class Leg(enum.IntEnum):
+    """Which way a translated packet goes: from the client to the frontend, or from the backend back."""
+
+    FORWARD = 0
+    BACK = 1
+
+
+_TRANSLATION_KEY = struct.Struct("=16s16sHHBB2x")
+TRANSLATION_KEY_SIZE = 40
+
+
+class TranslationKey(NamedTuple):
+    """Key of `translations`: a packet as it comes in."""
+
+    saddr: bytes
+    daddr: bytes
+    sport: int
+    dport: int
+    protocol: int
+    leg: int
+
+    def pack(self) -> bytes:
+        """The bytes in the map."""
+        return _TRANSLATION_KEY.pack(self.saddr, self.daddr, htons(self.sport), htons(self.dport), self.protocol, self.leg)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> "TranslationKey":
+        """Undoes `pack`."""
+        v = _TRANSLATION_KEY.unpack(data)
+        return cls(v[0], v[1], ntohs(v[2]), ntohs(v[3]), v[4], v[5])
+
+
+_TRANSLATION = struct.Struct("=Q16s16sHHIBB2xI")
+TRANSLATION_SIZE = 56
+
+
+class Translation(NamedTuple):
+    """Value of `translations`: the packet as it goes on. last_seen: boot time, ns. list: where the backend was taken from;
+    forward leg only. shown: enum dp_shown of this leg. outside: the client is outside the cluster. service: its number.
+    """
+
+    last_seen: int
+    saddr: bytes
+    daddr: bytes
+    sport: int
+    dport: int
+    list: int
+    shown: int
+    outside: int
+    service: int
+
+    def pack(self) -> bytes:
+        """The bytes in the map."""
+        return _TRANSLATION.pack(self.last_seen, self.saddr, self.daddr, htons(self.sport), htons(self.dport), self.list, self.shown, self.outside, self.service)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> "Translation":
+        """Undoes `pack`."""
+        v = _TRANSLATION.unpack(data)
+        return cls(v[0], v[1], v[2], ntohs(v[3]), ntohs(v[4]), v[5], v[6], v[7], v[8])
 
 
 _APPLIED = struct.Struct("=16sQ")

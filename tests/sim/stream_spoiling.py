@@ -7,6 +7,7 @@ from deltaplane.delta.changes import ObjectKey
 from deltaplane.delta.view import Held, View
 from deltaplane.model.addresses import AddressPair
 from deltaplane.model.objects import (
+    BackendObject,
     BlockObject,
     DirectionPolicy,
     EndpointObject,
@@ -14,6 +15,7 @@ from deltaplane.model.objects import (
     NodeObject,
     PeerSet,
     PoolObject,
+    ServiceObject,
     StreamObject,
     SubjectPolicy,
 )
@@ -76,5 +78,7 @@ def _spoiled(value: StreamObject) -> StreamObject:
             return replace(value, draining=not value.draining)
         case NodeObject():
             return replace(value, name=f"{value.name}x")
-        case IdentityObject():
+        case IdentityObject() | ServiceObject():
             return replace(value, namespace=f"{value.namespace}x")
+        case BackendObject():
+            return replace(value, node_index=value.node_index + 1)

@@ -34,6 +34,8 @@ _FIELD_OF = {
     Kind.PEER_SET: "peer_sets",
     Kind.SUBJECT_POLICY: "subject_policies",
     Kind.POOL: "pools",
+    Kind.SERVICE: "services",
+    Kind.BACKEND: "backends",
 }
 
 

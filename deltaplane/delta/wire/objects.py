@@ -6,6 +6,8 @@ from typing import assert_never
 
 from deltaplane.model.addresses import AddressPair, Prefix
 from deltaplane.model.objects import (
+    BackendObject,
+    BackendState,
     BlockObject,
     DirectionPolicy,
     DirectionRule,
@@ -14,13 +16,15 @@ from deltaplane.model.objects import (
     NodeObject,
     PeerSet,
     PoolObject,
+    ServiceObject,
     StreamObject,
     SubjectPolicy,
 )
 from deltaplane.model.policy import IPBlock
 from deltaplane.model.ports import PortRange, Protocol
+from deltaplane.model.service import Distribution, ServicePort, SlicePort
 from deltaplane.model.tiers import Action, Tier
-from deltaplane.v1 import common_pb2, policy_pb2
+from deltaplane.v1 import common_pb2, policy_pb2, service_pb2
 from deltaplane.v1 import slicer_pb2 as pb
 
 UpsertMessage = (
@@ -31,6 +35,8 @@ UpsertMessage = (
     | pb.PeerSetUpsert
     | pb.SubjectPolicyUpsert
     | pb.PoolUpsert
+    | pb.ServiceUpsert
+    | pb.BackendUpsert
 )
 
 
@@ -75,11 +81,25 @@ def object_to_proto(value: StreamObject, base_revision: int) -> UpsertMessage:
                 ingress=_direction_to_proto(value.ingress),
                 egress=_direction_to_proto(value.egress),
             )
+        case BackendObject():
+            return pb.BackendUpsert(
+                service=value.service,
+                address=value.address,
+                ports=map(_slice_port_to_proto, value.ports),
+                terminating=value.state is BackendState.TERMINATING,
+                node_index=value.node_index,
+                zones=value.zones,
+                nodes=value.nodes,
+            )
+        case ServiceObject():
+            return _service_to_proto(value)
         case _:
             assert_never(value)
 
 
-def object_from_proto(message: UpsertMessage, base_revision: int) -> StreamObject:
+def object_from_proto(  # noqa: C901 - a table: one entry for each kind
+    message: UpsertMessage, base_revision: int
+) -> StreamObject:
     """The object of a message.
 
     Raises:
@@ -133,6 +153,18 @@ def object_from_proto(message: UpsertMessage, base_revision: int) -> StreamObjec
                 ingress=_direction_from_proto(message.ingress),
                 egress=_direction_from_proto(message.egress),
             )
+        case pb.BackendUpsert():
+            return BackendObject(
+                service=message.service,
+                address=_address(message.address),
+                ports=tuple(map(_slice_port_from_proto, message.ports)),
+                state=BackendState.TERMINATING if message.terminating else BackendState.READY,
+                node_index=message.node_index,
+                zones=tuple(message.zones),
+                nodes=tuple(message.nodes),
+            )
+        case pb.ServiceUpsert():
+            return _service_from_proto(message)
         case _:
             assert_never(message)
 
@@ -152,6 +184,85 @@ def _prefix_to_proto(prefix: Prefix) -> common_pb2.Prefix:
 
 def _prefix_from_proto(message: common_pb2.Prefix) -> Prefix:
     return Prefix(message.address, message.length)
+
+
+def _address(address: bytes) -> bytes:
+    if len(address) not in (4, 16):
+        raise ValueError(f"an address has 4 or 16 bytes, not {len(address)}")
+    return address
+
+
+def _protocol_to_proto(protocol: Protocol) -> common_pb2.Protocol.ValueType:
+    """TCP is what is meant where nothing is said."""
+    return common_pb2.Protocol.ValueType(0 if protocol is Protocol.TCP else protocol)
+
+
+def _protocol_from_proto(number: int) -> Protocol:
+    return Protocol(number) if number else Protocol.TCP
+
+
+def _slice_port_to_proto(port: SlicePort) -> service_pb2.SlicePort:
+    return service_pb2.SlicePort(
+        name=port.name, protocol=_protocol_to_proto(port.protocol), number=port.number
+    )
+
+
+def _slice_port_from_proto(message: service_pb2.SlicePort) -> SlicePort:
+    return SlicePort(
+        name=message.name, protocol=_protocol_from_proto(message.protocol), number=message.number
+    )
+
+
+def _service_to_proto(value: ServiceObject) -> pb.ServiceUpsert:
+    return pb.ServiceUpsert(
+        number=value.number,
+        namespace=value.namespace,
+        name=value.name,
+        ports=(
+            service_pb2.ServicePort(
+                name=port.name,
+                protocol=_protocol_to_proto(port.protocol),
+                port=port.port,
+                node_port=port.node_port,
+            )
+            for port in value.ports
+        ),
+        cluster_ips=value.cluster_ips,
+        external_ips=value.external_ips,
+        load_balancer_ips=value.load_balancer_ips,
+        source_ranges=map(_prefix_to_proto, value.source_ranges),
+        affinity_seconds=value.affinity_seconds,
+        internal_local=value.internal_local,
+        external_local=value.external_local,
+        health_check_node_port=value.health_check_node_port,
+        distribution=service_pb2.TrafficDistribution.ValueType(value.distribution),
+    )
+
+
+def _service_from_proto(message: pb.ServiceUpsert) -> ServiceObject:
+    return ServiceObject(
+        number=message.number,
+        namespace=message.namespace,
+        name=message.name,
+        ports=tuple(
+            ServicePort(
+                name=port.name,
+                protocol=_protocol_from_proto(port.protocol),
+                port=port.port,
+                node_port=port.node_port,
+            )
+            for port in message.ports
+        ),
+        cluster_ips=tuple(map(_address, message.cluster_ips)),
+        external_ips=tuple(map(_address, message.external_ips)),
+        load_balancer_ips=tuple(map(_address, message.load_balancer_ips)),
+        source_ranges=tuple(map(_prefix_from_proto, message.source_ranges)),
+        affinity_seconds=message.affinity_seconds,
+        internal_local=message.internal_local,
+        external_local=message.external_local,
+        health_check_node_port=message.health_check_node_port,
+        distribution=Distribution(message.distribution),
+    )
 
 
 def _direction_to_proto(direction: DirectionPolicy) -> pb.DirectionPolicy:

@@ -1,0 +1,155 @@
+"""What the agent asks of the kernel for services: values of the maps, and the calls.
+
+Addresses are 16 bytes, IPv4 as IPv4-mapped. A *list* is the backends of one service port, one
+family and one scope; the agent numbers lists. Lists for clients inside the cluster have no holes:
+a client takes any slot below `count`. Lists for clients outside may have holes: a *table* says
+which slot a hash leads to.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+Port = tuple[int, int]
+"""(IP protocol number, number 1..65535)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class FrontendKey:
+    """Where clients connect to.
+
+    Attributes:
+        address: 16 bytes; zeros: the port of every node's own addresses of both families.
+        protocol: IP protocol number.
+        port: 1..65535.
+    """
+
+    address: bytes
+    protocol: int
+    port: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frontend:
+    """One entry of `frontends`.
+
+    Attributes:
+        key: see FrontendKey.
+        service: number of the service.
+        list_id: of clients inside the cluster.
+        count: slots of that list; 0: refused.
+        outside_list: of clients outside; 0: this is no frontend for them.
+        outside_count: backends of that list; 0: refused.
+        affinity_seconds: 0: none.
+        check_source: clients outside must lie in a source range of the service.
+        local: what comes from outside stays here and keeps its source.
+    """
+
+    key: FrontendKey
+    service: int
+    list_id: int
+    count: int
+    outside_list: int = 0
+    outside_count: int = 0
+    affinity_seconds: int = 0
+    check_source: bool = False
+    local: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Backend:
+    """Address (16 bytes) and port of a backend."""
+
+    address: bytes
+    port: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slot:
+    """A place in a list, from 0 on."""
+
+    list_id: int
+    slot: int
+    backend: Backend
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """A backend that a client which had it may keep: see bpf/include/abi.h."""
+
+    list_id: int
+    backend: Backend
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceRange:
+    """A prefix (16 bytes, 0..128 bits) from which a service's load balancer addresses may be used."""
+
+    service: int
+    address: bytes
+    length: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Balancing:
+    """Everything the kernel holds of services, dumped at once. tables: list → slots by hash."""
+
+    frontends: frozenset[Frontend]
+    slots: frozenset[Slot]
+    members: frozenset[Member]
+    sources: frozenset[SourceRange]
+    tables: dict[int, tuple[int, ...]]
+
+
+class BalancingPlane(Protocol):
+    """The maps of services. The rules of port.DataPlane apply: upserts replace, absent is fine."""
+
+    def upsert_frontends(self, frontends: Sequence[Frontend]) -> None:
+        """Writes frontends; atomic for each."""
+        ...
+
+    def delete_frontends(self, keys: Sequence[FrontendKey]) -> None:
+        """Removes frontends."""
+        ...
+
+    def upsert_slots(self, slots: Sequence[Slot]) -> None:
+        """Writes places of lists."""
+        ...
+
+    def delete_slots(self, places: Sequence[tuple[int, int]]) -> None:
+        """Removes places (list, slot)."""
+        ...
+
+    def upsert_members(self, members: Sequence[Member]) -> None:
+        """Says that clients may keep these backends."""
+        ...
+
+    def delete_members(self, members: Sequence[Member]) -> None:
+        """Says that they may not."""
+        ...
+
+    def upsert_sources(self, sources: Sequence[SourceRange]) -> None:
+        """Writes source ranges."""
+        ...
+
+    def delete_sources(self, sources: Sequence[SourceRange]) -> None:
+        """Removes source ranges."""
+        ...
+
+    def write_table(self, list_id: int, slots: Sequence[int]) -> None:
+        """Puts a table of abi.TABLE_SIZE slots in force, in the place of an older one: atomic."""
+        ...
+
+    def delete_tables(self, list_ids: Iterable[int]) -> None:
+        """Removes tables."""
+        ...
+
+    def forget_backends(self, gone: Sequence[tuple[int, Backend]]) -> int:
+        """Ends what the kernel remembers of UDP and SCTP towards backends (protocol, backend) that
+        are gone: the next packet is given another one. Returns how many entries went.
+        """
+        ...
+
+    def balancing(self) -> Balancing:
+        """Reads everything back."""
+        ...
