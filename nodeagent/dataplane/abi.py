@@ -95,7 +95,9 @@ class Shown(enum.IntEnum):
 
 
 class Outcome(enum.IntEnum):
-    """How a packet left a program. Each has one counter; names below DP_DROP_* mean that it went on."""
+    """How a packet left a program. Each has one counter; DP_DROP_*: it did not go on. *_SOCKET_*: no packet but a
+    connection or a datagram of a socket that asked for a service; their bytes are not counted.
+    """
 
     PASS_LOCAL = 0
     PASS_REMOTE = 1
@@ -120,9 +122,12 @@ class Outcome(enum.IntEnum):
     DROP_TUNNEL_SENDER = 20
     DROP_NOT_HERE = 21
     DROP_TOO_BIG = 22
+    PASS_SOCKET_SERVICE = 23
+    PASS_SOCKET_REPLY = 24
+    DROP_SOCKET_NO_BACKEND = 25
 
 
-OUTCOME_COUNT = 23
+OUTCOME_COUNT = 26
 
 
 _ADDRESS = struct.Struct("=16s")
@@ -145,13 +150,15 @@ class Address(NamedTuple):
         return cls(v[0])
 
 
-_CONFIG = struct.Struct("=IIIII16s16s")
-CONFIG_SIZE = 52
+_CONFIG = struct.Struct("=IIIII16s16sIQ")
+CONFIG_SIZE = 64
 
 
 class Config(NamedTuple):
     """Constants of a loaded program, in .rodata.config. uplink_mtu: bytes, 0: not checked; tunnel_ifindex: 0: native
-    routing; tick_ns: length of a tick (jiffy); first_tick: their number at boot; addresses: zeros: none.
+    routing; tick_ns: length of a tick (jiffy); first_tick: their number at boot; addresses: zeros: none. refusal: errno
+    of a socket whose service nobody answers for, 0: the kernel's own, EPERM. netns_cookie: of the node's own network
+    namespace, 0: it is the first one of the machine.
     """
 
     uplink_ifindex: int
@@ -161,16 +168,18 @@ class Config(NamedTuple):
     first_tick: int
     node_ipv4: bytes
     node_ipv6: bytes
+    refusal: int
+    netns_cookie: int
 
     def pack(self) -> bytes:
         """The bytes in the map."""
-        return _CONFIG.pack(self.uplink_ifindex, self.uplink_mtu, self.tunnel_ifindex, self.tick_ns, self.first_tick, self.node_ipv4, self.node_ipv6)
+        return _CONFIG.pack(self.uplink_ifindex, self.uplink_mtu, self.tunnel_ifindex, self.tick_ns, self.first_tick, self.node_ipv4, self.node_ipv6, self.refusal, self.netns_cookie)
 
     @classmethod
     def unpack(cls, data: bytes) -> "Config":
         """Undoes `pack`."""
         v = _CONFIG.unpack(data)
-        return cls(v[0], v[1], v[2], v[3], v[4], v[5], v[6])
+        return cls(v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7], v[8])
 
 
 _SETTINGS = struct.Struct("=I")
@@ -633,7 +642,9 @@ FRONTEND_KEY_SIZE = 20
 
 
 class FrontendKey(NamedTuple):
-    """Key of `frontends`. address: zeros: a port of every node: matches when the destination is a node's own address."""
+    """Key of `frontends`. address: the unspecified one of its family (::ffff:0.0.0.0 or ::): a port of every node:
+    matches when the destination is a node's own address of that family.
+    """
 
     address: bytes
     port: int
@@ -655,7 +666,7 @@ FRONTEND_SIZE = 28
 
 
 class Frontend(NamedTuple):
-    """Value of `frontends`. list, count: slots 0..count-1 of `slots` for clients inside the cluster; count 0: nobody
+    """Value of `frontends`. list, inside_count: the first slots of that list are for clients inside the cluster; 0: nobody
     answers, the connection is refused. outside_list, outside_count: the same for clients outside, whose slots are
     chosen by the table of that list and may have holes; outside_list 0: no frontend for them; outside_count 0: nobody
     answers. affinity: seconds for which a client keeps its backend, 0: none. service: its number.
@@ -663,7 +674,7 @@ class Frontend(NamedTuple):
 
     service: int
     list: int
-    count: int
+    inside_count: int
     outside_list: int
     outside_count: int
     affinity: int
@@ -671,7 +682,7 @@ class Frontend(NamedTuple):
 
     def pack(self) -> bytes:
         """The bytes in the map."""
-        return _FRONTEND.pack(self.service, self.list, self.count, self.outside_list, self.outside_count, self.affinity, self.flags)
+        return _FRONTEND.pack(self.service, self.list, self.inside_count, self.outside_list, self.outside_count, self.affinity, self.flags)
 
     @classmethod
     def unpack(cls, data: bytes) -> "Frontend":
@@ -812,55 +823,57 @@ class Affinity(NamedTuple):
         return cls(v[0], v[1])
 
 
-_SOCKET_KEY = struct.Struct("=Q20sI")
+class Leg(enum.IntEnum):
+    """Which way what was translated goes: from the client to the frontend, or from the backend back."""
+
+    FORWARD = 0
+    BACK = 1
+
+
+_SOCKET_KEY = struct.Struct("=Q20sBB2x")
 SOCKET_KEY_SIZE = 32
 
 
 class SocketKey(NamedTuple):
-    """Key of `sockets`: a socket and the backend that it really talks to."""
+    """Key of `sockets`. place: leg forward: the frontend that the program asked for; leg back: the backend that the socket
+    really talks to.
+    """
 
     cookie: int
-    backend: bytes
+    place: bytes
     protocol: int
+    leg: int
 
     def pack(self) -> bytes:
         """The bytes in the map."""
-        return _SOCKET_KEY.pack(self.cookie, self.backend, self.protocol)
+        return _SOCKET_KEY.pack(self.cookie, self.place, self.protocol, self.leg)
 
     @classmethod
     def unpack(cls, data: bytes) -> "SocketKey":
         """Undoes `pack`."""
         v = _SOCKET_KEY.unpack(data)
-        return cls(v[0], v[1], v[2])
+        return cls(v[0], v[1], v[2], v[3])
 
 
-_SOCKET = struct.Struct("=16sH2xI")
+_SOCKET = struct.Struct("=20sI")
 SOCKET_SIZE = 24
 
 
 class Socket(NamedTuple):
-    """Value of `sockets`: the frontend that the program asked for. list: where the backend was taken from."""
+    """Value of `sockets`. place: the other one. list: where the backend was taken from."""
 
-    address: bytes
-    port: int
+    place: bytes
     list: int
 
     def pack(self) -> bytes:
         """The bytes in the map."""
-        return _SOCKET.pack(self.address, htons(self.port), self.list)
+        return _SOCKET.pack(self.place, self.list)
 
     @classmethod
     def unpack(cls, data: bytes) -> "Socket":
         """Undoes `pack`."""
         v = _SOCKET.unpack(data)
-        return cls(v[0], ntohs(v[1]), v[2])
-
-
-class Leg(enum.IntEnum):
-    """Which way a translated packet goes: from the client to the frontend, or from the backend back."""
-
-    FORWARD = 0
-    BACK = 1
+        return cls(v[0], v[1])
 
 
 _TRANSLATION_KEY = struct.Struct("=16s16sHHBB2x")

@@ -36,6 +36,10 @@ class DataPlaneConfig:
         node_ipv4: 4 bytes, own address as other nodes see it, or None.
         node_ipv6: 16 bytes, own address as other nodes see it, or None.
         tick_ns: length of the kernel's ticks, nanoseconds.
+        refusal: errno that a socket gets whose service nobody answers for; 0: EPERM, all that
+            kernels before 6.1 can say.
+        netns_cookie: of the node's own network namespace, whose sockets always talk to a backend
+            directly; 0: the first one of the machine.
     """
 
     uplink_ifindex: int = 0
@@ -45,6 +49,8 @@ class DataPlaneConfig:
     node_ipv4: bytes | None = None
     node_ipv6: bytes | None = None
     tick_ns: int = field(default_factory=tick_ns)
+    refusal: int = 0
+    netns_cookie: int = 0
 
     def to_abi(self) -> abi.Config:
         """What goes into the programs' read-only data; the node index lives in a map."""
@@ -56,6 +62,8 @@ class DataPlaneConfig:
             first_tick=first_tick(self.tick_ns),
             node_ipv4=NO_ADDRESS if self.node_ipv4 is None else V4_MAPPED + self.node_ipv4,
             node_ipv6=self.node_ipv6 or NO_ADDRESS,
+            refusal=self.refusal,
+            netns_cookie=self.netns_cookie,
         )
 
 
@@ -63,7 +71,8 @@ class DataPlaneConfig:
 class Capacities:
     """Entries that fit into each map.
 
-    Only connections, fragments and denials take memory in advance.
+    Those that make room by forgetting (the least recently used entry) take memory in advance:
+    connections, fragments, denials, affinities, sockets and translations.
 
     Attributes:
         mappings: addresses with an identity, of the whole cluster.
@@ -73,10 +82,18 @@ class Capacities:
         policy_prefixes: over all policy sets.
         subjects: identities with policies in force.
         endpoints: pods of this node; `addresses` holds twice as many.
-        connections: about 130 bytes each; the least recently used one makes room.
+        connections: about 130 bytes each.
         fragments: datagrams on their way in pieces.
         denials: kinds of denied packets.
         rules: rulings of policy sets that are counted.
+        frontends: addresses and ports of services.
+        slots: places in the lists of backends, over all lists.
+        members: backends that clients may keep, over all lists.
+        tables: lists of clients outside, 64 KiB each.
+        sources: ranges from which load balancers' addresses may be used.
+        affinities: clients that keep their backend.
+        sockets: two per UDP socket and service, one per TCP connection.
+        translations: two per connection that is translated packet by packet.
     """
 
     mappings: int = abi.MAX_MAPPINGS
@@ -90,6 +107,14 @@ class Capacities:
     fragments: int = abi.MAX_FRAGMENTS
     denials: int = abi.MAX_DENIALS
     rules: int = abi.MAX_RULES
+    frontends: int = abi.MAX_FRONTENDS
+    slots: int = abi.MAX_SLOTS
+    members: int = abi.MAX_MEMBERS
+    tables: int = abi.MAX_TABLES
+    sources: int = abi.MAX_SOURCES
+    affinities: int = abi.MAX_AFFINITIES
+    sockets: int = abi.MAX_SOCKETS
+    translations: int = abi.MAX_TRANSLATIONS
 
     def by_map(self) -> dict[str, int]:
         """Map name → entries."""
@@ -106,4 +131,12 @@ class Capacities:
             "fragments": self.fragments,
             "denials": self.denials,
             "rules": self.rules,
+            "frontends": self.frontends,
+            "slots": self.slots,
+            "members": self.members,
+            "tables": self.tables,
+            "sources": self.sources,
+            "affinities": self.affinities,
+            "sockets": self.sockets,
+            "translations": self.translations,
         }

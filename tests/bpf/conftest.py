@@ -35,6 +35,14 @@ SMALL = Capacities(
     connections=4096,
     fragments=256,
     denials=4096,
+    frontends=256,
+    slots=8192,
+    members=1024,
+    tables=16,
+    sources=64,
+    affinities=256,
+    sockets=1024,
+    translations=1024,
 )
 UPLINK, UPLINK_MTU = 7, 1500
 NODE, OTHER_NODE = 1, 2

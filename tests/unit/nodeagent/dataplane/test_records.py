@@ -159,7 +159,15 @@ def test_config_without_addresses_is_zeros() -> None:
         tick_ns=4_000_000,
     )
     assert config.to_abi() == abi.Config(
-        2, 1500, 3, 4_000_000, 2**32 - 75_000, bytes(10) + b"\xff\xff\x0a\0\0\x01", bytes(16)
+        uplink_ifindex=2,
+        uplink_mtu=1500,
+        tunnel_ifindex=3,
+        tick_ns=4_000_000,
+        first_tick=2**32 - 75_000,
+        node_ipv4=bytes(10) + b"\xff\xff\x0a\0\0\x01",
+        node_ipv6=bytes(16),
+        refusal=0,
+        netns_cookie=0,
     )
 
 
