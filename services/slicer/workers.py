@@ -42,8 +42,8 @@ def supervise(starts: Sequence[Callable[[], int]]) -> int:
     """Runs each in a process of its own, until it is told to stop or one of them ends.
 
     Called before anything has been opened: the processes are forks of this one. A worker that ends
-    by itself ends them all, so that whoever watches this process sees it. Killed, it ends them, too:
-    each holds the one end of a pipe whose other end is only here.
+    by itself ends them all, so that whoever watches this process sees it. They end with this one,
+    too, however it ends: each holds the one end of a pipe whose other end is only here.
 
     Returns:
         The exit code: 0 when it was told to stop and all did so in good order.
