@@ -8,11 +8,12 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from deltaplane.delta.changes import ObjectKey
-from deltaplane.delta.messages import Ack, ClientMessage, Drain, Hello, Mode
+from deltaplane.delta.messages import Ack, ClientMessage, Drain, Hello, Mode, Nack
 from deltaplane.delta.reader import Reader
 from deltaplane.delta.sender import Published, Sender
 from deltaplane.delta.tick import Tick
 from deltaplane.errors import Conflict, Internal, NotFound, Unavailable
+from deltaplane.model.objects import BRAKED
 from services.slicer.admission import Admission
 from services.slicer.facts import Facts, Record
 from services.slicer.pacing import STRAGGLERS, Pacer
@@ -290,6 +291,9 @@ class Fanout:
         self.sender.receive(session.reader, message, now=now)
         session.wake()  # it may have brought credit, or asked for something
         if not isinstance(message, Ack):
+            if isinstance(message, Nack) and message.reason.startswith(BRAKED):
+                # It has taken its snapshot; when it acknowledges it, people decide.
+                self.admission.forget(session)
             return None
         self._time(session, now)
         if self.sender.is_renewed(session.reader, session.reader.snapshot_revision):

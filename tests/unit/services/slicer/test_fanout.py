@@ -18,7 +18,7 @@ from deltaplane.delta.wire import ProtobufEncoder
 from deltaplane.errors import Conflict, Internal, NotFound, Unavailable
 from deltaplane.model.addresses import AddressPair
 from deltaplane.model.identity import Identity, LabelSet
-from deltaplane.model.objects import EndpointObject, Kind, NodeObject
+from deltaplane.model.objects import BRAKED, EndpointObject, Kind, NodeObject
 from deltaplane.model.policy import NetworkPolicy
 from deltaplane.model.selector import LabelSelector
 from deltaplane.policy.compiler import Compiler
@@ -27,6 +27,7 @@ from services.slicer.facts import EndpointRecord, Facts, NodeRecord, Record
 from services.slicer.fanout import Fanout, Session
 from services.slicer.receipts import Effective
 from services.slicer.timings import Spread
+from services.slicer.wire import braked
 from tests.decoding import decode_response
 
 LINEAGE = b"L" * 16
@@ -240,6 +241,16 @@ def test_a_repair_takes_a_place_and_a_stream_that_ends_leaves_it(fanout: Fanout)
     assert fanout.admission.used == 1
     fanout.leave(session)
     assert fanout.admission.used == 0
+
+
+def test_who_is_braked_keeps_no_place_and_says_so(fanout: Fanout) -> None:
+    session = fanout.admit(replace(hello(applied=0), lineage=b""), Woken(), now=0.0)
+    assert (fanout.admission.used, braked(session.reader)) == (1, "")
+    nack = Nack(revision=0, kind=Kind.NODE, key=(1).to_bytes(4), reason="no route", retryable=True)
+    fanout.receive(session, nack, now=0.0)
+    assert (fanout.admission.used, braked(session.reader)) == (1, "")
+    fanout.receive(session, replace(nack, reason=f"{BRAKED}7 of 8"), now=0.0)
+    assert (fanout.admission.used, braked(session.reader)) == (0, "7 of 8")
 
 
 def test_a_listing_after_lost_history_goes_on_in_the_stream(fanout: Fanout) -> None:
