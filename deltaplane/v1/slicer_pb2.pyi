@@ -1809,6 +1809,7 @@ class AgentStatus(_message.Message):
     WORST_APPLY_US_FIELD_NUMBER: _builtins.int
     NACKED_OBJECTS_FIELD_NUMBER: _builtins.int
     MODE_FIELD_NUMBER: _builtins.int
+    BRAKED_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     """Node name."""
     node_index: _builtins.int
@@ -1825,6 +1826,8 @@ class AgentStatus(_message.Message):
     """Objects it refused and that are held closed."""
     mode: Global___Welcome.Mode.ValueType
     """How it was brought up to date."""
+    braked: _builtins.str
+    """Why it removes nothing and acknowledges nothing newer until `deltaplane node sweep`, for people; empty: it does."""
     def __init__(
         self,
         *,
@@ -1836,10 +1839,11 @@ class AgentStatus(_message.Message):
         worst_apply_us: _builtins.int = ...,
         nacked_objects: _builtins.int = ...,
         mode: Global___Welcome.Mode.ValueType = ...,
+        braked: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_revision", b"applied_revision", "effective_revision", b"effective_revision", "mode", b"mode", "nacked_objects", b"nacked_objects", "node", b"node", "node_index", b"node_index", "silent_seconds", b"silent_seconds", "worst_apply_us", b"worst_apply_us"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_revision", b"applied_revision", "braked", b"braked", "effective_revision", b"effective_revision", "mode", b"mode", "nacked_objects", b"nacked_objects", "node", b"node", "node_index", b"node_index", "silent_seconds", b"silent_seconds", "worst_apply_us", b"worst_apply_us"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
