@@ -60,10 +60,10 @@ static __always_inline bool goes_the_same_way(const struct dp_translation *a,
 }
 
 /*
- * Makes both entries of flow->forward. False: another flow has this source and backend. What is dead makes room for
- * one of those that want it: who deletes it.
+ * Makes both entries of flow->forward. False: another flow has this source and backend. What is dead, or if `ended`
+ * counts as dead has just ended, makes room for one of those that want it: who deletes it.
  */
-static __noinline bool put_legs(struct flow *flow, const struct packet *p)
+static __noinline bool put_legs(struct flow *flow, const struct packet *p, bool ended)
 {
 	struct dp_translation *back = &flow->back, *old;
 
@@ -81,7 +81,7 @@ static __noinline bool put_legs(struct flow *flow, const struct packet *p)
 	if (bpf_map_update_elem(&translations, &flow->other, back, BPF_NOEXIST)) {
 		old = bpf_map_lookup_elem(&translations, &flow->other);
 		if (old && !goes_the_same_way(old, back) &&
-		    is_alive(old, p->tuple.protocol, false, back->last_seen))
+		    is_alive(old, p->tuple.protocol, ended, back->last_seen))
 			return false;
 		if (old && bpf_map_delete_elem(&translations, &flow->other))
 			return false;

@@ -55,7 +55,8 @@ static __noinline bool put_legs_with_port(struct flow *flow, const struct packet
 
 	for (__u32 i = 0; i < PORT_TRIES; i++) {
 		flow->forward.sport = bpf_htons(DP_FORWARD_PORT_FIRST + (first + i * 139) % ports);
-		if (put_legs(flow, p)) {
+		/* Late packets of what has ended are better not mixed with what begins, as long as ports last. */
+		if (put_legs(flow, p, i >= PORT_TRIES / 2)) {
 			aim(&flow->to, &flow->forward);
 			return true;
 		}
@@ -94,7 +95,7 @@ static __noinline int begin_outside(struct flow *flow, const struct packet *p,
 	if (bpf_map_lookup_elem(&addresses, &backend.address)) {
 		if (!can_become(p, &flow->to))
 			return -DP_DROP_UNSUPPORTED;
-		put = put_legs(flow, p);
+		put = put_legs(flow, p, true);
 	} else {
 		if (frontend->flags & DP_FRONTEND_LOCAL)
 			return -DP_DROP_NO_BACKEND;
