@@ -11,6 +11,7 @@ from nodeagent.dataplane.balancing import (
     Slot,
     SourceRange,
 )
+from nodeagent.dataplane.kernel import KernelDataPlane
 from tests.bpf.conftest import (
     A4,
     A6,
@@ -24,7 +25,6 @@ from tests.bpf.conftest import (
     S6,
     W4,
     W6,
-    World,
 )
 from tests.bpf.packets import Flow, mapped
 
@@ -66,9 +66,9 @@ def backend(text: str, port: int = TARGET) -> Backend:
 
 @dataclass(frozen=True)
 class Services:
-    """Writes services into a world. Every backend is a member: that is more than the agent does."""
+    """Writes services into a plane. Every backend is a member: that is more than the agent does."""
 
-    world: World
+    plane: KernelDataPlane
 
     def put(
         self,
@@ -83,7 +83,7 @@ class Services:
         local: bool = False,
     ) -> None:
         """A frontend; the list outside is the same backends, spread by a table."""
-        plane = self.world.plane
+        plane = self.plane
         outside_list = list_id + OUTSIDE if outside else 0
         lists = [list_id, outside_list] if outside else [list_id]
         for number in lists:
@@ -110,15 +110,15 @@ class Services:
         )
 
     def allow_source(self, text: str, length: int) -> None:
-        self.world.plane.upsert_sources(
+        self.plane.upsert_sources(
             [SourceRange(service=ANYBODY, address=mapped(text), length=length)]
         )
 
     def forget_member(self, list_id: int, gone: Backend) -> None:
-        self.world.plane.delete_members([Member(list_id=list_id, backend=gone)])
+        self.plane.delete_members([Member(list_id=list_id, backend=gone)])
 
     def legs(self) -> int:
-        return sum(1 for _ in self.world.plane._maps["translations"].entries())
+        return sum(1 for _ in self.plane._maps["translations"].entries())
 
 
 def flow(src: str, dst: str, *, sport: int = CLIENT_PORT, dport: int = PORT) -> Flow:

@@ -51,7 +51,7 @@ PROTOCOLS = pytest.mark.parametrize("protocol", [TCP, UDP], ids=["tcp", "udp"])
 
 @pytest.fixture
 def services(world: World) -> Services:
-    return Services(world)
+    return Services(world.plane)
 
 
 def packet(way: Flow, protocol: int, payload: bytes = b"data!", flags: int = SYN) -> bytes:

@@ -24,7 +24,7 @@ OWN_PORTS = range(abi.FORWARD_PORT_FIRST, abi.FORWARD_PORT_LAST + 1)
 
 @pytest.fixture
 def services(world: World) -> Services:
-    return Services(world)
+    return Services(world.plane)
 
 
 def asks(f: Family, sport: int = 40000) -> Flow:
