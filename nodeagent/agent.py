@@ -277,7 +277,10 @@ class Agent:
     async def _apply(self, reached: BarrierReached) -> ApplyResult:
         self._check_lineage(reached.lineage)
         started, started_ns = self._clock.now(), self._clock.wall_ns()
-        outcome = await self._applier.barrier(reached)
+        outcome = await self._applier.barrier(reached, replaced=self._stream.replaced)
+        if outcome.held:
+            self._balancing.missed()
+            return outcome
         await self._balancing.barrier(reached, self._applier.tracker.node_index)
         self._following.applied(reached.revision, barrier_ns=started_ns)
         # Before the barrier is acknowledged: whoever drains a pool waits for that.

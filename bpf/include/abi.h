@@ -140,7 +140,11 @@ enum dp_outcome {
 	DP_PASS_SOCKET_SERVICE = 23,
 	DP_PASS_SOCKET_REPLY = 24,
 	DP_DROP_SOCKET_NO_BACKEND = 25,
-	DP_OUTCOME_COUNT = 26,
+	DP_PASS_OUTSIDE = 26,
+	DP_DROP_NO_BACKEND = 27,
+	DP_DROP_SOURCE_RANGE = 28,
+	DP_DROP_NO_PORT = 29,
+	DP_OUTCOME_COUNT = 30,
 };
 
 /* An address, network byte order; IPv4 as ::ffff:a.b.c.d. */
@@ -151,19 +155,22 @@ _Static_assert(sizeof(struct dp_address) == 16, "dp_address");
 
 /*
  * Constants of a loaded program, in .rodata.config. uplink_mtu: bytes, 0: not checked; tunnel_ifindex: 0: native
- * routing; addresses: zeros: none. refusal: errno of a socket whose service nobody answers for, 0: the kernel's own,
- * EPERM. netns_cookie: of the node's own network namespace, 0: it is the first one of the machine.
+ * routing; tick_ns: length of a tick (jiffy); first_tick: their number at boot; addresses: zeros: none. refusal: errno
+ * of a socket whose service nobody answers for, 0: the kernel's own, EPERM. netns_cookie: of the node's own network
+ * namespace, 0: it is the first one of the machine.
  */
 struct dp_config {
 	__u32 uplink_ifindex;
 	__u32 uplink_mtu;
 	__u32 tunnel_ifindex;
+	__u32 tick_ns;
+	__u32 first_tick;
 	struct dp_address node_ipv4;
 	struct dp_address node_ipv6;
 	__u32 refusal;
 	__u64 netns_cookie;
 };
-_Static_assert(sizeof(struct dp_config) == 56, "dp_config");
+_Static_assert(sizeof(struct dp_config) == 64, "dp_config");
 
 /* What changes while programs run: map `settings`, key 0. node_index: 0: not registered yet. */
 struct dp_settings {
@@ -272,9 +279,10 @@ struct dp_connection_key {
 _Static_assert(sizeof(struct dp_connection_key) == 40, "dp_connection_key");
 
 /*
- * Value of `connections`: who was judged, by which epoch. last_seen: boot time, ns, 100 ms late at most.
- * original, reply: enum dp_shown, a byte per direction, so that two processors do not undo each other's write.
- * from_host: begun by this node's own stack, whatever the policy said.
+ * Value of `connections`: who was judged, by which epoch. last_seen: boot time, ns, 100 ms late at most,
+ * without suspension. original, reply: enum dp_shown, a byte per direction, so that two processors do not undo
+ * each other's write. from_host: begun by this node's own stack, whatever the policy said. translated: its packets,
+ * or some of them, asked for a frontend: replies are looked for in `translations`.
  */
 struct dp_connection {
 	__u64 last_seen;
@@ -285,7 +293,7 @@ struct dp_connection {
 	__u8 original;
 	__u8 reply;
 	__u8 from_host;
-	__u8 reserved;
+	__u8 translated;
 };
 _Static_assert(sizeof(struct dp_connection) == 32, "dp_connection");
 
@@ -494,7 +502,7 @@ _Static_assert(sizeof(struct dp_translation_key) == 40, "dp_translation_key");
 
 /*
  * Value of `translations`: the packet as it goes on. last_seen: boot time, ns. list: where the backend was taken from;
- * forward leg only. shown: enum dp_shown of this leg. outside: the client is outside the cluster. service: its number.
+ * forward leg only. shown, answered: enum dp_shown of this leg and of the other. outside: the client is outside the cluster. service: its number.
  */
 struct dp_translation {
 	__u64 last_seen;
@@ -505,7 +513,8 @@ struct dp_translation {
 	__u32 list;
 	__u8 shown;
 	__u8 outside;
-	__u16 reserved;
+	__u8 answered;
+	__u8 reserved;
 	__u32 service;
 };
 _Static_assert(sizeof(struct dp_translation) == 56, "dp_translation");

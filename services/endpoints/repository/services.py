@@ -9,13 +9,14 @@ as few transactions as etcd takes. Somebody who was faster makes all of it begin
 been written by then is found as it should be.
 """
 
+import asyncio
 import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
 from deltaplane import servicewire
-from deltaplane.errors import Exhausted, Invalid
+from deltaplane.errors import Exhausted, Invalid, Refused
 from deltaplane.store import keys
 from deltaplane.store.port import (
     MAX_TRANSACTION_OPERATIONS,
@@ -42,6 +43,9 @@ ROUNDS = 4
 
 OPERATIONS = MAX_TRANSACTION_OPERATIONS - 1
 """Of a transaction, besides the counter."""
+
+SERVICES_AT_ONCE = 20
+"""Looked at before other calls get a turn: registrations of pods wait for nobody."""
 
 MAX_TAKEN = 45
 """Addresses and node ports of one service: it may change all of them in one transaction."""
@@ -127,7 +131,8 @@ class Services:
         async def attempt() -> int | None:
             known = _Known({})
             await self._read(known, [keys.service(*item) for item in services])
-            steps = [_removal(item) for item in known.records.values() if item is not None]
+            found = [item for item in known.records.values() if item is not None]
+            steps = [await self._removal(item) for item in found]
             await self._read(known, [key for step in steps for key in step.frees])
             return known.revision if await self._write(known, steps) else None
 
@@ -181,10 +186,10 @@ class Services:
             # The same seed each time: what turned out to be free is chosen again.
             below = Random(seed).randrange  # noqa: S311 - no secret
             placement = Placement.over(NAMES, self._ranges, known.owners, below)
-            steps = self._steps(demands, known, placement, traceparent)
+            steps = await self._steps(demands, known, placement, traceparent)
             missing = [name for name in placement.asked if name not in known.records]
             if not missing:
-                return [step for step in steps if not _is_stored(known.records[step.key], step)]
+                return [step for step in steps if not _is_stored(step, known)]
             if known.is_complete:
                 known.records.update(dict.fromkeys(missing))
             elif rounds < ROUNDS:
@@ -193,12 +198,14 @@ class Services:
                 await self._read_all(known)
             rounds += 1
 
-    def _steps(
+    async def _steps(
         self, demands: Sequence[Demand], known: _Known, placement: Placement, traceparent: str
     ) -> list[_Step]:
         number = known.number
         steps = []
         for index, demand in enumerate(demands):
+            if index % SERVICES_AT_ONCE == SERVICES_AT_ONCE - 1:
+                await asyncio.sleep(0)
             path = f"services[{index}]"
             key = keys.service(demand.service.namespace, demand.service.name)
             record = known.records[key]
@@ -228,6 +235,17 @@ class Services:
             known.records.update(zip(part, found, strict=True))
         known.revision = known.revision or await self._store.head()
 
+    async def _removal(self, stored: KeyValue) -> _Step:
+        """One that cannot be read frees what names it."""
+        try:
+            frees = NAMES.of(demand_from_record(stored).service)
+        except Refused:
+            known = _Known({})
+            await self._read_all(known)
+            owner = stored.key.encode()
+            frees = tuple(key for key, it in known.records.items() if it and it.value == owner)
+        return _Step(key=stored.key, value=None, frees=frees)
+
     async def _read_all(self, known: _Known) -> None:
         for prefix in (keys.CLUSTER_IPS, keys.NODE_PORTS):
             listing = await self._store.list(prefix)
@@ -238,8 +256,10 @@ class Services:
         """Writes steps in as few transactions as possible; False: somebody was faster."""
         for batch in _batches(steps):
             operations = _operations(batch, known)
+            # Records that stay as they are, too: no pointer is written for a service that is gone.
+            touched = dict.fromkeys([*(step.key for step in batch), *(it.key for it in operations)])
             committed = await self._store.transact(
-                [as_read(it.key, known.records[it.key]) for it in operations], operations
+                [as_read(key, known.records[key]) for key in touched], operations
             )
             if not committed.succeeded:
                 return False
@@ -259,8 +279,12 @@ def _operations(batch: Sequence[_Step], known: _Known) -> list[Put | Delete]:
     after: dict[str, bytes | None] = {}
     for step in batch:
         after[step.key] = step.value
-        after.update(dict.fromkeys(step.frees))
-        after.update(dict.fromkeys(step.takes, step.key.encode()))
+        owner = step.key.encode()
+        for name in step.frees:
+            before = known.records[name]
+            if after.get(name, before.value if before else None) == owner:
+                after[name] = None
+        after.update(dict.fromkeys(step.takes, owner))
         if step.number > known.number:
             after[keys.SERVICE_COUNTER] = str(step.number).encode()
     operations: list[Put | Delete] = []
@@ -288,17 +312,15 @@ def _batches(steps: Sequence[_Step]) -> Iterator[Sequence[_Step]]:
         yield steps[start:]
 
 
-def _removal(stored: KeyValue) -> _Step:
-    service = demand_from_record(stored).service
-    return _Step(key=stored.key, value=None, frees=NAMES.of(service))
-
-
-def _is_stored(stored: KeyValue | None, step: _Step) -> bool:
-    """Whether a record says already what a step writes: traces are no reason to write."""
-    return (
-        stored is not None
-        and step.value is not None
-        and (_untraced(stored.value) == _untraced(step.value))
+def _is_stored(step: _Step, known: _Known) -> bool:
+    """Whether all of a step is there already. Traces are no reason to write, lost pointers are."""
+    stored = known.records[step.key]
+    if stored is None or step.value is None:
+        return False
+    pointers = (known.records[name] for name in step.takes)
+    owner = step.key.encode()
+    return _untraced(stored.value) == _untraced(step.value) and all(
+        pointer is not None and pointer.value == owner for pointer in pointers
     )
 
 
