@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from nodeagent.dataplane import abi, cgroups
-from nodeagent.dataplane.balancing import Backend, Member, Slot
+from nodeagent.dataplane.balancing import Backend, Member, ServiceCount, Slot
 from nodeagent.dataplane.config import DataPlaneConfig
 from nodeagent.dataplane.kernel import KernelDataPlane
 from nodeagent.netlink.namespace import cookie
@@ -321,6 +321,24 @@ def test_every_slot_is_as_likely(node: Services) -> None:
     chi_square = sum((per_bin[n] - expected) ** 2 / expected for n in range(bins))
     # 39 degrees of freedom: outside of this once in some ten million runs.
     assert 8 < chi_square < 115
+
+
+def test_a_service_counts_what_it_gives_and_refuses(pod: Services, node: Services) -> None:
+    kind = KINDS["ipv4"]
+    pod.servers(kind, UDP)
+    pod.publish(kind, UDP, (0, 1))
+    client = pod.open(kind.family, UDP)
+    for _ in range(5):
+        client.sendto(b"?", (kind.service, PORT))
+    for _ in range(3):
+        node.connected(kind, UDP, (kind.service, PORT))
+    pod.publish(kind, UDP, ())
+    with pytest.raises(ConnectionRefusedError):
+        client.sendto(b"?", (kind.service, PORT))
+    # Datagrams of one socket belong together: four backends were given.
+    assert pod.plane.service_counts() == (ServiceCount(service=5, given=4, refused=1),)
+    pod.plane.delete_service_counts([4, 5])
+    assert pod.plane.service_counts() == ()
 
 
 def test_more_sockets_than_are_remembered_still_connect(pod: Services) -> None:
