@@ -62,9 +62,10 @@ static __always_inline struct decision decide(struct __sk_buff *skb)
 	identify(&p.tuple.daddr, &to);
 	if (is_no_pod(&to))
 		flow = flow_of_packet();
-	if (flow)
+	if (flow) {
 		service = serve_pod(skb, &p, flow, &to);
-	forget_way(skb, &p);
+		forget_way(skb, &p);
+	}
 	if (service < 0)
 		return drop(-service);
 	if (service == SERVICE_TO_ITSELF)
@@ -73,7 +74,7 @@ static __always_inline struct decision decide(struct __sk_buff *skb)
 	egress.peer = to.identity;
 	if (judge(&p, &egress) != DP_VERDICT_ALLOW)
 		return drop(is_closed(egress.identity) ? DP_DROP_CLOSED : DP_DROP_EGRESS_POLICY);
-	if (flow && service == SERVICE_TO_CLIENT)
+	if (flow && service == SERVICE_NONE && egress.may_return && find_leg(flow, &p, DP_LEG_BACK))
 		return answer_client(skb, &p, &flow->to);
 	local = bpf_map_lookup_elem(&addresses, &p.tuple.daddr);
 	if (local) {
