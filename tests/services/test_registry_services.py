@@ -5,6 +5,7 @@ import pytest
 from deltaplane.errors import Invalid
 from deltaplane.model.addresses import Prefix, parse_address
 from deltaplane.store import keys
+from deltaplane.store.port import Delete, Put
 from deltaplane.v1 import common_pb2, service_pb2
 from deltaplane.v1 import registry_pb2 as pb
 from tests.services.plane import Plane, failure, ok
@@ -154,3 +155,18 @@ async def test_slices_are_stored_listed_and_removed(any_plane: Plane) -> None:
     names = [pb.EndpointSliceRef(namespace="shop", name="web-1")]
     await ok(any_plane.registry.DeleteEndpointSlices(pb.DeleteEndpointSlicesRequest(slices=names)))
     assert not (await ok(any_plane.registry.ListEndpointSlices(listing))).slices
+
+
+async def test_lost_pointers_come_back_and_others_stay(any_plane: Plane) -> None:
+    stored = await one(any_plane, service("web"))
+    pointer = keys.cluster_ip(stored.cluster_ips[0])
+    await any_plane.store.transact([], [Delete(pointer)])
+    again = await one(any_plane, service("web"))
+    assert (await any_plane.keys(pointer))[pointer] == keys.service("shop", "web").encode()
+    assert again.cluster_ips == stored.cluster_ips
+    assert again.meta.mod_revision == stored.meta.mod_revision
+    # What somebody else has by now, a deletion does not take away.
+    await any_plane.store.transact([], [Put(pointer, keys.service("shop", "db").encode())])
+    names = [pb.ServiceRef(namespace="shop", name="web")]
+    await ok(any_plane.registry.DeleteServices(pb.DeleteServicesRequest(services=names)))
+    assert set(await any_plane.keys(keys.CLUSTER_IPS)) == {pointer}

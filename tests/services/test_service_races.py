@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ from deltaplane.model.addresses import Prefix, parse_address
 from deltaplane.store import keys
 from deltaplane.store.etcd import EtcdStore
 from deltaplane.store.memory import MemoryStore
-from deltaplane.store.port import Store
+from deltaplane.store.port import KeyValue, Store
 from deltaplane.v1 import registry_pb2 as pb
 from deltaplane.v1 import service_pb2
 from services.endpoints.ranges import PortRange, Ranges
@@ -117,6 +117,33 @@ async def test_an_answer_that_got_lost_gives_nothing_twice(sockets: Path) -> Non
         request = pb.ApplyServicesRequest(services=[service("web", kind=NODE_PORT)])
         answer = await ok(served.registry.ApplyServices(request))
         assert answer.services[0].number == 1
+    await check(store)
+
+
+class Interrupted(MemoryStore):
+    """Runs something once, after the next read of many keys."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.then: Callable[[], Awaitable[object]] | None = None
+
+    async def get_many(self, keys: Sequence[str]) -> tuple[tuple[KeyValue | None, ...], int]:
+        found = await super().get_many(keys)
+        then, self.then = self.then, None
+        if then is not None:
+            await then()
+        return found
+
+
+async def test_a_service_that_is_deleted_while_it_is_applied_leaves_nothing(sockets: Path) -> None:
+    store = Interrupted()
+    async with plane(store, sockets / "one", ranges=SMALL) as served:
+        request = pb.ApplyServicesRequest(services=[service("web", kind=NODE_PORT)])
+        await ok(served.registry.ApplyServices(request))
+        services = served.repositories.services
+        store.then = lambda: services.delete([("shop", "web")])
+        (again,) = (await ok(served.registry.ApplyServices(request))).services
+        assert again.number == 2
     await check(store)
 
 

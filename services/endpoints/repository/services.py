@@ -9,6 +9,7 @@ as few transactions as etcd takes. Somebody who was faster makes all of it begin
 been written by then is found as it should be.
 """
 
+import asyncio
 import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -42,6 +43,9 @@ ROUNDS = 4
 
 OPERATIONS = MAX_TRANSACTION_OPERATIONS - 1
 """Of a transaction, besides the counter."""
+
+SERVICES_AT_ONCE = 20
+"""Looked at before other calls get a turn: registrations of pods wait for nobody."""
 
 MAX_TAKEN = 45
 """Addresses and node ports of one service: it may change all of them in one transaction."""
@@ -181,10 +185,10 @@ class Services:
             # The same seed each time: what turned out to be free is chosen again.
             below = Random(seed).randrange  # noqa: S311 - no secret
             placement = Placement.over(NAMES, self._ranges, known.owners, below)
-            steps = self._steps(demands, known, placement, traceparent)
+            steps = await self._steps(demands, known, placement, traceparent)
             missing = [name for name in placement.asked if name not in known.records]
             if not missing:
-                return [step for step in steps if not _is_stored(known.records[step.key], step)]
+                return [step for step in steps if not _is_stored(step, known)]
             if known.is_complete:
                 known.records.update(dict.fromkeys(missing))
             elif rounds < ROUNDS:
@@ -193,12 +197,14 @@ class Services:
                 await self._read_all(known)
             rounds += 1
 
-    def _steps(
+    async def _steps(
         self, demands: Sequence[Demand], known: _Known, placement: Placement, traceparent: str
     ) -> list[_Step]:
         number = known.number
         steps = []
         for index, demand in enumerate(demands):
+            if index % SERVICES_AT_ONCE == SERVICES_AT_ONCE - 1:
+                await asyncio.sleep(0)
             path = f"services[{index}]"
             key = keys.service(demand.service.namespace, demand.service.name)
             record = known.records[key]
@@ -238,8 +244,10 @@ class Services:
         """Writes steps in as few transactions as possible; False: somebody was faster."""
         for batch in _batches(steps):
             operations = _operations(batch, known)
+            # Records that stay as they are, too: no pointer is written for a service that is gone.
+            touched = dict.fromkeys([*(step.key for step in batch), *(it.key for it in operations)])
             committed = await self._store.transact(
-                [as_read(it.key, known.records[it.key]) for it in operations], operations
+                [as_read(key, known.records[key]) for key in touched], operations
             )
             if not committed.succeeded:
                 return False
@@ -259,8 +267,12 @@ def _operations(batch: Sequence[_Step], known: _Known) -> list[Put | Delete]:
     after: dict[str, bytes | None] = {}
     for step in batch:
         after[step.key] = step.value
-        after.update(dict.fromkeys(step.frees))
-        after.update(dict.fromkeys(step.takes, step.key.encode()))
+        owner = step.key.encode()
+        for name in step.frees:
+            before = known.records[name]
+            if after.get(name, before.value if before else None) == owner:
+                after[name] = None
+        after.update(dict.fromkeys(step.takes, owner))
         if step.number > known.number:
             after[keys.SERVICE_COUNTER] = str(step.number).encode()
     operations: list[Put | Delete] = []
@@ -293,12 +305,15 @@ def _removal(stored: KeyValue) -> _Step:
     return _Step(key=stored.key, value=None, frees=NAMES.of(service))
 
 
-def _is_stored(stored: KeyValue | None, step: _Step) -> bool:
-    """Whether a record says already what a step writes: traces are no reason to write."""
-    return (
-        stored is not None
-        and step.value is not None
-        and (_untraced(stored.value) == _untraced(step.value))
+def _is_stored(step: _Step, known: _Known) -> bool:
+    """Whether all of a step is there already. Traces are no reason to write, lost pointers are."""
+    stored = known.records[step.key]
+    if stored is None or step.value is None:
+        return False
+    pointers = (known.records[name] for name in step.takes)
+    owner = step.key.encode()
+    return _untraced(stored.value) == _untraced(step.value) and all(
+        pointer is not None and pointer.value == owner for pointer in pointers
     )
 
 

@@ -344,3 +344,17 @@ def test_a_backend_that_is_no_longer_ready_closes_the_tick_early() -> None:
     assert isinstance(removal, Removal)
     assert (removal.kind, removal.generation) == (Kind.BACKEND, 10)
     assert is_urgent_after(11, None)
+
+
+def test_a_node_that_is_deleted_is_a_backends_node_no_more() -> None:
+    facts = Facts(Compiler())
+    facts.apply(Record(key="nodes/node-a", generation=5, content=node(2)))
+    facts.apply(Record(key="services/shop/web", generation=6, content=service(1)))
+    slices = endpoints(2, node="node-a")
+    facts.apply(Record(key="endpoint-slices/shop/s", generation=7, content=slices))
+    view = View()
+    apply_all(view, facts.flush(7))
+    assert [held.value.node_index for held in view.backends.values()] == [2]
+    facts.apply(Record(key="nodes/node-a", generation=8, content=None))
+    apply_all(view, facts.flush(8))
+    assert [held.value.node_index for held in view.backends.values()] == [0]
