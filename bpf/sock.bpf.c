@@ -39,6 +39,13 @@ static __always_inline bool is_of_node(struct bpf_sock_addr *ctx)
 	return bpf_get_netns_cookie(ctx) == (own ?: bpf_get_netns_cookie(NULL));
 }
 
+static __always_inline bool is_connected(struct bpf_sock_addr *ctx)
+{
+	struct bpf_sock *sk = ctx->sk;
+
+	return sk && sk->state == BPF_TCP_ESTABLISHED;
+}
+
 static __always_inline void read4(struct bpf_sock_addr *ctx, struct dp_backend *place)
 {
 	map_ipv4(&place->address, ctx->user_ip4);
@@ -148,10 +155,12 @@ static __always_inline int on_connect(struct bpf_sock_addr *ctx, struct call *ca
 /*
  * A UDP socket sends a datagram and says where to. Precedence:
  * 1. not UDP: left alone
- * 2. no service has the address: left alone
- * 3. nobody answers for the service: refused at once
- * 4. goes to the backend of the datagram before, as long as that one may be kept
- * 5. goes to the backend of its affinity, else to any
+ * 2. connected, and of a pod: left alone like its connect; the kernel does say where to for a socket of IPv6 that is
+ *    connected to an IPv4 address
+ * 3. no service has the address: left alone
+ * 4. nobody answers for the service: refused at once
+ * 5. goes to the backend of the datagram before, as long as that one may be kept
+ * 6. goes to the backend of its affinity, else to any
  */
 static __always_inline int on_sendmsg(struct bpf_sock_addr *ctx, struct call *call)
 {
@@ -160,6 +169,8 @@ static __always_inline int on_sendmsg(struct bpf_sock_addr *ctx, struct call *ca
 	struct dp_socket *before, *back;
 
 	if (ctx->protocol != IPPROTO_UDP)
+		return PROCEED;
+	if (is_connected(ctx) && !is_of_node(ctx))
 		return PROCEED;
 	frontend = inside_frontend(&asked.address, asked.port, IPPROTO_UDP);
 	if (!frontend)

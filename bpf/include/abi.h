@@ -47,6 +47,7 @@
 #define DP_MAX_FRAGMENTS    8192
 #define DP_MAX_DENIALS	    8192
 #define DP_MAX_RULES	    65536
+#define DP_MAX_SERVICES	    16384
 #define DP_MAX_FRONTENDS    65536
 #define DP_MAX_SLOTS	    262144
 #define DP_MAX_MEMBERS	    262144
@@ -389,6 +390,16 @@ struct dp_frontend {
 	__u32 flags;
 };
 _Static_assert(sizeof(struct dp_frontend) == 28, "dp_frontend");
+
+/*
+ * Value of `service_counts` (by number of the service). given: how often a client was given a backend: connections, and
+ * the first of datagrams that belong together. refused: how often there was none.
+ */
+struct dp_service_count {
+	__u64 given;
+	__u64 refused;
+};
+_Static_assert(sizeof(struct dp_service_count) == 16, "dp_service_count");
 
 /* Key of `slots`: a place in a list. Lists are numbered by the agent, one per service port, family and scope. */
 struct dp_slot_key {

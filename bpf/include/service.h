@@ -137,10 +137,21 @@ static __always_inline void remember(const struct dp_affinity_key *client,
 	bpf_map_update_elem(&affinities, client, &value, BPF_ANY);
 }
 
-/* For a client inside the cluster: its affinity, else any. Sets client.list. False: nobody answers. */
-static __always_inline bool choose_inside(const struct dp_frontend *frontend,
-					  struct dp_affinity_key *client,
-					  struct dp_backend *backend)
+static __always_inline void count_choice(const struct dp_frontend *frontend, bool given)
+{
+	struct dp_service_count first = {.given = given, .refused = !given};
+	__u32 service = frontend->service;
+	struct dp_service_count *found = bpf_map_lookup_elem(&service_counts, &service);
+
+	if (!found)
+		bpf_map_update_elem(&service_counts, &service, &first, BPF_NOEXIST);
+	else
+		__sync_fetch_and_add(given ? &found->given : &found->refused, 1);
+}
+
+/* The affinity of a client inside the cluster, else any. */
+static __always_inline bool pick_inside(const struct dp_frontend *frontend,
+					struct dp_affinity_key *client, struct dp_backend *backend)
 {
 	client->list = frontend->list;
 	if (!frontend->inside_count)
@@ -154,10 +165,10 @@ static __always_inline bool choose_inside(const struct dp_frontend *frontend,
 	return true;
 }
 
-/* For a client outside: its affinity, else what the table says of the hash. Sets client.list. False: nobody answers. */
-static __always_inline bool choose_outside(const struct dp_frontend *frontend,
-					   struct dp_affinity_key *client, __u32 hash,
-					   struct dp_backend *backend)
+/* The affinity of a client outside, else what the table says of the hash. */
+static __always_inline bool pick_outside(const struct dp_frontend *frontend,
+					 struct dp_affinity_key *client, __u32 hash,
+					 struct dp_backend *backend)
 {
 	client->list = frontend->outside_list;
 	if (!frontend->outside_count)
@@ -169,6 +180,28 @@ static __always_inline bool choose_outside(const struct dp_frontend *frontend,
 	if (frontend->affinity)
 		remember(client, backend);
 	return true;
+}
+
+/* For a client inside the cluster. Sets client.list. False: nobody answers. */
+static __always_inline bool choose_inside(const struct dp_frontend *frontend,
+					  struct dp_affinity_key *client,
+					  struct dp_backend *backend)
+{
+	bool given = pick_inside(frontend, client, backend);
+
+	count_choice(frontend, given);
+	return given;
+}
+
+/* For a client outside, of whom the hash is everything that should lead to the same backend. The same otherwise. */
+static __always_inline bool choose_outside(const struct dp_frontend *frontend,
+					   struct dp_affinity_key *client, __u32 hash,
+					   struct dp_backend *backend)
+{
+	bool given = pick_outside(frontend, client, hash, backend);
+
+	count_choice(frontend, given);
+	return given;
 }
 
 #endif

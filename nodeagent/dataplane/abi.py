@@ -29,6 +29,7 @@ MAX_CONNECTIONS = 131072
 MAX_FRAGMENTS = 8192
 MAX_DENIALS = 8192
 MAX_RULES = 65536
+MAX_SERVICES = 16384
 MAX_FRONTENDS = 65536
 MAX_SLOTS = 262144
 MAX_MEMBERS = 262144
@@ -686,6 +687,29 @@ class Frontend(NamedTuple):
         """Undoes `pack`."""
         v = _FRONTEND.unpack(data)
         return cls(v[0], v[1], v[2], v[3], v[4], v[5], v[6])
+
+
+_SERVICE_COUNT = struct.Struct("=QQ")
+SERVICE_COUNT_SIZE = 16
+
+
+class ServiceCount(NamedTuple):
+    """Value of `service_counts` (by number of the service). given: how often a client was given a backend: connections, and
+    the first of datagrams that belong together. refused: how often there was none.
+    """
+
+    given: int
+    refused: int
+
+    def pack(self) -> bytes:
+        """The bytes in the map."""
+        return _SERVICE_COUNT.pack(self.given, self.refused)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> "ServiceCount":
+        """Undoes `pack`."""
+        v = _SERVICE_COUNT.unpack(data)
+        return cls(v[0], v[1])
 
 
 _SLOT_KEY = struct.Struct("=II")

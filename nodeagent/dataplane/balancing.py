@@ -96,6 +96,18 @@ class SourceRange:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceCount:
+    """How often clients of a service were given a backend, and how often there was none.
+
+    A connection counts once, and so do datagrams that belong together.
+    """
+
+    service: int
+    given: int
+    refused: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Balancing:
     """Everything the kernel holds of services, dumped at once. tables: list → slots by hash."""
 
@@ -163,6 +175,14 @@ class BalancingPlane(Protocol):
         Returns:
             How many entries went.
         """
+        ...
+
+    def service_counts(self) -> tuple[ServiceCount, ...]:
+        """Reads the counters; services that nobody has asked for are left out."""
+        ...
+
+    def delete_service_counts(self, services: Iterable[int]) -> None:
+        """Removes the counters of services that are gone."""
         ...
 
     def balancing(self) -> Balancing:

@@ -10,6 +10,7 @@ from nodeagent.dataplane.balancing import (
     Frontend,
     FrontendKey,
     Member,
+    ServiceCount,
     Slot,
     SourceRange,
 )
@@ -20,6 +21,7 @@ class FakeBalancing:
     """Implements BalancingPlane; FakeDataPlane is one.
 
     Attributes:
+        counted: by number of the service; what `service_counts` answers.
         remembered: (protocol, backend) of flows, once per flow; what `forget_backends` looks at.
     """
 
@@ -30,6 +32,7 @@ class FakeBalancing:
         self._members: dict[Member, None] = {}
         self._sources: dict[SourceRange, None] = {}
         self._tables: dict[int, tuple[int, ...]] = {}
+        self.counted: dict[int, ServiceCount] = {}
         self.remembered: list[tuple[int, Backend]] = []
 
     def _fits(self, name: str, held: Collection[object], key: object) -> None:
@@ -108,6 +111,15 @@ class FakeBalancing:
         before = len(self.remembered)
         self.remembered = [pair for pair in self.remembered if pair not in ended]
         return before - len(self.remembered)
+
+    def service_counts(self) -> tuple[ServiceCount, ...]:
+        """Reads the counters; services that nobody has asked for are left out."""
+        return tuple(self.counted.values())
+
+    def delete_service_counts(self, services: Iterable[int]) -> None:
+        """Removes the counters of services that are gone."""
+        for service in services:
+            self.counted.pop(service, None)
 
     def balancing(self) -> Balancing:
         """Reads everything back."""

@@ -11,6 +11,7 @@ from nodeagent.dataplane.balancing import (
     Frontend,
     FrontendKey,
     Member,
+    ServiceCount,
     Slot,
     SourceRange,
 )
@@ -105,6 +106,14 @@ class KernelBalancing:
             self._maps[name].delete(keys)
             total += len(keys)
         return total
+
+    def service_counts(self) -> tuple[ServiceCount, ...]:
+        """Reads the counters; services that nobody has asked for are left out."""
+        return tuple(map(records.to_service_count, self._maps["service_counts"].entries()))
+
+    def delete_service_counts(self, services: Iterable[int]) -> None:
+        """Removes the counters of services that are gone."""
+        self._maps["service_counts"].delete(map(number_key, services))
 
     def balancing(self) -> Balancing:
         """Reads everything back."""

@@ -9,10 +9,11 @@ from nodeagent.dataplane.balancing import (
     Frontend,
     FrontendKey,
     Member,
+    ServiceCount,
     Slot,
     SourceRange,
 )
-from nodeagent.dataplane.records import Item, number_key
+from nodeagent.dataplane.records import Item, number_key, number_of
 
 PRESENT = number_key(1)
 """Value of `members` and `sources`: the key says it all."""
@@ -112,6 +113,12 @@ def to_source(item: Item) -> SourceRange:
     return SourceRange(
         service=key.service, address=key.address, length=key.prefixlen - _SOURCE_BITS
     )
+
+
+def to_service_count(item: Item) -> ServiceCount:
+    """What an entry of `service_counts` says."""
+    value = abi.ServiceCount.unpack(item[1])
+    return ServiceCount(service=number_of(item[0]), given=value.given, refused=value.refused)
 
 
 def sockets_towards(items: Iterable[Item], gone: Collection[tuple[int, bytes]]) -> list[bytes]:

@@ -6,6 +6,7 @@ version: a program of the next version takes over from that of this one. Removin
 """
 
 import ctypes
+import errno
 import os
 from collections.abc import Mapping
 from ctypes import byref, c_uint32, c_uint64
@@ -26,6 +27,10 @@ KINDS: Mapping[str, int] = {
 """Program → enum bpf_attach_type, in the order of attaching."""
 
 FOLDER = "links"
+SOCK_ADDR = 18
+"""Program type."""
+
+_SET_RETVAL = 187
 
 
 class _Info(ctypes.Structure):
@@ -42,14 +47,30 @@ class _Info(ctypes.Structure):
 
 
 def find_mount(mountinfo: str | None = None) -> Path | None:
-    """Where the cgroups of version 2 are mounted; None: nowhere.
+    """Where all cgroups of version 2 are mounted; None: nowhere.
 
     Args:
         mountinfo: text of a mountinfo file; None: that of this process.
     """
     text = Path("/proc/self/mountinfo").read_text() if mountinfo is None else mountinfo
-    points = [point for point, kind in bpffs.mount_types(text).items() if kind == "cgroup2"]
-    return Path(min(points, key=len)) if points else None
+    for line in text.splitlines():
+        # See bpffs.mount_types; a mount whose root is another folder shows a part only.
+        left, _, right = line.partition(" - ")
+        _, _, _, root, point = left.split(" ")[:5]
+        if right.startswith("cgroup2 ") and root == "/":
+            return Path(point)
+    return None
+
+
+def is_cgroup(path: Path) -> bool:
+    """Whether a path is a cgroup of version 2."""
+    return path.is_dir() and bpffs.type_around(path) == "cgroup2"
+
+
+def refusal() -> int:
+    """The errno that a socket is to get whose service nobody answers for; see DataPlaneConfig."""
+    known = libbpf.call("libbpf_probe_bpf_helper", SOCK_ADDR, _SET_RETVAL, None) == 1
+    return errno.ECONNREFUSED if known else 0
 
 
 def attach(group: Path, pin_dir: Path, programs: Mapping[str, int]) -> None:

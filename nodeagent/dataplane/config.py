@@ -65,6 +65,7 @@ class Capacities:
         fragments: datagrams on their way in pieces.
         denials: kinds of denied packets.
         rules: rulings of policy sets that are counted.
+        services: those that are counted.
         frontends: addresses and ports of services.
         slots: places in the lists of backends, over all lists.
         members: backends that clients may keep, over all lists.
@@ -86,6 +87,7 @@ class Capacities:
     fragments: int = abi.MAX_FRAGMENTS
     denials: int = abi.MAX_DENIALS
     rules: int = abi.MAX_RULES
+    services: int = abi.MAX_SERVICES
     frontends: int = abi.MAX_FRONTENDS
     slots: int = abi.MAX_SLOTS
     members: int = abi.MAX_MEMBERS
@@ -110,6 +112,7 @@ class Capacities:
             "fragments": self.fragments,
             "denials": self.denials,
             "rules": self.rules,
+            "service_counts": self.services,
             "frontends": self.frontends,
             "slots": self.slots,
             "members": self.members,

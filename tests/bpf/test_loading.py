@@ -84,6 +84,7 @@ def test_sizes_in_the_kernel_are_those_of_the_twin(pins: Path) -> None:
         "denials": (abi.DENIAL_KEY_SIZE, abi.DENIAL_SIZE),
         "rules": (abi.RULE_KEY_SIZE, abi.RULE_SIZE),
         "frontends": (abi.FRONTEND_KEY_SIZE, abi.FRONTEND_SIZE),
+        "service_counts": (4, abi.SERVICE_COUNT_SIZE),
         "slots": (abi.SLOT_KEY_SIZE, abi.BACKEND_SIZE),
         "members": (abi.MEMBER_KEY_SIZE, 4),
         "sources": (abi.SOURCE_KEY_SIZE, 4),

@@ -114,6 +114,7 @@ class Node:
             "ipam": self.services.target("ipam"),
             "slicer": self.services.target("slicer"),
             "pin-dir": str(self.pins),
+            "cgroup": "none",
             "uplink": "uplink",
             "node-ipv4": NODE_IPV4,
             "node-ipv6": NODE_IPV6,

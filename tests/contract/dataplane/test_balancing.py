@@ -143,6 +143,12 @@ def test_absent_services_do_not_stop_a_removal(plane: Plane) -> None:
     assert plane.balancing() == NOTHING
 
 
+def test_nobody_has_asked_for_a_service_yet(plane: Plane) -> None:
+    plane.upsert_frontends([frontend(1)])
+    plane.delete_service_counts([1, 2])
+    assert plane.service_counts() == ()
+
+
 def test_nothing_was_remembered_of_backends(plane: Plane) -> None:
     assert plane.forget_backends([(UDP, backend(1)), (TCP, backend(2))]) == 0
     assert plane.forget_backends([]) == 0
