@@ -140,7 +140,11 @@ enum dp_outcome {
 	DP_PASS_SOCKET_SERVICE = 23,
 	DP_PASS_SOCKET_REPLY = 24,
 	DP_DROP_SOCKET_NO_BACKEND = 25,
-	DP_OUTCOME_COUNT = 26,
+	DP_PASS_OUTSIDE = 26,
+	DP_DROP_NO_BACKEND = 27,
+	DP_DROP_SOURCE_RANGE = 28,
+	DP_DROP_NO_PORT = 29,
+	DP_OUTCOME_COUNT = 30,
 };
 
 /* An address, network byte order; IPv4 as ::ffff:a.b.c.d. */
@@ -274,7 +278,8 @@ _Static_assert(sizeof(struct dp_connection_key) == 40, "dp_connection_key");
 /*
  * Value of `connections`: who was judged, by which epoch. last_seen: boot time, ns, 100 ms late at most.
  * original, reply: enum dp_shown, a byte per direction, so that two processors do not undo each other's write.
- * from_host: begun by this node's own stack, whatever the policy said.
+ * from_host: begun by this node's own stack, whatever the policy said. translated: its packets, or some of them, asked
+ * for a frontend: replies are looked for in `translations`.
  */
 struct dp_connection {
 	__u64 last_seen;
@@ -285,7 +290,7 @@ struct dp_connection {
 	__u8 original;
 	__u8 reply;
 	__u8 from_host;
-	__u8 reserved;
+	__u8 translated;
 };
 _Static_assert(sizeof(struct dp_connection) == 32, "dp_connection");
 
@@ -494,7 +499,7 @@ _Static_assert(sizeof(struct dp_translation_key) == 40, "dp_translation_key");
 
 /*
  * Value of `translations`: the packet as it goes on. last_seen: boot time, ns. list: where the backend was taken from;
- * forward leg only. shown: enum dp_shown of this leg. outside: the client is outside the cluster. service: its number.
+ * forward leg only. shown, answered: enum dp_shown of this leg and of the other. outside: the client is outside the cluster. service: its number.
  */
 struct dp_translation {
 	__u64 last_seen;
@@ -505,7 +510,8 @@ struct dp_translation {
 	__u32 list;
 	__u8 shown;
 	__u8 outside;
-	__u16 reserved;
+	__u8 answered;
+	__u8 reserved;
 	__u32 service;
 };
 _Static_assert(sizeof(struct dp_translation) == 56, "dp_translation");

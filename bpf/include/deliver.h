@@ -4,6 +4,7 @@
 #define DELTAPLANE_DELIVER_H
 
 #include "judge.h"
+#include "legs.h"
 #include "outcome.h"
 
 /*
@@ -62,11 +63,24 @@ static __always_inline __u32 wire_length(struct __sk_buff *skb, const struct pac
 	return p->l4_offset - ETH_HLEN + p->l4_length + skb->gso_size;
 }
 
+/* Into a pod's namespace, past the stack. */
+static __always_inline struct decision hand_over(struct __sk_buff *skb, const struct packet *p,
+						 const struct dp_endpoint *to)
+{
+	__u8 macs[12];
+
+	__builtin_memcpy(macs, to->pod_mac, 6);
+	__builtin_memcpy(macs + 6, to->host_mac, 6);
+	if (lower_hop_limit(skb, p) || bpf_skb_store_bytes(skb, 0, macs, sizeof(macs), 0))
+		return drop(DP_DROP_REWRITE_FAILED);
+	return (struct decision){DP_PASS_LOCAL, bpf_redirect_peer(to->ifindex, 0)};
+}
+
 /*
  * To a pod of this node. Precedence:
  * 1. the pod is closed, or its ingress policy denies: dropped
  * 2. the hop limit is used up: the stack tells the sender
- * 3. into the pod's namespace, past the stack
+ * 3. from the frontend, if it asked for one; into the pod's namespace
  */
 static __always_inline struct decision deliver_local(struct __sk_buff *skb, struct packet *p,
 						     const struct dp_endpoint *to, __u32 source)
@@ -76,17 +90,14 @@ static __always_inline struct decision deliver_local(struct __sk_buff *skb, stru
 		.peer = source,
 		.side = DP_SIDE_INGRESS,
 	};
-	__u8 macs[12];
 
 	if (judge(p, &ingress) != DP_VERDICT_ALLOW)
 		return drop(is_closed(to->identity) ? DP_DROP_CLOSED : DP_DROP_INGRESS_POLICY);
 	if (p->hop_limit <= 1)
 		return pass(DP_PASS_TTL_EXPIRED);
-	__builtin_memcpy(macs, to->pod_mac, 6);
-	__builtin_memcpy(macs + 6, to->host_mac, 6);
-	if (lower_hop_limit(skb, p) || bpf_skb_store_bytes(skb, 0, macs, sizeof(macs), 0))
+	if (ingress.may_return && restore_frontend(skb, p))
 		return drop(DP_DROP_REWRITE_FAILED);
-	return (struct decision){DP_PASS_LOCAL, bpf_redirect_peer(to->ifindex, 0)};
+	return hand_over(skb, p, to);
 }
 
 /* Whether what is behind the packet's headers fits in an IP packet of the uplink, `overhead` taken off. */
@@ -169,6 +180,26 @@ static __always_inline struct decision deliver_remote(struct __sk_buff *skb, str
 		return pass(DP_PASS_NO_NEXT_HOP);
 	return config.tunnel_ifindex ? deliver_wrapped(skb, p, node, is_node(to))
 				     : deliver_native(skb, p, node);
+}
+
+/*
+ * To a client outside, by the route that the stack would take, past the stack. Precedence:
+ * 1. the hop limit is used up, or it is larger than the uplink takes: the stack tells who sent it
+ * 2. out of the uplink, in the name of the frontend
+ */
+static __always_inline struct decision answer_client(struct __sk_buff *skb, struct packet *p,
+						     const struct dp_connection_key *to)
+{
+	if (!config.uplink_ifindex)
+		return pass(DP_PASS_NO_NEXT_HOP);
+	if (p->hop_limit <= 1)
+		return pass(DP_PASS_TTL_EXPIRED);
+	if (is_too_big(skb, p, 0))
+		return pass(DP_PASS_TOO_BIG);
+	if (rewrite(skb, p, to, true) || lower_hop_limit(skb, p))
+		return drop(DP_DROP_REWRITE_FAILED);
+	return (struct decision){DP_PASS_OUTSIDE,
+				 bpf_redirect_neigh(config.uplink_ifindex, NULL, 0, 0)};
 }
 
 #endif

@@ -18,6 +18,7 @@
 #include <linux/ip.h>
 #include <linux/ipv6.h>
 #include <linux/tcp.h>
+#include <linux/udp.h>
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
@@ -51,11 +52,14 @@ enum packet_flag {
 	PACKET_FROM_ROUTER = 32,
 	/* ICMP that is neither asked nor answered: its ports, zeros, name no connection. */
 	PACKET_STATELESS = 64,
+	/* Asked for a frontend; tuple is that of the backend. */
+	PACKET_TRANSLATED = 128,
 };
 
 /*
  * tuple.side is 0; quoted is turned round: the direction in which the ICMP error travels. policy_port: what a
- * policy takes for the port, the destination's or the type of an ICMP message.
+ * policy takes for the port, the destination's or the type of an ICMP message. quoted_l4: offset of what is behind the
+ * quoted IP header.
  */
 struct packet {
 	struct dp_connection_key tuple;
@@ -63,13 +67,14 @@ struct packet {
 	__u32 fragment_id;
 	__u32 l4_offset;
 	__u32 l4_length;
+	__u32 quoted_l4;
 	__u8 flags;
 	__u8 tcp_flags;
 	__u8 hop_limit;
 	__u8 reserved;
 	__be16 policy_port;
 	__u16 unused;
-};
+} __attribute__((aligned(8)));
 
 enum parsed {
 	PARSED = 0,
@@ -248,6 +253,7 @@ static __noinline int parse_quoted(struct __sk_buff *skb, struct packet *p)
 		key->dport = echo.sport;
 		key->sport = echo.dport;
 	}
+	p->quoted_l4 = place.offset;
 	p->flags |= PACKET_ICMP_ERROR;
 	return 0;
 }
@@ -356,6 +362,22 @@ static __always_inline enum parsed parse_ipv6(struct __sk_buff *skb, struct pack
 	return parsed;
 }
 
+/*
+ * The verifier follows every way through the parser to the program's end, as long as what each leaves behind differs
+ * for it. An OR with a zero that it takes for any number makes them all alike.
+ */
+static __always_inline void forget_way(struct __sk_buff *skb, struct packet *p)
+{
+	__u64 *words = (__u64 *)p, zero = skb->len, same = zero;
+
+	asm volatile("" : "+r"(same));
+	zero ^= same;
+	zero |= zero << 32;
+#pragma unroll
+	for (unsigned int i = 0; i < sizeof(*p) / sizeof(*words); i++)
+		words[i] |= zero;
+}
+
 /* *p must be zeros. */
 static __always_inline enum parsed parse(struct __sk_buff *skb, struct packet *p)
 {
@@ -373,7 +395,10 @@ static __always_inline enum parsed parse(struct __sk_buff *skb, struct packet *p
 	default:
 		return PARSED_UNSUPPORTED;
 	}
-	return parsed == PARSED ? parse_l4(skb, p) : parsed;
+	if (parsed == PARSED)
+		parsed = parse_l4(skb, p);
+	forget_way(skb, p);
+	return parsed;
 }
 
 #endif

@@ -129,8 +129,8 @@ static __always_inline bool recall(const struct dp_affinity_key *client, __u32 s
 	return true;
 }
 
-static __always_inline void remember(const struct dp_affinity_key *client,
-				     const struct dp_backend *backend)
+static __always_inline void remember_choice(const struct dp_affinity_key *client,
+					    const struct dp_backend *backend)
 {
 	struct dp_affinity value = {.last_used = bpf_ktime_get_boot_ns(), .backend = *backend};
 
@@ -161,7 +161,7 @@ static __always_inline bool pick_inside(const struct dp_frontend *frontend,
 	if (!pick_any(frontend->list, frontend->inside_count, backend))
 		return false;
 	if (frontend->affinity)
-		remember(client, backend);
+		remember_choice(client, backend);
 	return true;
 }
 
@@ -178,7 +178,7 @@ static __always_inline bool pick_outside(const struct dp_frontend *frontend,
 	if (!pick_by_table(frontend->outside_list, hash, backend))
 		return false;
 	if (frontend->affinity)
-		remember(client, backend);
+		remember_choice(client, backend);
 	return true;
 }
 

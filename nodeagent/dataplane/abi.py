@@ -126,9 +126,13 @@ class Outcome(enum.IntEnum):
     PASS_SOCKET_SERVICE = 23
     PASS_SOCKET_REPLY = 24
     DROP_SOCKET_NO_BACKEND = 25
+    PASS_OUTSIDE = 26
+    DROP_NO_BACKEND = 27
+    DROP_SOURCE_RANGE = 28
+    DROP_NO_PORT = 29
 
 
-OUTCOME_COUNT = 26
+OUTCOME_COUNT = 30
 
 
 _ADDRESS = struct.Struct("=16s")
@@ -435,14 +439,15 @@ class ConnectionKey(NamedTuple):
         return cls(v[0], v[1], ntohs(v[2]), ntohs(v[3]), v[4], v[5])
 
 
-_CONNECTION = struct.Struct("=QQIIIBBB1x")
+_CONNECTION = struct.Struct("=QQIIIBBBB")
 CONNECTION_SIZE = 32
 
 
 class Connection(NamedTuple):
     """Value of `connections`: who was judged, by which epoch. last_seen: boot time, ns, 100 ms late at most.
     original, reply: enum dp_shown, a byte per direction, so that two processors do not undo each other's write.
-    from_host: begun by this node's own stack, whatever the policy said.
+    from_host: begun by this node's own stack, whatever the policy said. translated: its packets, or some of them, asked
+    for a frontend: replies are looked for in `translations`.
     """
 
     last_seen: int
@@ -453,16 +458,17 @@ class Connection(NamedTuple):
     original: int
     reply: int
     from_host: int
+    translated: int
 
     def pack(self) -> bytes:
         """The bytes in the map."""
-        return _CONNECTION.pack(self.last_seen, self.packets, self.subject, self.peer, self.epoch, self.original, self.reply, self.from_host)
+        return _CONNECTION.pack(self.last_seen, self.packets, self.subject, self.peer, self.epoch, self.original, self.reply, self.from_host, self.translated)
 
     @classmethod
     def unpack(cls, data: bytes) -> "Connection":
         """Undoes `pack`."""
         v = _CONNECTION.unpack(data)
-        return cls(v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7])
+        return cls(v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7], v[8])
 
 
 _FRAGMENT_KEY = struct.Struct("=16s16sII")
@@ -922,13 +928,13 @@ class TranslationKey(NamedTuple):
         return cls(v[0], v[1], ntohs(v[2]), ntohs(v[3]), v[4], v[5])
 
 
-_TRANSLATION = struct.Struct("=Q16s16sHHIBB2xI")
+_TRANSLATION = struct.Struct("=Q16s16sHHIBBB1xI")
 TRANSLATION_SIZE = 56
 
 
 class Translation(NamedTuple):
     """Value of `translations`: the packet as it goes on. last_seen: boot time, ns. list: where the backend was taken from;
-    forward leg only. shown: enum dp_shown of this leg. outside: the client is outside the cluster. service: its number.
+    forward leg only. shown, answered: enum dp_shown of this leg and of the other. outside: the client is outside the cluster. service: its number.
     """
 
     last_seen: int
@@ -939,17 +945,18 @@ class Translation(NamedTuple):
     list: int
     shown: int
     outside: int
+    answered: int
     service: int
 
     def pack(self) -> bytes:
         """The bytes in the map."""
-        return _TRANSLATION.pack(self.last_seen, self.saddr, self.daddr, htons(self.sport), htons(self.dport), self.list, self.shown, self.outside, self.service)
+        return _TRANSLATION.pack(self.last_seen, self.saddr, self.daddr, htons(self.sport), htons(self.dport), self.list, self.shown, self.outside, self.answered, self.service)
 
     @classmethod
     def unpack(cls, data: bytes) -> "Translation":
         """Undoes `pack`."""
         v = _TRANSLATION.unpack(data)
-        return cls(v[0], v[1], v[2], ntohs(v[3]), ntohs(v[4]), v[5], v[6], v[7], v[8])
+        return cls(v[0], v[1], v[2], ntohs(v[3]), ntohs(v[4]), v[5], v[6], v[7], v[8], v[9])
 
 
 _APPLIED = struct.Struct("=16sQ")

@@ -142,6 +142,10 @@ class World:
 
     def outcome(self, program: str, frame: bytes, **context: int) -> str:
         """Runs a program; the one counter that moved, by exactly this packet."""
+        return self.sent(program, frame, **context)[0]
+
+    def sent(self, program: str, frame: bytes, **context: int) -> tuple[str, bytes]:
+        """The same, and what became of the frame."""
         before = {count.outcome: (count.packets, count.bytes) for count in self.plane.counters()}
         result = self.run(program, frame, **context)
         moved = {
@@ -156,9 +160,10 @@ class World:
         expected = {
             "pass_local": Action.REDIRECT,
             "pass_remote": Action.REDIRECT,
+            "pass_outside": Action.REDIRECT,
         }.get(name, Action.SHOT if name.startswith("drop_") else Action.OK)
         assert result.action == expected
-        return name
+        return name, result.packet
 
     def entry(self) -> tuple[abi.ConnectionKey, abi.Connection]:
         """The only connection."""
