@@ -268,7 +268,9 @@ class Agent:
     async def _apply(self, reached: BarrierReached) -> ApplyResult:
         self._check_lineage(reached.lineage)
         started, started_ns = self._clock.now(), self._clock.wall_ns()
-        outcome = await self._applier.barrier(reached)
+        outcome = await self._applier.barrier(reached, replaced=self._stream.replaced)
+        if outcome.held:
+            return outcome
         self._following.applied(reached.revision, barrier_ns=started_ns)
         # Before the barrier is acknowledged: whoever drains a pool waits for that.
         if await self._knowledge.take(reached, own_index=self._applier.tracker.node_index):

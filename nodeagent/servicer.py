@@ -1,4 +1,4 @@
-"""deltaplane.v1.Agent: what this node says about itself. Read-only."""
+"""deltaplane.v1.Agent: what this node says about itself, and what it is told to sweep."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ class AgentServicer(agent_pb2_grpc.AgentServicer):
         """How the agent is."""
         del request, context
         applier, node = self._from.applier, self._from.node
-        counts = applier.tracker.counts()
+        counts, held = applier.tracker.counts(), applier.brake.sweep
         return agent_pb2.GetStatusResponse(
             node=node.name,
             node_uid=node.uid,
@@ -63,7 +63,17 @@ class AgentServicer(agent_pb2_grpc.AgentServicer):
                 for refusal in applier.refused
             ],
             version=deltaplane.__version__,
+            held_entries=held.entries if held else 0,
+            held_of=held.held if held else 0,
         )
+
+    async def ConfirmSweep(
+        self, request: agent_pb2.ConfirmSweepRequest, context: Context
+    ) -> agent_pb2.ConfirmSweepResponse:
+        """Removes what the brake holds."""
+        del context
+        await self._from.applier.confirm_sweep(request.entries)
+        return agent_pb2.ConfirmSweepResponse()
 
     async def ListDenials(
         self, request: agent_pb2.ListDenialsRequest, context: Context

@@ -157,19 +157,22 @@ _Static_assert(sizeof(struct dp_address) == 16, "dp_address");
 
 /*
  * Constants of a loaded program, in .rodata.config. uplink_mtu: bytes, 0: not checked; tunnel_ifindex: 0: native
- * routing; addresses: zeros: none. refusal: errno of a socket whose service nobody answers for, 0: the kernel's own,
- * EPERM. netns_cookie: of the node's own network namespace, 0: it is the first one of the machine.
+ * routing; tick_ns: length of a tick (jiffy); first_tick: their number at boot; addresses: zeros: none. refusal: errno
+ * of a socket whose service nobody answers for, 0: the kernel's own, EPERM. netns_cookie: of the node's own network
+ * namespace, 0: it is the first one of the machine.
  */
 struct dp_config {
 	__u32 uplink_ifindex;
 	__u32 uplink_mtu;
 	__u32 tunnel_ifindex;
+	__u32 tick_ns;
+	__u32 first_tick;
 	struct dp_address node_ipv4;
 	struct dp_address node_ipv6;
 	__u32 refusal;
 	__u64 netns_cookie;
 };
-_Static_assert(sizeof(struct dp_config) == 56, "dp_config");
+_Static_assert(sizeof(struct dp_config) == 64, "dp_config");
 
 /* What changes while programs run: map `settings`, key 0. node_index: 0: not registered yet. */
 struct dp_settings {
@@ -278,10 +281,10 @@ struct dp_connection_key {
 _Static_assert(sizeof(struct dp_connection_key) == 40, "dp_connection_key");
 
 /*
- * Value of `connections`: who was judged, by which epoch. last_seen: boot time, ns, 100 ms late at most.
- * original, reply: enum dp_shown, a byte per direction, so that two processors do not undo each other's write.
- * from_host: begun by this node's own stack, whatever the policy said. translated: its packets, or some of them, asked
- * for a frontend: replies are looked for in `translations`.
+ * Value of `connections`: who was judged, by which epoch. last_seen: boot time, ns, 100 ms late at most,
+ * without suspension. original, reply: enum dp_shown, a byte per direction, so that two processors do not undo
+ * each other's write. from_host: begun by this node's own stack, whatever the policy said. translated: its packets,
+ * or some of them, asked for a frontend: replies are looked for in `translations`.
  */
 struct dp_connection {
 	__u64 last_seen;

@@ -39,20 +39,28 @@ static __noinline bool complete_fragment(struct packet *p)
 	return true;
 }
 
+/* The IPv4 header from its TTL on, up to and with its checksum. */
+struct ttl_to_checksum {
+	__u8 ttl;
+	__u8 protocol;
+	__sum16 checksum;
+};
+
 /* A router's duty. Returns non-zero if the packet could not be written to. */
 static __always_inline long lower_hop_limit(struct __sk_buff *skb, const struct packet *p)
 {
 	__u8 ttl = p->hop_limit - 1;
+	struct ttl_to_checksum lower = {.ttl = ttl, .protocol = p->tuple.protocol};
+	/* RFC 1624: what the sum of words loses, its complement gains; the TTL is the upper half of one. */
+	__u32 checksum = p->checksum + bpf_htons(0x100);
 
 	if (p->flags & PACKET_IPV6)
 		return bpf_skb_store_bytes(skb, ETH_HLEN + offsetof(struct ipv6hdr, hop_limit),
 					   &ttl, sizeof(ttl), BPF_F_RECOMPUTE_CSUM);
-	/* The checksum sums words: the TTL's is (TTL, protocol). It balances the change for CHECKSUM_COMPLETE. */
-	return bpf_l3_csum_replace(skb, ETH_HLEN + offsetof(struct iphdr, check),
-				   bpf_htons(p->hop_limit << 8 | p->tuple.protocol),
-				   bpf_htons(ttl << 8 | p->tuple.protocol), 2)
-		       ?: bpf_skb_store_bytes(skb, ETH_HLEN + offsetof(struct iphdr, ttl), &ttl,
-					      sizeof(ttl), 0);
+	lower.checksum = checksum + (checksum >= 0xffff);
+	/* One call for both. The header's sum stays what it was, and so does that of the frame: CHECKSUM_COMPLETE. */
+	return bpf_skb_store_bytes(skb, ETH_HLEN + offsetof(struct iphdr, ttl), &lower,
+				   sizeof(lower), 0);
 }
 
 /* Bytes from the network header on of the packet, or of each segment that will be cut from it. */

@@ -121,7 +121,7 @@ static __always_inline bool may_go_on(struct dp_connection *c, const struct dp_c
 static __always_inline void remember(const struct dp_connection_key *key, const struct judge *j,
 				     const struct dp_subject *subject, bool translated)
 {
-	__u64 now = bpf_ktime_get_boot_ns();
+	__u64 now = ticks_now();
 	struct dp_connection fresh = {
 		.last_seen = now,
 		.packets = 1,
@@ -143,11 +143,11 @@ enum standing {
 };
 
 /* Whether the packet belongs to a connection, and whether that may go on; if not, its entry is gone. */
-static __noinline enum standing standing_of(struct dp_connection_key *key, struct judge *j,
-					    const struct dp_subject *subject,
-					    const struct packet *p)
+static __always_inline enum standing standing_of(struct dp_connection_key *key, struct judge *j,
+						 const struct dp_subject *subject,
+						 const struct packet *p)
 {
-	__u64 now = bpf_ktime_get_boot_ns();
+	__u64 now = ticks_now();
 	struct dp_connection *c;
 	bool is_reply;
 

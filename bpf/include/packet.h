@@ -2,7 +2,8 @@
 /*
  * From a frame to a packet: addresses, ports, and what is special about it. Both families give the same struct.
  *
- * Reads go through bpf_skb_load_bytes: it also reaches what lies in pages, and the verifier needs no bounds.
+ * The IP header is read where it lies if that is the packet's linear part, as it nearly always is. All else goes
+ * through bpf_skb_load_bytes: it also reaches what lies in pages, and the verifier needs no bounds.
  */
 #ifndef DELTAPLANE_PACKET_H
 #define DELTAPLANE_PACKET_H
@@ -73,7 +74,8 @@ struct packet {
 	__u8 hop_limit;
 	__u8 reserved;
 	__be16 policy_port;
-	__u16 unused;
+	/* Of the IPv4 header. */
+	__sum16 checksum;
 } __attribute__((aligned(8)));
 
 enum parsed {
@@ -322,14 +324,19 @@ static __noinline enum parsed parse_l4(struct __sk_buff *skb, struct packet *p)
 
 static __always_inline enum parsed parse_ipv4(struct __sk_buff *skb, struct packet *p)
 {
-	struct iphdr ip;
+	struct iphdr ip, *linear = (void *)(long)skb->data + ETH_HLEN;
 
-	if (bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)) || ip.version != 4 || ip.ihl < 5)
+	if ((void *)(linear + 1) <= (void *)(long)skb->data_end)
+		ip = *linear;
+	else if (bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)))
+		return PARSED_MALFORMED;
+	if (ip.version != 4 || ip.ihl < 5)
 		return PARSED_MALFORMED;
 	map_ipv4(&p->tuple.saddr, ip.saddr);
 	map_ipv4(&p->tuple.daddr, ip.daddr);
 	p->tuple.protocol = ip.protocol;
 	p->hop_limit = ip.ttl;
+	p->checksum = ip.check;
 	p->l4_offset = ETH_HLEN + ip.ihl * 4;
 	p->fragment_id = ip.id;
 	if (ip.frag_off & bpf_htons(IPV4_FRAGMENT_OFFSET | IPV4_MORE_FRAGMENTS))
@@ -341,11 +348,15 @@ static __always_inline enum parsed parse_ipv4(struct __sk_buff *skb, struct pack
 
 static __always_inline enum parsed parse_ipv6(struct __sk_buff *skb, struct packet *p)
 {
-	struct ipv6hdr ip6;
+	struct ipv6hdr ip6, *linear = (void *)(long)skb->data + ETH_HLEN;
 	struct l4_place place = {};
 	enum parsed parsed;
 
-	if (bpf_skb_load_bytes(skb, ETH_HLEN, &ip6, sizeof(ip6)) || ip6.version != 6)
+	if ((void *)(linear + 1) <= (void *)(long)skb->data_end)
+		ip6 = *linear;
+	else if (bpf_skb_load_bytes(skb, ETH_HLEN, &ip6, sizeof(ip6)))
+		return PARSED_MALFORMED;
+	if (ip6.version != 6)
 		return PARSED_MALFORMED;
 	__builtin_memcpy(&p->tuple.saddr, &ip6.saddr, 16);
 	__builtin_memcpy(&p->tuple.daddr, &ip6.daddr, 16);

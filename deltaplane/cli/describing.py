@@ -9,7 +9,7 @@ from deltaplane.cli.options import Output
 
 if TYPE_CHECKING:
     from deltaplane.cli.client import Client
-    from deltaplane.cli.output import Record
+    from deltaplane.cli.output import Record, Value
     from deltaplane.v1 import registry_pb2
 
 app = typer.Typer(help="Show everything about one pod or service.", no_args_is_help=True)
@@ -72,11 +72,11 @@ def _describe(client: "Client", known: "registry_pb2.Pod") -> "Record":
 
     endpoints = list_endpoints(client, namespace=known.namespace, pod=known.name)
     identities = client.registry.ListIdentities(registry_pb2.ListIdentitiesRequest()).identities
-    about = policies.about(client, known.namespace)
+    about, unreadable = policies.read(policies.about(client, known.namespace))
     namespaces = client.registry.ListNamespaces(registry_pb2.ListNamespacesRequest()).namespaces
     labels = next((dict(it.labels) for it in namespaces if it.name == known.namespace), {})
     identity = next((item for item in identities for e in endpoints if item.id == e.identity), None)
-    return {
+    record: dict[str, Value] = {
         "pod": f"{known.namespace}/{known.name}",
         "uid": known.uid,
         "node": known.node,
@@ -95,6 +95,9 @@ def _describe(client: "Client", known: "registry_pb2.Pod") -> "Record":
         "isolated for egress by": policies.applying(about, known, labels, isolating="egress")
         or "nothing: what no policy denies is allowed",
     }
+    if unreadable:
+        record["policies that cannot be read, and may isolate it, too"] = unreadable
+    return record
 
 
 def _interface(client: "Client", item: "registry_pb2.Endpoint") -> "Record":

@@ -30,6 +30,9 @@ class Kind(enum.IntEnum):
     POOL = 9
 
 
+BRAKED = "braked: "
+"""How the reason begins for which a node refuses its own object, while it removes nothing."""
+
 DERIVED_KINDS = frozenset({Kind.PEER_SET, Kind.SUBJECT_POLICY, Kind.BACKEND})
 """Kinds that the slicer computes from several stored objects.
 

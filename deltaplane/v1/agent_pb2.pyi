@@ -56,6 +56,8 @@ class GetStatusResponse(_message.Message):
     INTERFACES_FIELD_NUMBER: _builtins.int
     REFUSED_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    HELD_ENTRIES_FIELD_NUMBER: _builtins.int
+    HELD_OF_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     """Node name."""
     node_uid: _builtins.str
@@ -78,6 +80,10 @@ class GetStatusResponse(_message.Message):
     """Interfaces of this node."""
     version: _builtins.str
     """Version of the program."""
+    held_entries: _builtins.int
+    """Entries that a snapshot or repair would remove and that stay until ConfirmSweep; 0: the brake is off."""
+    held_of: _builtins.int
+    """Entries that the kernel holds, where held_entries are counted; 0 while the brake is off."""
     @_builtins.property
     def refused(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Objects that could not be applied and are held closed, for people."""
@@ -97,14 +103,55 @@ class GetStatusResponse(_message.Message):
         interfaces: _builtins.int = ...,
         refused: _abc.Iterable[_builtins.str] | None = ...,
         version: _builtins.str = ...,
+        held_entries: _builtins.int = ...,
+        held_of: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_revision", b"applied_revision", "connected", b"connected", "endpoints", b"endpoints", "identities", b"identities", "interfaces", b"interfaces", "lineage", b"lineage", "node", b"node", "node_index", b"node_index", "node_uid", b"node_uid", "refused", b"refused", "subject_policies", b"subject_policies", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_revision", b"applied_revision", "connected", b"connected", "endpoints", b"endpoints", "held_entries", b"held_entries", "held_of", b"held_of", "identities", b"identities", "interfaces", b"interfaces", "lineage", b"lineage", "node", b"node", "node_index", b"node_index", "node_uid", b"node_uid", "refused", b"refused", "subject_policies", b"subject_policies", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetStatusResponse: _TypeAlias = GetStatusResponse  # noqa: Y015
+
+@_typing.final
+class ConfirmSweepRequest(_message.Message):
+    """Request of ConfirmSweep."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    entries: _builtins.int
+    """Most entries that may go: held_entries of GetStatus, so that nothing is confirmed that nobody has seen."""
+    def __init__(
+        self,
+        *,
+        entries: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConfirmSweepRequest: _TypeAlias = ConfirmSweepRequest  # noqa: Y015
+
+@_typing.final
+class ConfirmSweepResponse(_message.Message):
+    """Response of ConfirmSweep: the entries are gone."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConfirmSweepResponse: _TypeAlias = ConfirmSweepResponse  # noqa: Y015
 
 @_typing.final
 class ListDenialsRequest(_message.Message):

@@ -156,19 +156,22 @@ class Address(NamedTuple):
         return cls(v[0])
 
 
-_CONFIG = struct.Struct("=III16s16sIQ")
-CONFIG_SIZE = 56
+_CONFIG = struct.Struct("=IIIII16s16sIQ")
+CONFIG_SIZE = 64
 
 
 class Config(NamedTuple):
     """Constants of a loaded program, in .rodata.config. uplink_mtu: bytes, 0: not checked; tunnel_ifindex: 0: native
-    routing; addresses: zeros: none. refusal: errno of a socket whose service nobody answers for, 0: the kernel's own,
-    EPERM. netns_cookie: of the node's own network namespace, 0: it is the first one of the machine.
+    routing; tick_ns: length of a tick (jiffy); first_tick: their number at boot; addresses: zeros: none. refusal: errno
+    of a socket whose service nobody answers for, 0: the kernel's own, EPERM. netns_cookie: of the node's own network
+    namespace, 0: it is the first one of the machine.
     """
 
     uplink_ifindex: int
     uplink_mtu: int
     tunnel_ifindex: int
+    tick_ns: int
+    first_tick: int
     node_ipv4: bytes
     node_ipv6: bytes
     refusal: int
@@ -176,13 +179,13 @@ class Config(NamedTuple):
 
     def pack(self) -> bytes:
         """The bytes in the map."""
-        return _CONFIG.pack(self.uplink_ifindex, self.uplink_mtu, self.tunnel_ifindex, self.node_ipv4, self.node_ipv6, self.refusal, self.netns_cookie)
+        return _CONFIG.pack(self.uplink_ifindex, self.uplink_mtu, self.tunnel_ifindex, self.tick_ns, self.first_tick, self.node_ipv4, self.node_ipv6, self.refusal, self.netns_cookie)
 
     @classmethod
     def unpack(cls, data: bytes) -> "Config":
         """Undoes `pack`."""
         v = _CONFIG.unpack(data)
-        return cls(v[0], v[1], v[2], v[3], v[4], v[5], v[6])
+        return cls(v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7], v[8])
 
 
 _SETTINGS = struct.Struct("=I")
@@ -445,10 +448,10 @@ CONNECTION_SIZE = 32
 
 
 class Connection(NamedTuple):
-    """Value of `connections`: who was judged, by which epoch. last_seen: boot time, ns, 100 ms late at most.
-    original, reply: enum dp_shown, a byte per direction, so that two processors do not undo each other's write.
-    from_host: begun by this node's own stack, whatever the policy said. translated: its packets, or some of them, asked
-    for a frontend: replies are looked for in `translations`.
+    """Value of `connections`: who was judged, by which epoch. last_seen: boot time, ns, 100 ms late at most,
+    without suspension. original, reply: enum dp_shown, a byte per direction, so that two processors do not undo
+    each other's write. from_host: begun by this node's own stack, whatever the policy said. translated: its packets,
+    or some of them, asked for a frontend: replies are looked for in `translations`.
     """
 
     last_seen: int

@@ -1,9 +1,26 @@
 """What a node's data plane is told when it is made."""
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 
 from nodeagent.dataplane import abi
 from nodeagent.dataplane.records import NO_ADDRESS, V4_MAPPED
+
+_CLOCK_MONOTONIC_COARSE = 6
+"""Of linux/time.h; it goes by ticks."""
+
+_BOOT_SECONDS = 300
+"""So long before their low 32 bits run over Linux begins to count ticks (INITIAL_JIFFIES)."""
+
+
+def tick_ns() -> int:
+    """Length of a tick of this kernel, nanoseconds: 4,000,000 where CONFIG_HZ is 250."""
+    return round(time.clock_getres(_CLOCK_MONOTONIC_COARSE) * 1e9)
+
+
+def first_tick(tick: int) -> int:
+    """What the kernel's 64-bit counter of ticks was at boot. tick: nanoseconds."""
+    return 2**32 - _BOOT_SECONDS * round(1e9 / tick)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +35,7 @@ class DataPlaneConfig:
         node_index: number of this node; 0: not registered yet, or as an earlier agent has set it.
         node_ipv4: 4 bytes, own address as other nodes see it, or None.
         node_ipv6: 16 bytes, own address as other nodes see it, or None.
+        tick_ns: length of the kernel's ticks, nanoseconds.
         refusal: errno that a socket gets whose service nobody answers for; 0: EPERM, all that
             kernels before 6.1 can say.
         netns_cookie: of the node's own network namespace, whose sockets always talk to a backend
@@ -30,6 +48,7 @@ class DataPlaneConfig:
     node_index: int = 0
     node_ipv4: bytes | None = None
     node_ipv6: bytes | None = None
+    tick_ns: int = field(default_factory=tick_ns)
     refusal: int = 0
     netns_cookie: int = 0
 
@@ -39,6 +58,8 @@ class DataPlaneConfig:
             uplink_ifindex=self.uplink_ifindex,
             uplink_mtu=self.uplink_mtu,
             tunnel_ifindex=self.tunnel_ifindex,
+            tick_ns=self.tick_ns,
+            first_tick=first_tick(self.tick_ns),
             node_ipv4=NO_ADDRESS if self.node_ipv4 is None else V4_MAPPED + self.node_ipv4,
             node_ipv6=self.node_ipv6 or NO_ADDRESS,
             refusal=self.refusal,

@@ -124,7 +124,8 @@ class Facts:
         unreadable: keys whose record could not be read, and why.
         urgent: a change since the last flush takes something away or tightens security.
         structural: the first revision since the last flush at which something else was written than
-            an endpoint or a new identity that is still there; None: nothing was.
+            an endpoint or a new identity that is still there, and whose part in policies is; None:
+            nothing was.
     """
 
     def __init__(self, compiler: Compiler) -> None:
@@ -190,6 +191,9 @@ class Facts:
             # Of an identity that has come since the last flush and goes again nothing is left that
             # would tell which nodes were told of it meanwhile.
             first = self._born.get(record.key, record.generation)
+            if isinstance(record.content or (old and old.content), NetworkPolicy | Policy):
+                # Nor of what a new identity did to a policy that is another now.
+                first = min(self._born.values(), default=first)
             self.structural = min(first, self.structural or first)
         elif isinstance(record.content, Identity) and old is None:
             self._born[record.key] = record.generation

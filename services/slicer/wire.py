@@ -11,7 +11,14 @@ from google.protobuf.message import DecodeError
 from deltaplane import policywire, servicewire, wire
 from deltaplane.delta.reader import Reader
 from deltaplane.errors import Invalid
-from deltaplane.model.objects import BlockObject, EndpointObject, NodeObject, PoolObject
+from deltaplane.model.objects import (
+    BRAKED,
+    BlockObject,
+    EndpointObject,
+    Kind,
+    NodeObject,
+    PoolObject,
+)
 from deltaplane.model.policy import NetworkPolicy
 from deltaplane.model.tiers import Policy, PolicyKind
 from deltaplane.store import keys
@@ -192,7 +199,14 @@ def agent_to_proto(reader: Reader, *, effective: int, now: float) -> slicer_pb2.
         worst_apply_us=reader.worst_apply_us,
         nacked_objects=len(reader.refused),
         mode=slicer_pb2.Welcome.Mode.ValueType(reader.mode),
+        braked=braked(reader),
     )
+
+
+def braked(reader: Reader) -> str:
+    """Why an agent removes nothing, in its own words; empty: it does."""
+    reason = reader.refused.get((Kind.NODE, reader.node_index.to_bytes(4)), "")
+    return reason.removeprefix(BRAKED) if reason.startswith(BRAKED) else ""
 
 
 def quarantine_to_proto(

@@ -285,6 +285,10 @@ class Node:
         request = agent_pb2.ListDenialsRequest()
         return list(self.ask(lambda stub: stub.ListDenials(request)).denials)
 
+    def rule_counters(self) -> list[agent_pb2.RuleCounter]:
+        request = agent_pb2.ListRuleCountersRequest()
+        return list(self.ask(lambda stub: stub.ListRuleCounters(request)).counters)
+
     def status(self) -> agent_pb2.GetStatusResponse:
         request = agent_pb2.GetStatusRequest()
         return self.ask(lambda stub: stub.GetStatus(request))

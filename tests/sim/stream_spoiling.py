@@ -7,7 +7,6 @@ from deltaplane.delta.changes import ObjectKey
 from deltaplane.delta.view import Held, View
 from deltaplane.model.addresses import AddressPair
 from deltaplane.model.objects import (
-    DERIVED_KINDS,
     BackendObject,
     BlockObject,
     DirectionPolicy,
@@ -43,16 +42,10 @@ def spoil(agent: Agent, chance: random.Random) -> str:
         del table[key]
     elif how == "generation":
         table[key] = Held(held.value, held.generation + chance.choice((-3, 5, 1 << 40)))
-        if kind in DERIVED_KINDS and (kind, key) not in agent.corrupted:
-            agent.latent.add((kind, key))
     elif how == "added":
         kind, key = _add(view, chance)
     else:
         table[key] = Held(_spoiled(held.value), held.generation)
-    if how == "lost" and len(keys) % 2:
-        agent.latent.add((kind, key))  # the stream may bring it again
-    elif how != "generation":
-        agent.latent.discard((kind, key))
     agent.corrupted.add((kind, key))
     return f"{agent.name} {how} {kind.name} {key.hex()}"
 

@@ -303,6 +303,22 @@ def test_an_identity_that_goes_is_structural_from_where_it_came() -> None:
     assert structural_after(comes, old) == 13
 
 
+def test_a_policy_is_structural_from_where_an_identity_came_before_it() -> None:
+    comes = Record(key="identities/302", generation=10, content=identity(302))
+    changes = Record(key="policies/shop/p", generation=12, content=policy("p", "a1"))
+    goes = Record(key="policies/shop/p", generation=13, content=None)
+    assert structural_after(changes) == 12
+    assert structural_after(comes, changes) == 10
+    assert structural_after(comes, changes, goes) == 10
+    later = Record(key="identities/302", generation=14, content=identity(302))
+    assert structural_after(changes, later) == 12
+    facts = Facts(Compiler())
+    facts.apply(comes)
+    facts.flush(10)  # whoever was told of it then is known
+    facts.apply(changes)
+    assert facts.structural == 12
+
+
 def test_a_service_is_an_object_only_while_it_has_an_address() -> None:
     facts = Facts(Compiler())
     facts.apply(Record(key="services/shop/web", generation=7, content=service(1)))
