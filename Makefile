@@ -112,9 +112,9 @@ CLANG ?= clang
 LLVM_STRIP ?= llvm-strip
 CC := gcc
 SHIM_SOURCES := $(wildcard nodeagent/cni/shim/*.c)
-MAGLEV := build/lib/libdeltaplane-maglev.so
 # Compiled by the bench that needs it, not by `make build`.
 LOAD_SOURCES := $(wildcard bench/datapath/*.c)
+MAGLEV := build/lib/libdeltaplane-maglev.so
 SHIM := $(if $(SHIM_SOURCES),build/bin/deltaplane-cni build/bin/deltaplane-ipam)
 BPF_SOURCES := $(wildcard bpf/*.bpf.c)
 BPF_OBJECTS := $(BPF_SOURCES:bpf/%.bpf.c=bpf/build/%.bpf.o)

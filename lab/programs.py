@@ -114,7 +114,7 @@ def _agent(node: Node, plan: Topology, layout: Layout, python: str) -> Program:
         "ipam": f"{CONTROL_IPV4}:{PORTS['ipam']}",
         "slicer": f"{CONTROL_IPV4}:{PORTS['slicer']}",
         "pin-dir": files.pins,
-        "cgroup": "none",
+        "cgroup": plan.group(node.name) or "none",
         "uplink": "uplink",
         "routing": plan.routing,
         "trace-ratio": str(plan.trace_ratio),

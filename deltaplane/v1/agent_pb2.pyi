@@ -56,11 +56,11 @@ class GetStatusResponse(_message.Message):
     INTERFACES_FIELD_NUMBER: _builtins.int
     REFUSED_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    HELD_ENTRIES_FIELD_NUMBER: _builtins.int
+    HELD_OF_FIELD_NUMBER: _builtins.int
     SERVICES_FIELD_NUMBER: _builtins.int
     BACKENDS_FIELD_NUMBER: _builtins.int
     FRONTENDS_FIELD_NUMBER: _builtins.int
-    HELD_ENTRIES_FIELD_NUMBER: _builtins.int
-    HELD_OF_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     """Node name."""
     node_uid: _builtins.str
@@ -83,16 +83,16 @@ class GetStatusResponse(_message.Message):
     """Interfaces of this node."""
     version: _builtins.str
     """Version of the program."""
+    held_entries: _builtins.int
+    """Entries that a snapshot or repair would remove and that stay until ConfirmSweep; 0: the brake is off."""
+    held_of: _builtins.int
+    """Entries that the kernel holds, where held_entries are counted; 0 while the brake is off."""
     services: _builtins.int
     """Services in the view that answer on an address."""
     backends: _builtins.int
     """Backends of services in the view."""
     frontends: _builtins.int
     """Addresses and ports at which services answer on this node."""
-    held_entries: _builtins.int
-    """Entries that a snapshot or repair would remove and that stay until ConfirmSweep; 0: the brake is off."""
-    held_of: _builtins.int
-    """Entries that the kernel holds, where held_entries are counted; 0 while the brake is off."""
     @_builtins.property
     def refused(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Objects that could not be applied and are held closed, for people."""
@@ -112,11 +112,11 @@ class GetStatusResponse(_message.Message):
         interfaces: _builtins.int = ...,
         refused: _abc.Iterable[_builtins.str] | None = ...,
         version: _builtins.str = ...,
+        held_entries: _builtins.int = ...,
+        held_of: _builtins.int = ...,
         services: _builtins.int = ...,
         backends: _builtins.int = ...,
         frontends: _builtins.int = ...,
-        held_entries: _builtins.int = ...,
-        held_of: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...

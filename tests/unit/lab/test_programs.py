@@ -88,12 +88,14 @@ def test_pins_are_apart_from_the_files() -> None:
     assert Layout(lab="lab").node("node-1").pins == Path("/sys/fs/bpf/deltaplane/lab/node-1")
 
 
-def test_a_pod_host_runs_in_the_control_group_of_its_node() -> None:
+def test_a_node_has_one_control_group_for_its_pod_host_and_its_agent() -> None:
     network = plan("lab", 2, cgroup="/groups/lab")
     todo = programs(network, Layout(lab="lab"), python="py", etcd=("etcd",), etcd_folder="/data")
-    hosts = {program.name: program for program in todo}
-    assert option(hosts["podhost-node-2"], "cgroup") == ["/groups/lab/node-2"]
+    known = {program.name: program for program in todo}
+    for name in ("podhost-node-2", "agent-node-2"):
+        assert option(known[name], "cgroup") == ["/groups/lab/node-2"]
     assert option(all_programs()["podhost-node-2"], "cgroup") == []
+    assert option(all_programs()["agent-node-2"], "cgroup") == ["none"]
 
 
 def test_the_registry_knows_the_range_of_services() -> None:

@@ -160,6 +160,11 @@ def test_everybody_is_given() -> None:
     assert found["outside"] == "not answered"
 
 
+def test_backends_of_the_other_family_are_not_looked_for() -> None:
+    six = endpoint(2, address=parse_address("fd00::2"))
+    assert "others" not in traced(Answer(service=7, inside=(ONE,)), endpoint(1), six)
+
+
 @pytest.mark.parametrize(
     ("other", "service", "why"),
     [
@@ -255,8 +260,9 @@ def agent(cluster: Cluster, tmp_path: Path) -> Iterator[str]:
             outside_backends=backends[:1] if outside else [],
         )
 
+    other = agent_pb2.NodeFrontend(address=CLUSTER, port=80, protocol=common_pb2.PROTOCOL_UDP)
     fake = FakeAgent(
-        [frontend(CLUSTER, 80, outside=False), frontend(bytes(4), 30080, outside=True)]
+        [other, frontend(CLUSTER, 80, outside=False), frontend(bytes(4), 30080, outside=True)]
     )
     server = grpc.server(ThreadPoolExecutor(2))
     serve(server, agent_pb2, "Agent", fake)

@@ -217,6 +217,15 @@ def test_an_external_name_is_for_dns_alone() -> None:
         ),
         ({"internalTrafficPolicy": "Node"}, "spec.internalTrafficPolicy"),
         ({"externalTrafficPolicy": "Local"}, "spec.externalTrafficPolicy"),
+        (
+            {
+                "type": "ExternalName",
+                "externalName": "a",
+                "externalIPs": ["198.51.100.4"],
+                "externalTrafficPolicy": "Local",
+            },
+            "spec.externalTrafficPolicy",
+        ),
         ({"healthCheckNodePort": 31000}, "spec.healthCheckNodePort"),
         ({"trafficDistribution": "PreferFar"}, "spec.trafficDistribution"),
         ({"type": "ExternalName"}, "spec.externalName"),

@@ -226,6 +226,7 @@ def test_what_is_no_query_gets_no_answer(data: bytes) -> None:
         b"\x12\x34\0\0\0\2" + query(SHOP)[6:],
         b"\x12\x34\0\0\0\0" + query(SHOP)[6:],
         struct.pack(">6H", 0x1234, 0, 1, 0, 0, 0) + b"\xc0\x0c\0\1\0\1",
+        query(".".join(["a" * 60] * 5)),
         struct.pack(">6H", 0x1234, 0, 1, 0, 0, 0) + b"\x41" + b"a" * 65 + b"\0\0\1\0\1",
         query(SHOP, edns=edns(512)[:-1]),
     ],
