@@ -116,6 +116,7 @@ class Agent:
             parts.dataplane,
             self._worker,
             node=parts.node.name,
+            own=parts.node.addresses,
             zone=parts.config.zone,
             fill=best_fill(),
         )
@@ -136,6 +137,7 @@ class Agent:
             writer=writer,
             links=parts.links,
             applier=self._applier,
+            balancing=self._balancing,
             blocks=self._blocks,
             control=parts.control,
             node=parts.node,

@@ -4,14 +4,18 @@ A service for which a map has no room keeps what it has, less what goes, and is 
 others go on. It is tried again at the next barrier.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import assert_never
 
-from deltaplane.model.addresses import format_address, from_mapped
+from deltaplane.errors import Refused
+from deltaplane.model.addresses import AddressPair, format_address, from_mapped
 from deltaplane.model.objects import Kind
 from deltaplane.runtime import log, metrics
+from nodeagent.cni.netconf import HostPort
 from nodeagent.dataplane.balancing import FrontendKey
 from nodeagent.dataplane.port import CapacityError, DataPlane
+from nodeagent.services import hostports
 from nodeagent.services import steps as s
 from nodeagent.services.adopting import undone
 from nodeagent.services.balancer import Balancer, Counts, HealthPort
@@ -79,7 +83,14 @@ class Balancing:
     """
 
     def __init__(
-        self, dataplane: DataPlane, worker: Worker, *, node: str, zone: str, fill: Fill
+        self,
+        dataplane: DataPlane,
+        worker: Worker,
+        *,
+        node: str,
+        own: AddressPair,
+        zone: str,
+        fill: Fill,
     ) -> None:
         self.refused: tuple[Refusal, ...] = ()
         self.counts = Counts(0, 0, 0)
@@ -87,6 +98,8 @@ class Balancing:
         self._dataplane = dataplane
         self._worker = worker
         self._fill = fill
+        self._own = own
+        self._exposed: dict[int, tuple[AddressPair, tuple[HostPort, ...]]] = {}
         self._balancer = Balancer(Where(node_index=0, node=node, zone=zone), fill)
         self._complete = False
         self._full: dict[int, str] = {}
@@ -100,6 +113,20 @@ class Balancing:
         """
         if reached.complete:
             await self._worker.call(self._take, reached, node_index)
+
+    async def expose(self, number: int, pod: AddressPair, ports: tuple[HostPort, ...]) -> None:
+        """Makes ports of this node lead to an interface, as soon as a complete view is there.
+
+        Raises:
+            Refused: the kernel has no room for them.
+        """
+        if ports:
+            await self._worker.call(self._expose, number, pod, ports)
+
+    async def withdraw(self, number: int) -> None:
+        """Ports of this node do not lead to an interface any more."""
+        if number in self._exposed:
+            await self._worker.call(self._withdraw, number)
 
     def missed(self) -> None:
         """A barrier has not come here: the next one is compared as a whole."""
@@ -115,18 +142,52 @@ class Balancing:
     def _take(self, reached: BarrierReached, node_index: int) -> None:
         balancer = self._balancer
         first, self._complete = not self._complete, True
-        if first:
-            balancer.learn(
-                (held.value for held in reached.view.services.values()),
-                (held.value for held in reached.view.backends.values()),
-            )
         moved = balancer.where.node_index != node_index
         balancer.where = replace(balancer.where, node_index=node_index)
+        if first:
+            own = [pair for number in self._exposed for pair in self._host_ports(number)]
+            services = (held.value for held in reached.view.services.values())
+            backends = (held.value for held in reached.view.backends.values())
+            balancer.learn(
+                [*services, *{one.number: one for one, _ in own}.values()],
+                [*backends, *(one for _, one in own)],
+            )
         draft = Draft() if first else balancer.advance(reached.view, reached.changed)
         if first or moved or self._full:
             self._start_again()
         else:
             self._write(draft)
+
+    def _expose(self, number: int, pod: AddressPair, ports: tuple[HostPort, ...]) -> None:
+        self._exposed[number] = pod, ports
+        if not self._complete:
+            return
+        draft, made = Draft(), list(self._host_ports(number))
+        for service, backend in made:
+            self._balancer.set_backend(service.number, backend.address, backend, draft)
+        for service in {service.number: service for service, _ in made}.values():
+            self._balancer.set_service(service.number, service, draft)
+        self._write(draft)
+        for service, _ in made:
+            if (reason := self._full.get(service.number)) is not None:
+                raise Refused(f"no room for host ports: {reason}")
+
+    def _withdraw(self, number: int) -> None:
+        made = list(self._host_ports(number))
+        del self._exposed[number]
+        if not self._complete:
+            return
+        draft = Draft()
+        for gone in {service.number for service, _ in made}:
+            self._balancer.set_service(gone, None, draft)
+        for service, backend in made:
+            self._balancer.set_backend(service.number, backend.address, None, draft)
+        self._write(draft)
+
+    def _host_ports(self, number: int) -> Iterator[hostports.Pair]:
+        pod, ports = self._exposed[number]
+        index = self._balancer.where.node_index
+        return hostports.services(number, pod, ports, own=self._own, node_index=index)
 
     def _write(self, draft: Draft) -> None:
         try:
@@ -177,9 +238,11 @@ class Balancing:
                 kind=Kind.SERVICE, key=number.to_bytes(4), reason=reason, retryable=True
             )
             for number, reason in self._full.items()
-            if number
+            if number and not hostports.is_own(number)
         }
         for number, key in balancer.shadowed().items():
+            if hostports.is_own(number):
+                continue
             reason = f"an older service answers on {_text(key)}"
             refused.setdefault(
                 number,

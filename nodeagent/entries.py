@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from deltaplane.model.addresses import AddressPair
 from nodeagent.addressing import Block, Progress, Released
-from nodeagent.cni.netconf import Attachment, PodName
+from nodeagent.cni.netconf import Attachment, HostPort, PodName
 from nodeagent.pools import Pool
 
 
@@ -46,6 +46,7 @@ class InterfaceRecord:
         pod: whose it is; without a name only with other kinds than POD.
         addresses: held until the entry is erased.
         kind: see Kind.
+        host_ports: ports of this node that lead to it.
     """
 
     number: int
@@ -55,6 +56,7 @@ class InterfaceRecord:
     pod: PodName
     addresses: AddressPair
     kind: Kind = Kind.POD
+    host_ports: tuple[HostPort, ...] = ()
 
     @property
     def is_registered(self) -> bool:

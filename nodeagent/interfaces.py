@@ -16,7 +16,7 @@ from deltaplane.errors import (
 from deltaplane.model.addresses import format_address
 from deltaplane.runtime import log, metrics
 from nodeagent import check
-from nodeagent.cni.netconf import Attachment, Call, PodName
+from nodeagent.cni.netconf import Attachment, Call, HostPort, PodName
 from nodeagent.cni.result import CniError, Code, Interface, Result
 from nodeagent.control import Registration, Wanted
 from nodeagent.delegated import NOBODY
@@ -80,7 +80,7 @@ class Interfaces:
         started = self._place.clock.now()
         try:
             async with self._place.alone(call.attachment):
-                record = await self._add(call.attachment, pod, netns)
+                record = await self._add(call.attachment, pod, netns, call.host_ports)
         except CniError:
             _ADD_SECONDS.labels("failed").observe(self._place.clock.now() - started)
             raise
@@ -103,16 +103,20 @@ class Interfaces:
             CniError: with the code for the runtime.
         """
         async with self._place.alone(attachment):
-            return await self._add(attachment, pod or NOBODY, None)
+            return await self._add(attachment, pod or NOBODY, None, ())
 
     async def _add(
-        self, attachment: Attachment, pod: PodName, netns: int | None
+        self,
+        attachment: Attachment,
+        pod: PodName,
+        netns: int | None,
+        ports: tuple[HostPort, ...],
     ) -> InterfaceRecord:
         """Starts over with what the pod asks for, should that be something else."""
         wish = self._hints.get(pod.namespace)
         for _ in range(MAX_WISHES):
             try:
-                return await self._attempt(attachment, pod, netns, wish)
+                return await self._attempt(attachment, pod, netns, wish, ports)
             except _OtherWish as other:
                 wish = other.wish
                 # An address is one pod's wish; a pool is perhaps its namespace's.
@@ -120,11 +124,16 @@ class Interfaces:
         raise CniError(Code.TRY_AGAIN, "what the pod asks for keeps changing", str(wish))
 
     async def _attempt(
-        self, attachment: Attachment, pod: PodName, netns: int | None, wish: Wish
+        self,
+        attachment: Attachment,
+        pod: PodName,
+        netns: int | None,
+        wish: Wish,
+        ports: tuple[HostPort, ...],
     ) -> InterfaceRecord:
         with timed(Stage.ADDRESS):
             network = attachment.network if netns is None else ""
-            record = await self._begin(attachment, pod, wish, network)
+            record = await self._begin(attachment, pod, wish, network, ports)
         try:
             if netns is None:
                 await self._announce(record)
@@ -142,7 +151,12 @@ class Interfaces:
         return record
 
     async def _begin(
-        self, attachment: Attachment, pod: PodName, wish: Wish, network: str
+        self,
+        attachment: Attachment,
+        pod: PodName,
+        wish: Wish,
+        network: str,
+        ports: tuple[HostPort, ...],
     ) -> InterfaceRecord:
         """Opens the journal entry; claims what is missing. network: of the IPAM-only mode."""
         try:
@@ -153,7 +167,7 @@ class Interfaces:
                 # A single address has no gateway beside it.
                 if request.address is not None and not network:
                     await self._place.blocks.claim_address(request.address, attachment)
-            begun = await self._write_entry(attachment, pod, wanted)
+            begun = await self._write_entry(attachment, pod, wanted, ports)
         except DeltaplaneError as error:
             raise _to_cni(error) from error
         finally:
@@ -169,7 +183,11 @@ class Interfaces:
         return begun.record
 
     async def _write_entry(
-        self, attachment: Attachment, pod: PodName, wanted: tuple[Request, ...]
+        self,
+        attachment: Attachment,
+        pod: PodName,
+        wanted: tuple[Request, ...],
+        ports: tuple[HostPort, ...],
     ) -> Begun:
         """Waits only for an address that was claimed by number: nothing else will do."""
         deadline = self._place.clock.now() + OPEN_SECONDS
@@ -183,6 +201,7 @@ class Interfaces:
                     attempt=secrets.token_hex(8),
                     pod=pod,
                     requests=wanted,
+                    host_ports=ports,
                 )
             except Exhausted:
                 if not claimed:
@@ -214,6 +233,7 @@ class Interfaces:
         if isinstance(found, Wanted):
             raise _OtherWish(found.wish)
         await self._open(record, found)
+        await self._place.balancing.expose(record.number, record.addresses, record.host_ports)
         if self._span_wait is not None and found.has_pod:
             with timed(Stage.SPAN):
                 await self._span_wait.wait(record.pod)

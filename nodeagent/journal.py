@@ -20,7 +20,7 @@ from deltaplane.runtime import log
 from nodeagent import ledger as core
 from nodeagent import schema
 from nodeagent.addressing import Block, Progress
-from nodeagent.cni.netconf import Attachment, PodName
+from nodeagent.cni.netconf import Attachment, HostPort, PodName
 from nodeagent.entries import Begun, InterfaceRecord, Ledger, State, Step
 from nodeagent.pools import Request
 
@@ -82,9 +82,17 @@ class Journal:
         attempt: str,
         pod: PodName,
         requests: Iterable[Request],
+        host_ports: tuple[HostPort, ...] = (),
     ) -> Begun:
         """Opens an interface. Raises Conflict and Exhausted."""
-        begun = core.begin(self.ledger, attachment, attempt=attempt, pod=pod, requests=requests)
+        begun = core.begin(
+            self.ledger,
+            attachment,
+            attempt=attempt,
+            pod=pod,
+            requests=requests,
+            host_ports=host_ports,
+        )
         self.apply(begun.step)
         return begun
 

@@ -18,7 +18,7 @@ from deltaplane.model.objects import PoolObject
 from nodeagent import addressing, delegated
 from nodeagent.addressing import Block, Progress, Released
 from nodeagent.choosing import choose, is_past_fence
-from nodeagent.cni.netconf import Attachment, PodName
+from nodeagent.cni.netconf import Attachment, HostPort, PodName
 from nodeagent.entries import (
     Begun,
     DropBlock,
@@ -51,15 +51,18 @@ def begin(
     attempt: str,
     pod: PodName,
     requests: Iterable[Request],
+    host_ports: tuple[HostPort, ...] = (),
 ) -> Begun:
     """Opens an interface: a number and what is asked for, all or nothing.
 
     Raises:
-        Conflict: the attachment has an interface, or an address asked for by number is held.
+        Conflict: the attachment has an interface, an address asked for by number is held, or a
+            port of the node leads to somebody else.
         Exhausted: an address of what is asked for cannot be had now.
     """
     if attachment in ledger.attachments:
         raise Conflict(f"{attachment} has an interface; DEL comes first")
+    _check_ports(ledger, host_ports)
     taking = _Taking(ledger)
     for request in requests:
         taking.take(request)
@@ -71,6 +74,7 @@ def begin(
         pod=pod,
         addresses=AddressPair(ipv4=taking.taken.get(4), ipv6=taking.taken.get(6)),
         kind=taking.kind,
+        host_ports=host_ports,
     )
     added = (*taking.gateways, record)
     after = replace(
@@ -82,6 +86,19 @@ def begin(
     )
     writes = (*taking.writes, *map(PutInterface, added))
     return Begun(Step(after, writes), record, tuple(taking.past_fence))
+
+
+def _check_ports(ledger: Ledger, wanted: tuple[HostPort, ...]) -> None:
+    if not wanted:
+        return
+    for record in ledger.interfaces.values():
+        # One that goes leads nowhere any more.
+        if record.state is State.RELEASING:
+            continue
+        for port in wanted:
+            if any(port.overlaps(held) for held in record.host_ports):
+                whose = f"{record.pod.namespace}/{record.pod.name}"
+                raise Conflict(f"host port {port} leads to {whose}")
 
 
 class _Taking:

@@ -78,6 +78,7 @@ class Releases:
     async def _take_off(self, record: InterfaceRecord) -> None:
         """Nothing passes any more, and the link is gone. A foreign link of that name stays."""
         if record.kind is Kind.POD:
+            await self._place.balancing.withdraw(record.number)
             await self._place.applier.detach(record.number)
             await self._place.links.remove(self._place.link(record))
 

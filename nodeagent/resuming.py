@@ -36,6 +36,9 @@ class Resuming:
             ifindex = present.pop(link.host_name, None)
             if record.state is State.READY and ifindex is not None:
                 await self._place.applier.attach(local_interface(record, link, ifindex))
+                await self._place.balancing.expose(
+                    record.number, record.addresses, record.host_ports
+                )
         records = self._place.journal.interfaces.values()
         known = {self._place.link(record).host_name for record in records}
         for name in present.keys() - known:
@@ -66,6 +69,7 @@ class Resuming:
                 if now is None or now.state is not State.READY:
                     continue
                 await self._place.writer.call(self._place.journal.lose, number)
+                await self._place.balancing.withdraw(number)
                 await self._place.applier.detach(number)
                 log.get().error(
                     "interface_lost",

@@ -11,14 +11,15 @@ from typing import assert_never
 from deltaplane.errors import Conflict
 from deltaplane.model.addresses import AddressPair, Prefix
 from deltaplane.model.objects import PoolObject
+from deltaplane.model.ports import Protocol
 from nodeagent import entries
 from nodeagent.addressing import Block, Released
-from nodeagent.cni.netconf import Attachment, PodName
+from nodeagent.cni.netconf import Attachment, HostPort, PodName
 from nodeagent.entries import InterfaceRecord, Kind, Ledger, State
 from nodeagent.pools import Pool
 from nodeagent.restoring import restore
 
-VERSION = 2
+VERSION = 3
 
 _VERSION_1 = """
 CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
@@ -62,7 +63,11 @@ CREATE TABLE pools (
 ALTER TABLE interfaces ADD COLUMN kind TEXT NOT NULL DEFAULT 'pod';
 """
 
-_STEPS = (_VERSION_1, _VERSION_2)
+_VERSION_3 = """
+ALTER TABLE interfaces ADD COLUMN host_ports TEXT NOT NULL DEFAULT '';
+"""
+
+_STEPS = (_VERSION_1, _VERSION_2, _VERSION_3)
 _OWNED, _RELEASING = "owned", "releasing"
 
 
@@ -101,14 +106,28 @@ def read(database: sqlite3.Connection) -> Ledger:
 
 _INTERFACES = (
     "SELECT number, state, network, container_id, ifname, attempt, namespace, pod, pod_uid, ipv4,"
-    " ipv6, kind FROM interfaces ORDER BY number"
+    " ipv6, kind, host_ports FROM interfaces ORDER BY number"
 )
 
 
 def _interface(
-    row: tuple[int, str, str, str, str, str, str, str, str, bytes, bytes, str],
+    row: tuple[int, str, str, str, str, str, str, str, str, bytes, bytes, str, str],
 ) -> InterfaceRecord:
-    number, state, network, container, ifname, attempt, namespace, pod, uid, ipv4, ipv6, kind = row
+    (
+        number,
+        state,
+        network,
+        container,
+        ifname,
+        attempt,
+        namespace,
+        pod,
+        uid,
+        ipv4,
+        ipv6,
+        kind,
+        host_ports,
+    ) = row
     return InterfaceRecord(
         number=number,
         state=State(state),
@@ -117,7 +136,23 @@ def _interface(
         pod=PodName(namespace=namespace, name=pod, uid=uid),
         addresses=AddressPair(ipv4=ipv4, ipv6=ipv6),
         kind=Kind(kind),
+        host_ports=tuple(map(_host_port, host_ports.split())),
     )
+
+
+def _host_port(text: str) -> HostPort:
+    address, protocol, host, container = text.split("/")
+    return HostPort(
+        host_address=bytes.fromhex(address),
+        protocol=Protocol(int(protocol)),
+        host_port=int(host),
+        container_port=int(container),
+    )
+
+
+def _host_port_text(port: HostPort) -> str:
+    address = port.host_address.hex()
+    return f"{address}/{int(port.protocol)}/{port.host_port}/{port.container_port}"
 
 
 def _block(row: tuple[int, str, bytes, int, str, int, int, bytes, float]) -> Block:
@@ -200,7 +235,7 @@ def _put_interface(execute: Execute, record: InterfaceRecord) -> None:
     at, pod = record.attachment, record.pod
     execute(_COUNT, (record.number, "endpoint"))
     execute(
-        "INSERT INTO interfaces VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO interfaces VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             record.number,
             record.state,
@@ -209,6 +244,7 @@ def _put_interface(execute: Execute, record: InterfaceRecord) -> None:
             *(pod.namespace, pod.name, pod.uid),
             *(record.addresses.ipv4, record.addresses.ipv6),
             record.kind,
+            " ".join(map(_host_port_text, record.host_ports)),
         ),
     )
 

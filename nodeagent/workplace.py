@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from deltaplane.runtime.clock import Clock
 from nodeagent.apply import Applier
+from nodeagent.balancing import Balancing
 from nodeagent.blocks import Blocks
 from nodeagent.cni.netconf import Attachment
 from nodeagent.control import ControlPlane, NodeFacts
@@ -40,6 +41,7 @@ class Workplace:
     writer: Worker
     links: PodLinks
     applier: Applier
+    balancing: Balancing
     blocks: Blocks
     control: ControlPlane
     node: NodeFacts

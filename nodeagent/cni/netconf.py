@@ -5,11 +5,14 @@ The CNI specification's rules for environment and configuration.
 The order of the checks is the reference library's: environment, configuration, version, names.
 """
 
+import ipaddress
 import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from deltaplane.model.addresses import parse_address
+from deltaplane.model.ports import Protocol
 from nodeagent.cni import conversion
 from nodeagent.cni.protocol import Request
 from nodeagent.cni.result import CURRENT_VERSION, SUPPORTED_VERSIONS, CniError, Code, Result
@@ -65,6 +68,41 @@ class PodName:
     uid: str
 
 
+MAX_HOST_ADDRESSES = 8
+"""Different host addresses that one interface may have ports of."""
+
+TRANSPORTS = {"tcp": Protocol.TCP, "udp": Protocol.UDP, "sctp": Protocol.SCTP}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class HostPort:
+    """A port of the node that leads to the pod (capability portMappings).
+
+    Attributes:
+        host_address: 4 or 16 bytes, zeros: the node's own of that family; empty: all its own.
+        protocol: TCP, UDP or SCTP.
+        host_port: 1..65535.
+        container_port: 1..65535.
+    """
+
+    host_address: bytes = b""
+    protocol: Protocol
+    host_port: int
+    container_port: int
+
+    def overlaps(self, other: "HostPort") -> bool:
+        """Whether both want the same."""
+        if (self.protocol, self.host_port) != (other.protocol, other.host_port):
+            return False
+        mine, theirs = self.host_address, other.host_address
+        if not mine or not theirs or mine == theirs:
+            return True
+        return len(mine) == len(theirs) and not (any(mine) and any(theirs))
+
+    def __str__(self) -> str:
+        return f"{self.host_port}/{self.protocol.name}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
     """A call that follows the rules.
@@ -78,6 +116,7 @@ class Call:
         valid_attachments: (container id, interface) that GC keeps; None when the configuration has
             no list.
         previous: prevResult, for ADD and CHECK; None when there is none. DEL does its best without.
+        host_ports: from runtimeConfig, for ADD; ascending.
         delegated: the caller is another plugin that wants addresses for an interface of its own.
     """
 
@@ -89,6 +128,7 @@ class Call:
     valid_attachments: frozenset[tuple[str, str]] | None
     previous: Result | None = None
     delegated: bool = False
+    host_ports: tuple[HostPort, ...] = ()
 
 
 def claimed_version(config: bytes) -> str:
@@ -123,6 +163,7 @@ def parse(request: Request) -> Call:
         valid_attachments=_valid_attachments(config),
         previous=_previous(config, request.command),
         delegated=is_delegated(config),
+        host_ports=_host_ports(config) if request.command == "ADD" else (),
     )
 
 
@@ -220,6 +261,57 @@ def _previous(config: Mapping[str, object], command: str) -> Result | None:
     if document is None or command not in ("ADD", "CHECK"):
         return None
     return conversion.decode(document)
+
+
+def _host_ports(config: Mapping[str, object]) -> tuple[HostPort, ...]:
+    runtime = config.get("runtimeConfig")
+    listed = runtime.get("portMappings") if isinstance(runtime, dict) else None
+    if not listed:
+        return ()
+    if not isinstance(listed, list):
+        raise CniError(Code.INVALID_CONFIG, "portMappings is no list")
+    # A mapping without a host port maps nothing: so does the reference plugin.
+    ports = sorted(
+        {_host_port(item) for item in listed if not isinstance(item, dict) or item.get("hostPort")}
+    )
+    for place, port in enumerate(ports):
+        if any(port.overlaps(other) for other in ports[:place]):
+            raise CniError(Code.INVALID_CONFIG, "portMappings names a port twice", str(port))
+    if len({port.host_address for port in ports}) > MAX_HOST_ADDRESSES:
+        raise CniError(Code.INVALID_CONFIG, "portMappings names too many host addresses")
+    return tuple(ports)
+
+
+def _host_port(item: object) -> HostPort:
+    if not isinstance(item, dict):
+        raise _no_mapping(item, "no object")
+    host_port, container_port = (_port(item, name) for name in ("hostPort", "containerPort"))
+    protocol = TRANSPORTS.get(str(item.get("protocol") or "tcp").lower())
+    if protocol is None:
+        raise _no_mapping(item, f"protocols are {', '.join(TRANSPORTS)}")
+    try:
+        address = parse_address(str(item["hostIP"])) if item.get("hostIP") else b""
+    except ValueError as error:
+        raise _no_mapping(item, str(error)) from error
+    if address and ipaddress.ip_address(address).is_loopback:
+        raise _no_mapping(item, "pods have loopback addresses of their own")
+    return HostPort(
+        host_address=address,
+        protocol=protocol,
+        host_port=host_port,
+        container_port=container_port,
+    )
+
+
+def _port(item: Mapping[str, object], name: str) -> int:
+    number = item.get(name)
+    if type(number) is not int or not 0 < number < 65536:
+        raise _no_mapping(item, f"{name} is no port")
+    return number
+
+
+def _no_mapping(item: object, reason: str) -> CniError:
+    return CniError(Code.INVALID_CONFIG, "invalid portMappings", f"{item!r}: {reason}")
 
 
 def _valid_attachments(config: Mapping[str, object]) -> frozenset[tuple[str, str]] | None:

@@ -1,4 +1,4 @@
-"""The conflist of deploy/cni as a runtime runs it: ours, then portmap and bandwidth."""
+"""The conflist of deploy/cni as a runtime runs it: ours, then bandwidth."""
 
 import json
 import os
@@ -19,7 +19,7 @@ RUNTIME: Mapping[str, Any] = {
     "bandwidth": {"ingressRate": 8_000_000, "ingressBurst": 1_000_000},
 }
 SKIP_MESSAGE = "Debian's containernetworking-plugins is not installed"
-needs_plugins = pytest.mark.skipif(not (PLUGINS / "portmap").exists(), reason=SKIP_MESSAGE)
+needs_plugins = pytest.mark.skipif(not (PLUGINS / "bandwidth").exists(), reason=SKIP_MESSAGE)
 
 
 class Chain:
@@ -35,9 +35,6 @@ class Chain:
     def run(self, command: str, pod: str, previous: Any = None) -> CniAnswer:
         """One command along the chain; DEL from its end, the first error ends the others."""
         plugins = self._plugins[::-1] if command == "DEL" else self._plugins
-        if command == "CHECK":
-            # portmap 1.1.1 looks for the IPv4 rules of a pod with two families in ip6tables, too.
-            plugins = [plugin for plugin in plugins if plugin["type"] != "portmap"]
         last = CniAnswer(0, {}, 0.0)
         for plugin in plugins:
             last = self._call(command, pod, plugin, previous)
@@ -75,21 +72,19 @@ class Chain:
         return CniAnswer(done.returncode, found, 0.0)
 
 
-def rules(node: Node) -> str:
-    return node.in_node("iptables-save", "-t", "nat")
-
-
 @needs_plugins
-def test_portmap_and_bandwidth_behind_ours(node: Node, services: Services) -> None:
+def test_host_ports_and_bandwidth_behind_ours(node: Node, services: Services) -> None:
     node.start_ready()
     chain = Chain(node)
-    services.apply_pod("web", node.name, app="web")
-    node.new_pod_namespace("web")
+    for name in ("web", "other"):
+        services.apply_pod(name, node.name, app="web")
+        node.new_pod_namespace(name)
 
     added = chain.run("ADD", "web")
 
     assert added.code == 0, added.document
-    assert f"--to-destination {added.addresses[0]}:80" in rules(node)
+    refused = chain.run("ADD", "other")
+    assert "host port 8080/TCP leads to" in refused.document["details"]
     assert "tbf" in node.in_node("tc", "qdisc", "show")
     assert [link["name"] for link in added.document["interfaces"]] == [*node.host_links(), "eth0"]
     checked = chain.run("CHECK", "web", added.document)
@@ -98,8 +93,9 @@ def test_portmap_and_bandwidth_behind_ours(node: Node, services: Services) -> No
     for _ in range(2):
         deleted = chain.run("DEL", "web", added.document)
         assert deleted.code == 0, deleted.document
-    assert "--to-destination" not in rules(node)
     assert node.host_links() == []
+    assert chain.run("ADD", "other").code == 0
+    assert chain.run("DEL", "other").code == 0
     assert services.endpoints() == []
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from deltaplane.model.objects import StreamObject
 from deltaplane.runtime.clock import SystemClock
 from nodeagent.apply import Applier
+from nodeagent.balancing import Balancing
 from nodeagent.blocks import Blocks
 from nodeagent.cni.netconf import Attachment, Call, PodName
 from nodeagent.control import NodeFacts, Registration
@@ -18,6 +19,7 @@ from nodeagent.journal import Journal
 from nodeagent.knowledge import Knowledge
 from nodeagent.releases import Releases
 from nodeagent.resuming import Resuming
+from nodeagent.tables import best_fill
 from nodeagent.worker import Worker
 from nodeagent.workplace import Workplace
 from tests.unit.nodeagent.worlds import (
@@ -86,6 +88,9 @@ async def running(directory: Path) -> AsyncIterator[Plane]:
     dataplane, worker, writer = FakeDataPlane(), Worker("kernel"), Worker("journal")
     applier = Applier(dataplane, FakeRoutes(), worker)
     applier.tracker.node_index = OWN
+    balancing = Balancing(
+        dataplane, worker, node=FACTS.name, own=FACTS.addresses, zone="", fill=best_fill()
+    )
     await applier.load()
     clock = SystemClock()
     blocks = Blocks(
@@ -96,6 +101,7 @@ async def running(directory: Path) -> AsyncIterator[Plane]:
         writer=writer,
         links=links,
         applier=applier,
+        balancing=balancing,
         blocks=blocks,
         control=control,
         node=FACTS,

@@ -6,14 +6,21 @@ import pytest
 
 from deltaplane.delta.changes import Upsert
 from deltaplane.delta.view import View
+from deltaplane.errors import Refused
+from deltaplane.model.addresses import AddressPair, from_mapped, to_mapped
 from deltaplane.model.objects import BackendObject, ServiceObject
+from deltaplane.model.ports import Protocol
 from deltaplane.model.service import ServicePort, SlicePort
 from nodeagent.balancing import Balancing
+from nodeagent.cni.netconf import HostPort
+from nodeagent.dataplane.balancing import Backend
 from nodeagent.dataplane.config import Capacities
 from nodeagent.dataplane.fake import FakeDataPlane
 from nodeagent.stream import BarrierReached
 from nodeagent.tables import best_fill
 from nodeagent.worker import Worker
+
+OWN = AddressPair(ipv4=bytes((192, 0, 2, 1)), ipv6=b"\xfd" + bytes(14) + b"\1")
 
 
 def ip(number: int) -> bytes:
@@ -41,7 +48,7 @@ class Story:
 
     def __init__(self, plane: FakeDataPlane, worker: Worker) -> None:
         self.plane = plane
-        self.balancing = Balancing(plane, worker, node="n1", zone="", fill=best_fill())
+        self.balancing = Balancing(plane, worker, node="n1", own=OWN, zone="", fill=best_fill())
         self.view = View()
         self.revision = 0
 
@@ -110,3 +117,57 @@ async def test_a_barrier_that_was_held_back_is_made_good(worker: Worker) -> None
     story.balancing.missed()
     await story.take(service(2))
     assert story.counts() == {1: 2, 2: 0}
+
+
+HTTP = HostPort(protocol=Protocol.TCP, host_port=8080, container_port=80)
+
+
+def exposed(plane: FakeDataPlane) -> set[tuple[bytes, int, Backend]]:
+    """Own frontends: address, port and the backend of both kinds of clients."""
+    held = plane.balancing()
+    slots = {slot.list_id: slot.backend for slot in held.slots}
+    found = set()
+    for one in held.frontends:
+        assert one.local
+        assert slots[one.list_id] == slots[one.outside_list]
+        found.add((from_mapped(one.key.address), one.key.port, slots[one.list_id]))
+    return found
+
+
+@pytest.mark.parametrize("early", [True, False])
+async def test_ports_of_the_node_lead_to_a_pod(worker: Worker, *, early: bool) -> None:
+    story = Story(FakeDataPlane(), worker)
+    pod = AddressPair(ipv4=bytes((10, 244, 0, 9)), ipv6=None)
+    if early:
+        await story.balancing.expose(7, pod, (HTTP,))
+        assert not exposed(story.plane)
+        await story.take()
+    else:
+        await story.take()
+        await story.balancing.expose(7, pod, (HTTP,))
+    # The pod has no IPv6 address: nobody answers on the node's.
+    backend = Backend(address=to_mapped(bytes((10, 244, 0, 9))), port=80)
+    assert exposed(story.plane) == {(OWN.ipv4, 8080, backend)}
+    await story.balancing.withdraw(7)
+    assert story.plane.balancing() == FakeDataPlane().balancing()
+
+
+async def test_host_ports_without_room_are_refused(worker: Worker) -> None:
+    story = Story(FakeDataPlane(capacities=Capacities(slots=2)), worker)
+    await story.take(service(1), backend(1, 1))
+    pod = AddressPair(ipv4=bytes((10, 244, 0, 9)), ipv6=None)
+    with pytest.raises(Refused, match="no room"):
+        await story.balancing.expose(7, pod, (HTTP,))
+    assert story.balancing.refused == ()
+    assert story.counts()[1] == 1
+
+
+async def test_a_pod_with_two_families_answers_on_both(worker: Worker) -> None:
+    story = Story(FakeDataPlane(), worker)
+    pod = AddressPair(ipv4=bytes((10, 244, 0, 9)), ipv6=bytes(15) + b"\x09")
+    await story.take()
+    await story.balancing.expose(7, pod, (HTTP,))
+    assert {(address, port) for address, port, _ in exposed(story.plane)} == {
+        (OWN.ipv4, 8080),
+        (OWN.ipv6, 8080),
+    }

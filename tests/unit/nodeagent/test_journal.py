@@ -16,9 +16,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from deltaplane.errors import Conflict, Exhausted
 from deltaplane.model.addresses import Prefix
 from deltaplane.model.objects import PoolObject
+from deltaplane.model.ports import Protocol
 from nodeagent import schema
 from nodeagent.addressing import Progress, Released
-from nodeagent.cni.netconf import Attachment, PodName
+from nodeagent.cni.netconf import Attachment, HostPort, PodName
 from nodeagent.entries import InterfaceRecord, Ledger, State
 from nodeagent.journal import Journal
 from nodeagent.pools import Request
@@ -375,3 +376,22 @@ class JournalMachine(RuleBasedStateMachine):
 
 TestJournalMachine = JournalMachine.TestCase
 TestJournalMachine.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+
+
+def test_host_ports_survive_and_are_free_once_the_interface_goes(
+    journal: Journal, tmp_path: Path
+) -> None:
+    ports = (
+        HostPort(protocol=Protocol.TCP, host_port=8080, container_port=80),
+        HostPort(host_address=bytes(16), protocol=Protocol.UDP, host_port=53, container_port=5353),
+    )
+    held = journal.begin(attachment(1), attempt="a", pod=POD, requests=BOTH, host_ports=ports)
+    journal.close()
+
+    again = Journal(tmp_path / "journal.db")
+    assert again.interfaces[held.record.number].host_ports == ports
+    with pytest.raises(Conflict, match="host port 53/UDP leads to"):
+        again.begin(attachment(2), attempt="b", pod=POD, requests=BOTH, host_ports=ports[1:])
+    again.retire(held.record.number)
+    again.begin(attachment(2), attempt="b", pod=POD, requests=BOTH, host_ports=ports)
+    again.close()

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
+from deltaplane.model.ports import Protocol
 from nodeagent.cni import netconf
-from nodeagent.cni.netconf import PodName
+from nodeagent.cni.netconf import HostPort, PodName
 from nodeagent.cni.protocol import Request
 from nodeagent.cni.result import CniError, Code
 
@@ -133,3 +134,56 @@ def test_the_list_of_valid_attachments() -> None:
     for wrong in ("x", [{"containerID": "a"}], [1]):
         error = refused(request("GC", **{"cni.dev/valid-attachments": wrong}))
         assert error.code is Code.INVALID_CONFIG
+
+
+def mapped(*mappings: object) -> Request:
+    return request(runtimeConfig={"portMappings": list(mappings)})
+
+
+def test_host_ports() -> None:
+    call = netconf.parse(
+        mapped(
+            {"hostPort": 8080, "containerPort": 80},
+            {"hostPort": 53, "containerPort": 5353, "protocol": "UDP", "hostIP": "::"},
+            {"hostPort": 0, "containerPort": 9},
+        )
+    )
+    assert call.host_ports == (
+        HostPort(protocol=Protocol.TCP, host_port=8080, container_port=80),
+        HostPort(host_address=bytes(16), protocol=Protocol.UDP, host_port=53, container_port=5353),
+    )
+    assert netconf.parse(request()).host_ports == ()
+
+
+@pytest.mark.parametrize(
+    "mappings",
+    [
+        ["x"],
+        [{"hostPort": 8080}],
+        [{"hostPort": 8080, "containerPort": "80"}],
+        [{"hostPort": 70000, "containerPort": 80}],
+        [{"hostPort": 8080, "containerPort": 80, "protocol": "icmp"}],
+        [{"hostPort": 8080, "containerPort": 80, "hostIP": "n1"}],
+        [{"hostPort": 8080, "containerPort": 80, "hostIP": "127.0.0.1"}],
+        [{"hostPort": 8080, "containerPort": 80}, {"hostPort": 8080, "containerPort": 81}],
+        [{"hostPort": n, "containerPort": 1, "hostIP": f"192.0.2.{n}"} for n in range(1, 10)],
+    ],
+)
+def test_wrong_host_ports(mappings: list[object]) -> None:
+    assert refused(mapped(*mappings)).code is Code.INVALID_CONFIG
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        (b"", bytes(4), True),
+        (bytes(4), bytes((192, 0, 2, 1)), True),
+        (bytes(4), bytes(16), False),
+        (bytes((192, 0, 2, 1)), bytes((192, 0, 2, 2)), False),
+    ],
+)
+def test_host_ports_that_overlap(one: bytes, other: bytes, *, expected: bool) -> None:
+    first = HostPort(host_address=one, protocol=Protocol.TCP, host_port=80, container_port=80)
+    second = replace(first, host_address=other, container_port=81)
+    assert first.overlaps(second) is second.overlaps(first) is expected
+    assert not first.overlaps(replace(second, protocol=Protocol.UDP))
