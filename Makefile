@@ -112,6 +112,8 @@ CLANG ?= clang
 LLVM_STRIP ?= llvm-strip
 CC := gcc
 SHIM_SOURCES := $(wildcard nodeagent/cni/shim/*.c)
+# Compiled by the bench that needs it, not by `make build`.
+LOAD_SOURCES := $(wildcard bench/datapath/*.c)
 SHIM := $(if $(SHIM_SOURCES),build/bin/deltaplane-cni build/bin/deltaplane-ipam)
 BPF_SOURCES := $(wildcard bpf/*.bpf.c)
 BPF_OBJECTS := $(BPF_SOURCES:bpf/%.bpf.c=bpf/build/%.bpf.o)
@@ -152,3 +154,5 @@ warnings:
 	  $(CLANG) $(BPF_CFLAGS) -Wextra -Wshadow -Wno-unused-parameter -fsyntax-only $$file; done
 	@for file in $(SHIM_SOURCES); do \
 	  $(CC) $(SHIM_CFLAGS) -Wshadow -Wstrict-prototypes -fsyntax-only $$file; done
+	@for file in $(LOAD_SOURCES); do \
+	  $(CC) $(SHIM_CFLAGS) -pthread -Wshadow -Wstrict-prototypes -fsyntax-only $$file; done

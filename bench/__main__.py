@@ -1,6 +1,7 @@
 """`python -m bench`: what ADD costs, how soon a new pod answers, how soon policies are in force.
 
-Each on a lab of its own. `compile` is about many policies, `scale` about many agents.
+Each on a lab of its own. `compile` is about many policies, `scale` about many agents, `datapath`
+about what a packet costs.
 """
 
 import asyncio
@@ -20,6 +21,8 @@ from rich.console import Console
 
 from bench import claiming, compiling, registering
 from bench.adding import Adder, Samples
+from bench.datapath.command import EPILOG as DATAPATH_EPILOG
+from bench.datapath.command import datapath
 from bench.echo import first_answer
 from bench.enforcing import enforce as measure_enforcing
 from bench.fanning import fan_out
@@ -347,6 +350,7 @@ def compile_(
 
 
 app.command(epilog=EPILOG)(scale)
+app.command(epilog=DATAPATH_EPILOG)(datapath)
 
 
 @app.callback(invoke_without_command=True)
@@ -359,6 +363,7 @@ def everything(context: typer.Context) -> None:
             _measure_adds(lab, 100, Output.TABLE)
             _report("After ADD, from another node", _first_pings(lab, 40), Output.TABLE)
             _enforcing(lab, 300, Output.TABLE)
+        datapath()
 
 
 if __name__ == "__main__":

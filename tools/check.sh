@@ -55,7 +55,7 @@ buf_lint() {
 }
 
 # Fills the array c_files with our C sources; abi.h and its kind included.
-find_c() { mapfile -t c_files < <(find bpf nodeagent/cni/shim -name build -prune -o -name '*.[ch]' -print 2>/dev/null | LC_ALL=C sort); }
+find_c() { mapfile -t c_files < <(find bpf nodeagent/cni/shim bench -name build -prune -o -name '*.[ch]' -print 2>/dev/null | LC_ALL=C sort); }
 
 clang_format() {
   find_c

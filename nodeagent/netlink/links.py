@@ -11,6 +11,7 @@
 
 import errno
 import hashlib
+import os
 import re
 import socket
 from dataclasses import dataclass
@@ -125,6 +126,11 @@ class Links:
     def __init__(self) -> None:
         self._channel = Channel()
         self._home = namespace.own()
+
+    def close(self) -> None:
+        """Lets go of the node's namespace."""
+        self._channel.close()
+        os.close(self._home)
 
     def create(self, link: PodLink, netns: int) -> int:
         """Makes a link whole, or leaves nothing; returns the index of the host-side link.
