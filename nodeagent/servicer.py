@@ -13,6 +13,7 @@ from nodeagent.apply import Applier
 from nodeagent.control import NodeFacts
 from nodeagent.dataplane.port import DataPlane
 from nodeagent.entries import Kind
+from nodeagent.fronting import frontends
 from nodeagent.journal import Journal, State
 from nodeagent.netlink.links import host_name
 from nodeagent.stream import SlicerStream
@@ -160,3 +161,11 @@ class AgentServicer(agent_pb2_grpc.AgentServicer):
                 for counter in counters
             ]
         )
+
+    async def ListFrontends(
+        self, request: agent_pb2.ListFrontendsRequest, context: Context
+    ) -> agent_pb2.ListFrontendsResponse:
+        """Where services answer on this node."""
+        del context
+        held = await self._from.worker.call(self._from.dataplane.balancing)
+        return agent_pb2.ListFrontendsResponse(frontends=frontends(held, request))

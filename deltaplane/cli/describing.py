@@ -12,12 +12,7 @@ if TYPE_CHECKING:
     from deltaplane.cli.output import Record, Value
     from deltaplane.v1 import registry_pb2
 
-app = typer.Typer(help="Show everything about one pod.", no_args_is_help=True)
-
-
-@app.callback()
-def group() -> None:
-    """Makes `describe` a group with one command."""
+app = typer.Typer(help="Show everything about one pod or service.", no_args_is_help=True)
 
 
 @app.command()
@@ -44,6 +39,31 @@ def pod(
         if not found:
             raise NotFound(f"there is no pod {name}; see `deltaplane get pods`")
         out.show_one(_describe(client, found[0]), form)
+
+
+@app.command()
+def service(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAMESPACE/NAME")],
+    output: Output = "table",
+) -> None:
+    """Show a service: where it answers, who is behind it, and what becomes of clients.
+
+    Example: deltaplane describe service shop/frontend
+    """
+    from deltaplane import servicewire
+    from deltaplane.cli import output as out
+    from deltaplane.cli import servicerows, services
+
+    form = out.choose(output)
+    with connected(context) as client:
+        found = services.find(client, name)
+        slices = services.list_slices(client, namespace=found.namespace, service=found.name)
+    record = servicerows.describe(
+        servicewire.service_from_proto(found),
+        [servicewire.slice_from_proto(item) for item in slices],
+    )
+    out.show_one(record, form)
 
 
 def _describe(client: "Client", known: "registry_pb2.Pod") -> "Record":

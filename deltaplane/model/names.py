@@ -6,6 +6,10 @@ sentence that begins with the text in quotes. The rules are those of the Kuberne
 """
 
 import re
+from collections.abc import Callable
+
+Check = Callable[[str], str | None]
+"""The form of these functions."""
 
 MAX_LABEL = 63
 """Characters of a DNS label, of a label value and of the name part of a label key."""

@@ -495,3 +495,143 @@ class ListRuleCountersResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListRuleCountersResponse: _TypeAlias = ListRuleCountersResponse  # noqa: Y015
+
+@_typing.final
+class ListFrontendsRequest(_message.Message):
+    """Request of ListFrontends."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADDRESSES_FIELD_NUMBER: _builtins.int
+    PORT_FIELD_NUMBER: _builtins.int
+    port: _builtins.int
+    """Only this port; 0: all."""
+    @_builtins.property
+    def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Only of these addresses, 4 or 16 bytes each; empty: all."""
+
+    def __init__(
+        self,
+        *,
+        addresses: _abc.Iterable[_builtins.bytes] | None = ...,
+        port: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "port", b"port"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListFrontendsRequest: _TypeAlias = ListFrontendsRequest  # noqa: Y015
+
+@_typing.final
+class FrontendBackend(_message.Message):
+    """Where a frontend sends connections to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    PORT_FIELD_NUMBER: _builtins.int
+    address: _builtins.bytes
+    """4 or 16 bytes."""
+    port: _builtins.int
+    """1..65535."""
+    def __init__(
+        self,
+        *,
+        address: _builtins.bytes = ...,
+        port: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "port", b"port"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FrontendBackend: _TypeAlias = FrontendBackend  # noqa: Y015
+
+@_typing.final
+class NodeFrontend(_message.Message):
+    """An address and port that a service answers at."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    PROTOCOL_FIELD_NUMBER: _builtins.int
+    PORT_FIELD_NUMBER: _builtins.int
+    SERVICE_FIELD_NUMBER: _builtins.int
+    BACKENDS_FIELD_NUMBER: _builtins.int
+    OUTSIDE_FIELD_NUMBER: _builtins.int
+    OUTSIDE_BACKENDS_FIELD_NUMBER: _builtins.int
+    AFFINITY_SECONDS_FIELD_NUMBER: _builtins.int
+    CHECK_SOURCE_FIELD_NUMBER: _builtins.int
+    LOCAL_FIELD_NUMBER: _builtins.int
+    address: _builtins.bytes
+    """4 or 16 bytes; 0.0.0.0 or :: is a port of every node's own addresses of that family."""
+    protocol: _common_pb2.Protocol.ValueType
+    """TCP, UDP or SCTP."""
+    port: _builtins.int
+    """1..65535."""
+    service: _builtins.int
+    """Number of the service."""
+    outside: _builtins.bool
+    """Clients outside are answered, too."""
+    affinity_seconds: _builtins.int
+    """A client keeps its backend for as long; 0: no affinity."""
+    check_source: _builtins.bool
+    """Clients outside must lie in a source range of the service."""
+    local: _builtins.bool
+    """What comes from outside stays on this node and keeps its source."""
+    @_builtins.property
+    def backends(self) -> _containers.RepeatedCompositeFieldContainer[Global___FrontendBackend]:
+        """Given to clients inside the cluster; none: they are refused."""
+
+    @_builtins.property
+    def outside_backends(self) -> _containers.RepeatedCompositeFieldContainer[Global___FrontendBackend]:
+        """Given to these; none: they are refused."""
+
+    def __init__(
+        self,
+        *,
+        address: _builtins.bytes = ...,
+        protocol: _common_pb2.Protocol.ValueType = ...,
+        port: _builtins.int = ...,
+        service: _builtins.int = ...,
+        backends: _abc.Iterable[Global___FrontendBackend] | None = ...,
+        outside: _builtins.bool = ...,
+        outside_backends: _abc.Iterable[Global___FrontendBackend] | None = ...,
+        affinity_seconds: _builtins.int = ...,
+        check_source: _builtins.bool = ...,
+        local: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "affinity_seconds", b"affinity_seconds", "backends", b"backends", "check_source", b"check_source", "local", b"local", "outside", b"outside", "outside_backends", b"outside_backends", "port", b"port", "protocol", b"protocol", "service", b"service"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeFrontend: _TypeAlias = NodeFrontend  # noqa: Y015
+
+@_typing.final
+class ListFrontendsResponse(_message.Message):
+    """Response of ListFrontends."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FRONTENDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def frontends(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeFrontend]:
+        """Ordered by address, protocol and port."""
+
+    def __init__(
+        self,
+        *,
+        frontends: _abc.Iterable[Global___NodeFrontend] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frontends", b"frontends"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListFrontendsResponse: _TypeAlias = ListFrontendsResponse  # noqa: Y015

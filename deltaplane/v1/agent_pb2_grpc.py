@@ -65,6 +65,11 @@ class AgentStub(object):
                 request_serializer=deltaplane_dot_v1_dot_agent__pb2.ConfirmSweepRequest.SerializeToString,
                 response_deserializer=deltaplane_dot_v1_dot_agent__pb2.ConfirmSweepResponse.FromString,
                 _registered_method=True)
+        self.ListFrontends = channel.unary_unary(
+                '/deltaplane.v1.Agent/ListFrontends',
+                request_serializer=deltaplane_dot_v1_dot_agent__pb2.ListFrontendsRequest.SerializeToString,
+                response_deserializer=deltaplane_dot_v1_dot_agent__pb2.ListFrontendsResponse.FromString,
+                _registered_method=True)
 
 
 class AgentServicer(object):
@@ -113,6 +118,13 @@ class AgentServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListFrontends(self, request, context):
+        """Where services answer on this node and who is given to clients, read from the kernel.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AgentServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -145,6 +157,11 @@ def add_AgentServicer_to_server(servicer, server):
                     servicer.ConfirmSweep,
                     request_deserializer=deltaplane_dot_v1_dot_agent__pb2.ConfirmSweepRequest.FromString,
                     response_serializer=deltaplane_dot_v1_dot_agent__pb2.ConfirmSweepResponse.SerializeToString,
+            ),
+            'ListFrontends': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListFrontends,
+                    request_deserializer=deltaplane_dot_v1_dot_agent__pb2.ListFrontendsRequest.FromString,
+                    response_serializer=deltaplane_dot_v1_dot_agent__pb2.ListFrontendsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -310,6 +327,33 @@ class Agent(object):
             '/deltaplane.v1.Agent/ConfirmSweep',
             deltaplane_dot_v1_dot_agent__pb2.ConfirmSweepRequest.SerializeToString,
             deltaplane_dot_v1_dot_agent__pb2.ConfirmSweepResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListFrontends(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/deltaplane.v1.Agent/ListFrontends',
+            deltaplane_dot_v1_dot_agent__pb2.ListFrontendsRequest.SerializeToString,
+            deltaplane_dot_v1_dot_agent__pb2.ListFrontendsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -45,6 +45,8 @@ class AgentStub:
     """How often each rule of each policy has decided on this node."""
     ConfirmSweep: _grpc.UnaryUnaryMultiCallable[_agent_pb2.ConfirmSweepRequest, _agent_pb2.ConfirmSweepResponse]
     """Lets a sweep happen that the brake holds. FAILED_PRECONDITION: it holds none; ALREADY_EXISTS: a larger one."""
+    ListFrontends: _grpc.UnaryUnaryMultiCallable[_agent_pb2.ListFrontendsRequest, _agent_pb2.ListFrontendsResponse]
+    """Where services answer on this node and who is given to clients, read from the kernel."""
 
 @_typing.type_check_only
 class AgentAsyncStub(AgentStub):
@@ -63,6 +65,8 @@ class AgentAsyncStub(AgentStub):
     """How often each rule of each policy has decided on this node."""
     ConfirmSweep: _aio.UnaryUnaryMultiCallable[_agent_pb2.ConfirmSweepRequest, _agent_pb2.ConfirmSweepResponse]  # type: ignore[assignment]
     """Lets a sweep happen that the brake holds. FAILED_PRECONDITION: it holds none; ALREADY_EXISTS: a larger one."""
+    ListFrontends: _aio.UnaryUnaryMultiCallable[_agent_pb2.ListFrontendsRequest, _agent_pb2.ListFrontendsResponse]  # type: ignore[assignment]
+    """Where services answer on this node and who is given to clients, read from the kernel."""
 
 class AgentServicer(metaclass=_abc_1.ABCMeta):
     """One node's view of itself. All but ConfirmSweep only read."""
@@ -114,5 +118,13 @@ class AgentServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_agent_pb2.ConfirmSweepResponse, _abc.Awaitable[_agent_pb2.ConfirmSweepResponse]]:
         """Lets a sweep happen that the brake holds. FAILED_PRECONDITION: it holds none; ALREADY_EXISTS: a larger one."""
+
+    @_abc_1.abstractmethod
+    def ListFrontends(
+        self,
+        request: _agent_pb2.ListFrontendsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_pb2.ListFrontendsResponse, _abc.Awaitable[_agent_pb2.ListFrontendsResponse]]:
+        """Where services answer on this node and who is given to clients, read from the kernel."""
 
 def add_AgentServicer_to_server(servicer: AgentServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
