@@ -2,7 +2,7 @@
 
 A link outlives the agent that made it; the next one puts its own program into it, and between the
 two there is no moment without. The pins lie beside the maps, not in the folder of their schema
-version: a program of the next version takes over from that of this one. Removing a pin detaches.
+version: a program of the next version takes over from that of this one.
 """
 
 import ctypes
@@ -97,7 +97,7 @@ def _attach_one(group: int, pin: Path, program: int, kind: int) -> None:
         return
     link = libbpf.checked(libbpf.call("bpf_link_create", program, group, kind, None), pin.name)
     try:
-        pin.unlink(missing_ok=True)
+        _remove(pin)
         libbpf.checked(libbpf.call("bpf_obj_pin", link, os.fsencode(pin)), str(pin))
     finally:
         os.close(link)
@@ -118,6 +118,21 @@ def _update(group: int, pin: Path, program: int) -> bool:
     return True
 
 
+def _remove(pin: Path) -> None:
+    """Takes off what a pin holds, if there is one.
+
+    Removing the pin alone would do, but some time later, in a worker of the kernel.
+    """
+    link = libbpf.call("bpf_obj_get", os.fsencode(pin))
+    if link < 0:
+        return
+    try:
+        libbpf.checked(libbpf.call("bpf_link_detach", link), str(pin))
+    finally:
+        os.close(link)
+    pin.unlink()
+
+
 def _cgroup_of(link: int, pin: Path) -> int:
     """Number of the cgroup that a link is on; 0: it is gone."""
     info = _Info()
@@ -132,5 +147,7 @@ def detach(pin_dir: Path) -> bool:
     folder = pin_dir / FOLDER
     if not folder.is_dir():
         return False
-    bpffs.remove_pins(folder)
+    for pin in folder.iterdir():
+        _remove(pin)
+    folder.rmdir()
     return True
