@@ -27,7 +27,7 @@ static __always_inline struct decision decide(struct __sk_buff *skb)
 {
 	struct packet p = {};
 	struct dp_mapping source = {};
-	struct flow *flow = flow_of_packet();
+	struct flow *flow;
 	struct dp_endpoint *local;
 	int service;
 	enum parsed parsed;
@@ -40,10 +40,12 @@ static __always_inline struct decision decide(struct __sk_buff *skb)
 		return pass(parsed == PARSED_NEIGHBOUR ? DP_PASS_NEIGHBOUR : DP_PASS_NOT_FOR_POD);
 	if (parsed != PARSED)
 		return drop(parsed == PARSED_MALFORMED ? DP_DROP_MALFORMED : DP_DROP_UNSUPPORTED);
-	identify(&p.tuple.saddr, &source);
+	if (local || config.tunnel_ifindex)
+		identify(&p.tuple.saddr, &source);
 	if (should_be_wrapped(&source, local != NULL))
 		return drop(DP_DROP_SPOOFED);
 	if (!local) {
+		flow = flow_of_packet();
 		if (!flow)
 			return drop(DP_DROP_REWRITE_FAILED);
 		service = serve_outside(skb, &p, flow, &source);

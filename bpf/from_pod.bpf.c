@@ -73,7 +73,7 @@ static __always_inline struct decision decide(struct __sk_buff *skb)
 	egress.peer = to.identity;
 	if (judge(&p, &egress) != DP_VERDICT_ALLOW)
 		return drop(is_closed(egress.identity) ? DP_DROP_CLOSED : DP_DROP_EGRESS_POLICY);
-	if (flow && service == SERVICE_TO_CLIENT)
+	if (flow && service == SERVICE_NONE && egress.may_return && find_leg(flow, &p, DP_LEG_BACK))
 		return answer_client(skb, &p, &flow->to);
 	local = bpf_map_lookup_elem(&addresses, &p.tuple.daddr);
 	if (local) {

@@ -38,7 +38,7 @@ static __always_inline struct decision decide(struct __sk_buff *skb)
 {
 	struct packet p = {};
 	struct dp_mapping source = {}, to = {};
-	struct flow *flow = flow_of_packet();
+	struct flow *flow;
 	struct dp_endpoint *local;
 	__u32 node_index = sender(skb);
 	enum parsed parsed;
@@ -62,6 +62,7 @@ static __always_inline struct decision decide(struct __sk_buff *skb)
 			return drop(DP_DROP_NOT_HERE);
 		if (p.flags & PACKET_FRAGMENT && !complete_fragment(&p))
 			return pass(DP_PASS_NOT_FOR_POD);
+		flow = flow_of_packet();
 		return flow && find_return(flow, &p) ? answer_client(skb, &p, &flow->to)
 						     : pass(DP_PASS_NOT_FOR_POD);
 	}

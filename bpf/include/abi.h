@@ -57,6 +57,8 @@
 #define DP_MAX_SOCKETS	    65536
 #define DP_MAX_TRANSLATIONS 131072
 
+/* Entries of `frontend_ports` and `itself_ports`: a port stands for all that leave the same remainder. */
+#define DP_PORT_MARKS 8192
 /* Entries of a consistent-hash table, a prime. */
 #define DP_TABLE_SIZE 16381
 /* Ports that a node takes in its own name for what it forwards from outside, first and last; no socket gets them unasked. */

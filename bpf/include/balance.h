@@ -12,7 +12,7 @@ enum service {
 	SERVICE_TO_BACKEND,
 	/* Rewritten: the backend is the pod that has sent it. */
 	SERVICE_TO_ITSELF,
-	/* Not yet rewritten: the answer to a client outside. */
+	/* Not yet rewritten: the answer to a client outside; flow->to is what it gets. */
 	SERVICE_TO_CLIENT,
 };
 
@@ -20,6 +20,22 @@ enum service {
 static __always_inline bool is_no_pod(const struct dp_mapping *who)
 {
 	return who->identity < DP_FIRST_IDENTITY && (!who->node_index || is_node(who));
+}
+
+static __always_inline bool is_marked(void *marks, __be16 port)
+{
+	__u32 index = bpf_ntohs(port) % DP_PORT_MARKS, *mark = bpf_map_lookup_elem(marks, &index);
+
+	return mark && *mark;
+}
+
+static __always_inline void mark_itself(__be16 port)
+{
+	__u32 index = bpf_ntohs(port) % DP_PORT_MARKS;
+	__u32 *mark = bpf_map_lookup_elem(&itself_ports, &index);
+
+	if (mark && !*mark)
+		*mark = 1;
 }
 
 static __always_inline bool asks(const struct packet *p)

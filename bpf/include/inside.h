@@ -25,8 +25,10 @@ static __noinline int begin_inside(struct flow *flow, const struct packet *p,
 	if (!choose_inside(frontend, &client, &backend))
 		return -DP_DROP_NO_BACKEND;
 	begin(flow, p, frontend, &backend, client.list);
-	if (same_address(&backend.address, &tuple->saddr))
+	if (same_address(&backend.address, &tuple->saddr)) {
 		flow->to.saddr = flow->forward.saddr = tuple->daddr;
+		mark_itself(backend.port);
+	}
 	if (!can_become(p, &flow->to))
 		return -DP_DROP_UNSUPPORTED;
 	return put_legs(flow, p, true) ? SERVICE_TO_BACKEND : -DP_DROP_NO_PORT;
@@ -35,30 +37,29 @@ static __noinline int begin_inside(struct flow *flow, const struct packet *p,
 /*
  * A packet that a pod sends to *asked, which is no pod. Precedence:
  * 1. its flow has an entry: to that backend
- * 2. it answers what came in for a frontend of this node, or what the pod has sent to itself: flow->to says how
+ * 2. it answers what the pod has sent to itself: back to itself
  * 3. a service has the address: to a backend of it
  * Afterwards *asked is who gets it.
  */
 static __noinline int serve_pod(struct __sk_buff *skb, struct packet *p, struct flow *flow,
 				struct dp_mapping *asked)
 {
+	const struct dp_connection_key *tuple = subject_of(p);
+	bool may_ask = is_marked(&frontend_ports, tuple->dport);
 	struct dp_address pod = p->tuple.saddr;
-	int found = SERVICE_TO_BACKEND;
+	int found = SERVICE_NONE;
 
 	if (!asks(p))
 		return SERVICE_NONE;
-	if (!find_leg(flow, p, DP_LEG_FORWARD)) {
-		if (find_leg(flow, p, DP_LEG_BACK)) {
-			if (!same_address(&flow->to.daddr, &pod))
-				return SERVICE_TO_CLIENT;
-		} else if (p->flags & PACKET_ICMP_ERROR) {
-			return SERVICE_NONE;
-		} else {
-			found = begin_inside(flow, p, asked);
-			if (found <= 0)
-				return found;
-		}
-	}
+	if (may_ask && find_leg(flow, p, DP_LEG_FORWARD))
+		found = SERVICE_TO_BACKEND;
+	else if (is_marked(&itself_ports, tuple->sport) && find_leg(flow, p, DP_LEG_BACK) &&
+		 same_address(&flow->to.daddr, &pod))
+		found = SERVICE_TO_BACKEND;
+	else if (may_ask && !(p->flags & PACKET_ICMP_ERROR))
+		found = begin_inside(flow, p, asked);
+	if (found <= 0)
+		return found;
 	if (rewrite(skb, p, &flow->to, false))
 		return -DP_DROP_REWRITE_FAILED;
 	if (same_address(&p->tuple.daddr, &pod))

@@ -113,14 +113,14 @@ static __noinline int begin_outside(struct flow *flow, const struct packet *p,
  * A packet that came in by the uplink and is for no pod. Precedence:
  * 1. the hop limit is used up, or a fragment came before its first one: the stack answers
  * 2. the answer to what this node has sent in its own name: flow->to says what the client gets
- * 3. from this node or a pod: no client outside
+ * 3. from this node or a pod: no client outside. *source is who it is from
  * 4. its flow has an entry: to that backend; UDP and SCTP only while there is the frontend
  * 5. no frontend for clients outside: the stack
  * 6. not in a source range, or nobody answers: dropped
  * 7. to a backend: a pod of this node sees the client, others see this node
  */
 static __noinline int serve_outside(struct __sk_buff *skb, struct packet *p, struct flow *flow,
-				    const struct dp_mapping *source)
+				    struct dp_mapping *source)
 {
 	bool is_error = p->flags & PACKET_ICMP_ERROR, found = false;
 	struct dp_frontend *frontend = NULL;
@@ -134,9 +134,11 @@ static __noinline int serve_outside(struct __sk_buff *skb, struct packet *p, str
 		return SERVICE_NONE;
 	if (find_return(flow, p))
 		return SERVICE_TO_CLIENT;
+	if (!is_marked(&frontend_ports, subject_of(p)->dport))
+		return SERVICE_NONE;
+	identify(&p->tuple.saddr, source);
 	if (!is_no_pod(source) || is_here(source))
 		return SERVICE_NONE;
-	/* The cheapest question first: packets of the tunnel come by here, and are for no service. */
 	if (is_error || p->tuple.protocol == IPPROTO_TCP)
 		found = find_leg(flow, p, DP_LEG_FORWARD);
 	if (!found && is_error)

@@ -28,6 +28,8 @@ class KernelBalancing:
 
     def upsert_frontends(self, frontends: Sequence[Frontend]) -> None:
         """Writes frontends; atomic for each."""
+        marks = {frontend.key.port % abi.PORT_MARKS for frontend in frontends}
+        self._maps["frontend_ports"].update([(number_key(m), records.PRESENT) for m in marks])
         self._maps["frontends"].update(list(map(records.frontend_item, frontends)))
 
     def delete_frontends(self, keys: Sequence[FrontendKey]) -> None:

@@ -72,7 +72,13 @@ class World:
 
     def reset(self) -> None:
         for kernel_map in self.plane._maps.values():
-            if kernel_map.name not in ("outcomes", "settings", "applied"):
+            if kernel_map.name not in (
+                "outcomes",
+                "settings",
+                "applied",
+                "frontend_ports",
+                "itself_ports",
+            ):
                 kernel_map.delete([key for key, _ in kernel_map.entries()])
         self.plane._set_keys.clear()
 

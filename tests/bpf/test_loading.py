@@ -92,6 +92,8 @@ def test_sizes_in_the_kernel_are_those_of_the_twin(pins: Path) -> None:
         "sockets": (abi.SOCKET_KEY_SIZE, abi.SOCKET_SIZE),
         "translations": (abi.TRANSLATION_KEY_SIZE, abi.TRANSLATION_SIZE),
         "tables": (4, 4),
+        "frontend_ports": (4, 4),
+        "itself_ports": (4, 4),
         "outcomes": (4, abi.COUNT_SIZE),
         "settings": (4, abi.SETTINGS_SIZE),
         "applied": (4, abi.APPLIED_SIZE),
