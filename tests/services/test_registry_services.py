@@ -2,7 +2,7 @@
 
 import pytest
 
-from deltaplane.errors import Invalid
+from deltaplane.errors import Invalid, Refused
 from deltaplane.model.addresses import Prefix, parse_address
 from deltaplane.store import keys
 from deltaplane.store.port import Delete, Put
@@ -170,3 +170,15 @@ async def test_lost_pointers_come_back_and_others_stay(any_plane: Plane) -> None
     names = [pb.ServiceRef(namespace="shop", name="web")]
     await ok(any_plane.registry.DeleteServices(pb.DeleteServicesRequest(services=names)))
     assert set(await any_plane.keys(keys.CLUSTER_IPS)) == {pointer}
+
+
+async def test_a_record_that_cannot_be_read_can_be_deleted(any_plane: Plane) -> None:
+    await one(any_plane, service("web", kind=service_pb2.SERVICE_TYPE_NODE_PORT))
+    await any_plane.store.transact([], [Put(keys.service("shop", "web"), b"\xff")])
+    request = pb.ApplyServicesRequest(services=[service("web")])
+    error = await failure(any_plane.registry.ApplyServices(request))
+    assert isinstance(error, Refused)
+    assert "delete that service first" in str(error)
+    names = [pb.ServiceRef(namespace="shop", name="web")]
+    await ok(any_plane.registry.DeleteServices(pb.DeleteServicesRequest(services=names)))
+    assert set(await any_plane.keys(keys.REGISTRY)) == {keys.SERVICE_COUNTER}

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from random import Random
 
 from deltaplane import servicewire
-from deltaplane.errors import Exhausted, Invalid
+from deltaplane.errors import Exhausted, Invalid, Refused
 from deltaplane.store import keys
 from deltaplane.store.port import (
     MAX_TRANSACTION_OPERATIONS,
@@ -131,7 +131,8 @@ class Services:
         async def attempt() -> int | None:
             known = _Known({})
             await self._read(known, [keys.service(*item) for item in services])
-            steps = [_removal(item) for item in known.records.values() if item is not None]
+            found = [item for item in known.records.values() if item is not None]
+            steps = [await self._removal(item) for item in found]
             await self._read(known, [key for step in steps for key in step.frees])
             return known.revision if await self._write(known, steps) else None
 
@@ -234,6 +235,17 @@ class Services:
             known.records.update(zip(part, found, strict=True))
         known.revision = known.revision or await self._store.head()
 
+    async def _removal(self, stored: KeyValue) -> _Step:
+        """One that cannot be read frees what names it."""
+        try:
+            frees = NAMES.of(demand_from_record(stored).service)
+        except Refused:
+            known = _Known({})
+            await self._read_all(known)
+            owner = stored.key.encode()
+            frees = tuple(key for key, it in known.records.items() if it and it.value == owner)
+        return _Step(key=stored.key, value=None, frees=frees)
+
     async def _read_all(self, known: _Known) -> None:
         for prefix in (keys.CLUSTER_IPS, keys.NODE_PORTS):
             listing = await self._store.list(prefix)
@@ -298,11 +310,6 @@ def _batches(steps: Sequence[_Step]) -> Iterator[Sequence[_Step]]:
         written_bytes += more
     if start < len(steps):
         yield steps[start:]
-
-
-def _removal(stored: KeyValue) -> _Step:
-    service = demand_from_record(stored).service
-    return _Step(key=stored.key, value=None, frees=NAMES.of(service))
 
 
 def _is_stored(step: _Step, known: _Known) -> bool:

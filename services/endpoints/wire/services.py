@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from google.protobuf.message import DecodeError
+
 from deltaplane import servicewire
-from deltaplane.errors import Invalid
+from deltaplane.errors import Invalid, Refused
 from deltaplane.model import names
 from deltaplane.model.service import EndpointSlice
 from deltaplane.store.port import KeyValue
@@ -83,10 +85,20 @@ def demand_from_proto(message: service_pb2.Service, path: str) -> Demand:
 
 
 def demand_from_record(stored: KeyValue) -> Demand:
-    """Reads a stored service."""
-    message = service_pb2.Service.FromString(stored.value)
+    """Reads a stored service.
+
+    Raises:
+        Refused: it cannot be read.
+    """
+    try:
+        message = service_pb2.Service.FromString(stored.value)
+        service = servicewire.service_from_proto(message)
+    except (DecodeError, Invalid) as error:
+        raise Refused(
+            f"what is stored at {stored.key} cannot be read ({error}); delete that service first"
+        ) from error
     return Demand(
-        service=servicewire.service_from_proto(message),
+        service=service,
         headless=message.headless,
         families=tuple(message.families),
     )
