@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* tc ingress of the uplink: what other nodes and the world send. */
-#include "deliver.h"
+#include "outside.h"
 
 /* What comes as it is while pods' packets come through the tunnel: a pod's address there is forged. */
 static __always_inline bool should_be_wrapped(const struct dp_mapping *source, bool for_pod)
@@ -13,7 +13,11 @@ static __always_inline bool should_be_wrapped(const struct dp_mapping *source, b
  * 1. ARP and neighbour discovery that is for no pod: to the stack
  * 2. what cannot be parsed: for a pod dropped, else to the stack
  * 3. with a tunnel: the source is a pod, or it is a node and this is for a pod: dropped
- * 4. not for a pod of this node: to the stack
+ * 4. for no pod of this node: services first, else to the stack
+ *    a. the answer to what this node has sent in its own name: to the client, out of the uplink
+ *    b. for a frontend that is not for this client, or that nobody answers for: dropped
+ *    c. for a frontend, and its backend is elsewhere: there, in this node's own name
+ *    d. for a frontend, and its backend is a pod of this node: goes on as if it had asked for the pod
  * 5. the source is this node or a pod of it: dropped
  * 6. a fragment whose first one was not seen: dropped
  * 7. ingress policy of the pod, then delivered
@@ -23,7 +27,9 @@ static __always_inline struct decision decide(struct __sk_buff *skb)
 {
 	struct packet p = {};
 	struct dp_mapping source = {};
+	struct flow *flow;
 	struct dp_endpoint *local;
+	int service;
 	enum parsed parsed;
 
 	if (skb->vlan_present)
@@ -38,8 +44,22 @@ static __always_inline struct decision decide(struct __sk_buff *skb)
 		identify(&p.tuple.saddr, &source);
 	if (should_be_wrapped(&source, local != NULL))
 		return drop(DP_DROP_SPOOFED);
-	if (!local)
-		return pass(DP_PASS_NOT_FOR_POD);
+	if (!local) {
+		flow = flow_of_packet();
+		if (!flow)
+			return drop(DP_DROP_REWRITE_FAILED);
+		service = serve_outside(skb, &p, flow, &source);
+		if (service < 0)
+			return drop(-service);
+		if (service == SERVICE_NONE)
+			return pass(DP_PASS_NOT_FOR_POD);
+		if (service == SERVICE_TO_CLIENT)
+			return answer_client(skb, &p, &flow->to);
+		local = bpf_map_lookup_elem(&addresses, &p.tuple.daddr);
+		if (!local)
+			return forward_outside(skb, &p);
+		return deliver_local(skb, &p, local, source.identity);
+	}
 	if (is_here(&source))
 		return drop(DP_DROP_SPOOFED);
 	if (p.flags & PACKET_FRAGMENT && !complete_fragment(&p))

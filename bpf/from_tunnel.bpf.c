@@ -29,7 +29,8 @@ static __always_inline __u32 sender(struct __sk_buff *skb)
  * 2. what cannot be parsed, or is no IP, or belongs to a link only: dropped
  * 3. the source is neither that node nor a pod of it: dropped
  * 4. the destination is not on this node: dropped; a tunnel leads to its end and no further
- * 5. this node, or an address that no pod has: to the stack
+ * 5. this node, or an address that no pod has: the answer to what this node has sent for a client outside goes to that
+ *    client, else to the stack
  * 6. a fragment whose first one was not seen: dropped
  * 7. ingress policy of the pod, then delivered
  */
@@ -37,6 +38,7 @@ static __always_inline struct decision decide(struct __sk_buff *skb)
 {
 	struct packet p = {};
 	struct dp_mapping source = {}, to = {};
+	struct flow *flow;
 	struct dp_endpoint *local;
 	__u32 node_index = sender(skb);
 	enum parsed parsed;
@@ -56,7 +58,13 @@ static __always_inline struct decision decide(struct __sk_buff *skb)
 	local = bpf_map_lookup_elem(&addresses, &p.tuple.daddr);
 	if (!local) {
 		identify(&p.tuple.daddr, &to);
-		return is_here(&to) ? pass(DP_PASS_NOT_FOR_POD) : drop(DP_DROP_NOT_HERE);
+		if (!is_here(&to))
+			return drop(DP_DROP_NOT_HERE);
+		if (p.flags & PACKET_FRAGMENT && !complete_fragment(&p))
+			return pass(DP_PASS_NOT_FOR_POD);
+		flow = flow_of_packet();
+		return flow && find_return(flow, &p) ? answer_client(skb, &p, &flow->to)
+						     : pass(DP_PASS_NOT_FOR_POD);
 	}
 	if (p.flags & PACKET_FRAGMENT && !complete_fragment(&p))
 		return drop(DP_DROP_FRAGMENT);

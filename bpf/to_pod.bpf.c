@@ -10,6 +10,7 @@
  * 4. a fragment whose first one was not seen: dropped, but not the host's own
  * 5. sent by this node itself (it came in by no link): passed, and so will be the answer
  * 6. ingress policy, connections first
+ * A reply to what asked for a frontend comes from the frontend.
  */
 static __always_inline struct decision decide(struct __sk_buff *skb)
 {
@@ -34,6 +35,8 @@ static __always_inline struct decision decide(struct __sk_buff *skb)
 	ingress.peer = source.identity;
 	if (judge(&p, &ingress) != DP_VERDICT_ALLOW)
 		return drop(is_closed(ingress.identity) ? DP_DROP_CLOSED : DP_DROP_INGRESS_POLICY);
+	if (ingress.may_return && restore_frontend(skb, &p))
+		return drop(DP_DROP_REWRITE_FAILED);
 	return pass(ingress.from_host ? DP_PASS_FROM_HOST : DP_PASS_TO_POD);
 }
 

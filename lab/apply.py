@@ -59,11 +59,20 @@ def locked(layout: Layout) -> Iterator[None]:
 
 
 class Applier:
-    """Carries out changes of one lab's pods. Hold `locked` around it."""
+    """Carries out changes of one lab's pods. Hold `locked` around it.
 
-    def __init__(self, layout: Layout, client: Client) -> None:
+    Args:
+        layout: the lab's files.
+        client: its services.
+        drain: given all pods, returns once nobody new is sent to those that are terminating.
+    """
+
+    def __init__(
+        self, layout: Layout, client: Client, drain: Callable[[Sequence[Pod]], None]
+    ) -> None:
         self._layout = layout
         self._client = client
+        self._drain = drain
         self._pods = {pod.uid: pod for pod in podfile.load(layout.pods)}
         self._revision = 0
 
@@ -98,6 +107,13 @@ class Applier:
             removed=change.remove,
             revision=self._revision,
         )
+
+    def terminate(self, pods: Iterable[Pod]) -> None:
+        """Lets pods serve whom they serve already, and nobody new."""
+        serving = [pod for pod in pods if pod.phase is Phase.RUNNING]
+        if serving:
+            self._keep(replace(pod, phase=Phase.TERMINATING) for pod in serving)
+            self._drain(self.pods)
 
     def _save(self) -> None:
         podfile.save(self._layout.pods, self._pods.values())
@@ -156,6 +172,7 @@ class Applier:
         return tuple(seconds for _, seconds in done)
 
     def _remove(self, pods: Sequence[Pod]) -> None:
+        self.terminate(pods)
         # Not running any more: the servers go first, as containers end before their sandbox.
         self._keep(replace(pod, phase=Phase.ADDING) for pod in pods)
         self._sync(pods)

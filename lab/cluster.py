@@ -15,18 +15,29 @@ from deltaplane.errors import Invalid, NotFound, Refused, Unavailable
 from deltaplane.model.policy import NetworkPolicy
 from deltaplane.model.tiers import Policy
 from deltaplane.v1 import registry_pb2
-from lab import lifecycle, manifests, pods, preflight, probing, processes, supervision, topology
+from lab import (
+    lifecycle,
+    manifests,
+    nameserver,
+    pods,
+    preflight,
+    probing,
+    processes,
+    supervision,
+    topology,
+)
 from lab.apply import Applier, PodChanges, locked
 from lab.expectation import World
 from lab.layout import Layout
 from lab.lifecycle import Progress, quiet
 from lab.manifests import Manifests
 from lab.pods import Pod
-from lab.probe import DEADLINE_SECONDS, probe
+from lab.probe import DEADLINE_SECONDS, Call, call, probe
 from lab.probing import ProbeResult
 from lab.records import namespace_record
+from lab.services import Services
 from lab.supervision import ProcessState, SupervisorState
-from lab.topology import Topology
+from lab.topology import Node, Topology
 from lab.workloads import plan_apply, plan_delete
 
 DEFAULT_NAME = "lab"
@@ -44,6 +55,7 @@ class LabConfig:
         routing: "native" or "vxlan".
         mtu: of the uplinks, bytes.
         trace_ratio: part of the ADDs that is traced, 0..1.
+        zones: how many zones the nodes are spread over; 0: nodes have none.
     """
 
     name: str = DEFAULT_NAME
@@ -51,6 +63,7 @@ class LabConfig:
     routing: str = "native"
     mtu: int = topology.DEFAULT_MTU
     trace_ratio: float = 1.0
+    zones: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +74,8 @@ class Applied:
         pods: what happened to pods.
         namespaces: names written or removed.
         policies: references of those written or removed.
+        services: "namespace/name" of those written or removed.
+        slices: "namespace/name" of those of the manifests; those that the lab makes are left out.
         revision: store revision at which all of it is in effect; 0 when nothing was written.
         started: time.monotonic() just before policies were written, to count receipts from.
     """
@@ -68,6 +83,8 @@ class Applied:
     pods: PodChanges
     namespaces: tuple[str, ...] = ()
     policies: tuple[str, ...] = ()
+    services: tuple[str, ...] = ()
+    slices: tuple[str, ...] = ()
     revision: int = 0
     started: float = field(default_factory=time.monotonic)
 
@@ -107,11 +124,13 @@ class Lab:
             routing=config.routing,
             mtu=config.mtu,
             trace_ratio=config.trace_ratio,
+            zones=config.zones,
         )
         preflight.require()
         for warning in preflight.warnings():
             progress(warning)
-        return cls(lifecycle.up(network, progress), network)
+        layout = lifecycle.up(network, progress)
+        return cls(layout, lifecycle.topology_of(layout))
 
     @classmethod
     def attach(cls, name: str = DEFAULT_NAME) -> "Lab":
@@ -176,13 +195,18 @@ class Lab:
             DeltaplaneError: a service or the CNI plugin refused or is away; applying again goes on.
         """
         known = wanted if isinstance(wanted, Manifests) else manifests.read(wanted)
+        if known.services and not self._has_name_server():
+            known = nameserver.added(known, self._namespaces())
         with locked(self.layout):
-            applier = Applier(self.layout, self.client)
+            services = self._services()
+            applier = Applier(self.layout, self.client, services.drain)
             nodes = [node.name for node in self.topology.nodes]
             change = plan_apply(known.workloads, applier.pods, nodes, lambda: str(uuid.uuid4()))
             self._check_namespaces(known)
             revision = self._apply_namespaces(known)
+            revision = max(revision, services.apply(known.services, known.slices))
             done = applier.carry_out(change, progress)
+            revision = max(revision, services.agree(applier.pods))
         started = time.monotonic()
         revision = max(
             revision, done.revision, enforcement.apply_policies(self.client, known.all_policies)
@@ -191,22 +215,37 @@ class Lab:
             pods=done,
             namespaces=tuple(namespace.name for namespace in known.namespaces),
             policies=tuple(map(enforcement.reference, known.all_policies)),
+            services=tuple(item.service.reference for item in known.services),
+            slices=tuple(f"{item.namespace}/{item.name}" for item in known.slices),
             revision=revision,
             started=started,
         )
 
+    def _services(self) -> Services:
+        return Services(self.layout, self.topology, self.client)
+
+    def _has_name_server(self) -> bool:
+        owner = (nameserver.NAMESPACE, nameserver.NAME)
+        return any((pod.namespace, pod.owner) == owner for pod in self.pods)
+
     def _check_namespaces(self, known: Manifests) -> None:
         """Pods live in namespaces that exist; "default" always does, as in Kubernetes."""
-        answer = self.client.registry.ListNamespaces(registry_pb2.ListNamespacesRequest())
-        there = {namespace.name for namespace in answer.namespaces} | {"default"}
+        there = self._namespaces() | {"default"}
         there |= {namespace.name for namespace in known.namespaces}
-        for workload in known.workloads:
-            if workload.namespace not in there:
+        named = [(item.kind, item.namespace, item.name) for item in known.workloads]
+        named += [("Service", item.namespace, item.name) for item in known.services]
+        named += [("EndpointSlice", item.namespace, item.name) for item in known.slices]
+        for kind, namespace, name in named:
+            if namespace not in there:
                 raise Invalid(
                     "metadata.namespace",
-                    f"{workload.kind} {workload.name}: there is no namespace"
-                    f" {workload.namespace!r}; add it to the files",
+                    f"{kind} {name}: there is no namespace {namespace!r}; add it to the files",
                 )
+
+    def _namespaces(self) -> set[str]:
+        """Names of those that the registry has."""
+        answer = self.client.registry.ListNamespaces(registry_pb2.ListNamespacesRequest())
+        return {namespace.name for namespace in answer.namespaces}
 
     def _apply_namespaces(self, known: Manifests) -> int:
         if not known.namespaces:
@@ -222,9 +261,14 @@ class Lab:
         names = tuple(namespace.name for namespace in known.namespaces)
         revision = enforcement.delete_policies(self.client, known.all_policies)
         with locked(self.layout):
-            applier = Applier(self.layout, self.client)
+            services = self._services()
+            gone = [(item.namespace, item.name) for item in known.services]
+            slices = [(item.namespace, item.name) for item in known.slices]
+            revision = max(revision, services.delete(gone, slices, names))
+            applier = Applier(self.layout, self.client, services.drain)
             change = plan_delete(known.workloads, names, applier.pods)
             done = applier.carry_out(change, progress)
+            revision = max(revision, services.agree(applier.pods))
         revision = max(revision, done.revision)
         if names:
             request = registry_pb2.DeleteNamespacesRequest(names=names)
@@ -233,8 +277,20 @@ class Lab:
             pods=done,
             namespaces=names,
             policies=tuple(map(enforcement.reference, known.all_policies)),
+            services=tuple(item.service.reference for item in known.services),
+            slices=tuple(f"{item.namespace}/{item.name}" for item in known.slices),
             revision=revision,
         )
+
+    def terminate(self, unwanted: Iterable[Pod]) -> None:
+        """Begins to end pods: services send nobody new to them. `delete` or `apply` end them."""
+        with locked(self.layout):
+            Applier(self.layout, self.client, self._services().drain).terminate(unwanted)
+
+    def agree(self) -> int:
+        """Lets slices and names follow services that somebody else has changed; the revision."""
+        with locked(self.layout):
+            return self._services().agree(self.pods)
 
     def wait_enforced(self, applied: Applied, seconds: float = 30.0) -> enforcement.Receipt:
         """Waits until what was applied is in force on every node.
@@ -254,6 +310,10 @@ class Lab:
     def probe(self, *, deadline: float = DEADLINE_SECONDS) -> ProbeResult:
         """Asks every pod whether it reaches every other's ports, until two rounds agree."""
         return probe(self.layout, self.pods, deadline=deadline)
+
+    def call(self, source: Pod | Node, what: Call) -> list[str]:
+        """Calls from a pod or a node; who answered each call, or "timeout" or "refused"."""
+        return call(self.layout, source, what)
 
     def world(self) -> World:
         """What the registry holds, as the reference evaluation of policies needs it."""

@@ -3,6 +3,7 @@
 /run/deltaplane/LAB/
   lab.json            what was asked for        supervisor.json   what runs
   pods.json           the pods                  logs/PROCESS.log
+  names.json          what DNS answers          resolv/NAMESPACE.conf
   run/SERVICE.sock    gRPC of the services      etcd/             etcd's data
   nodes/NODE/         agent.sock (gRPC)  cni.sock  podhost.sock  state/ (the agent's journal)
 """
@@ -77,6 +78,11 @@ class Layout:
         return self.folder / "pods.json"
 
     @property
+    def names(self) -> Path:
+        """Records of the name server; absent while there are no services."""
+        return self.folder / "names.json"
+
+    @property
     def logs(self) -> Path:
         """One file per process."""
         return self.folder / "logs"
@@ -94,6 +100,10 @@ class Layout:
     def log(self, process: str) -> Path:
         """Log of one process."""
         return self.logs / f"{process}.log"
+
+    def resolver(self, namespace: str) -> Path:
+        """The resolv.conf of a namespace's pods."""
+        return self.folder / "resolv" / f"{namespace}.conf"
 
     def service_socket(self, service: str) -> Path:
         """Where a service serves gRPC."""

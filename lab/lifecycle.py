@@ -10,13 +10,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
 
 from deltaplane.errors import Conflict, Internal, NotFound
-from lab import netns, pods, processes, supervision
+from lab import cgroups, netns, pods, processes, supervision
 from lab.layout import BPFFS, PINS, ROOT, Layout
 from lab.pods import read_json
 from lab.processes import ProcessId
@@ -130,6 +130,7 @@ def up(network: Topology, progress: Progress = quiet) -> Layout:
     layout = Layout(lab=network.lab)
     claim(layout)
     try:
+        network = with_groups(network)
         lay_out(layout, network)
         mount_bpffs()
         progress(f"making {len(network.namespaces)} network namespaces")
@@ -139,8 +140,15 @@ def up(network: Topology, progress: Progress = quiet) -> Layout:
         await_ready(layout, READY_SECONDS, progress)
     except BaseException:
         down(network.lab)
+        cgroups.remove(network.cgroup)
         raise
     return layout
+
+
+def with_groups(network: Topology) -> Topology:
+    """Makes the nodes' control groups, where the machine has such."""
+    folder = cgroups.make(network.lab, [node.name for node in network.nodes])
+    return replace(network, cgroup=folder)
 
 
 def claim(layout: Layout) -> None:
@@ -184,6 +192,8 @@ def lay_out(layout: Layout, network: Topology) -> None:
         "routing": network.routing,
         "mtu": network.mtu,
         "trace_ratio": network.trace_ratio,
+        "zones": network.zones,
+        "cgroup": network.cgroup,
     }
     layout.record.write_bytes(msgspec.json.encode(record))
 
@@ -283,6 +293,8 @@ def down(name: str, progress: Progress = quiet) -> None:
     progress("ending the processes")
     end_processes(layout)
     progress("removing network namespaces, pins and files")
+    record = read_json(layout.record)
+    cgroups.remove(record.get("cgroup", "") if record else "")
     for namespace in own_namespaces(name):
         netns.delete(namespace)
     if layout.pins.exists():

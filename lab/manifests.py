@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deltaplane import manifest
@@ -10,26 +10,38 @@ from deltaplane.errors import Invalid
 from deltaplane.manifest.mistakes import ManifestError, Mistake
 from deltaplane.manifest.objects import (
     DeploymentManifest,
+    EndpointSliceManifest,
     GeneralPolicyManifest,
     Manifest,
     NamespaceManifest,
     PodManifest,
     PodTemplate,
     PolicyManifest,
+    ServiceManifest,
+    StatefulSetManifest,
 )
 from deltaplane.model.policy import NetworkPolicy
+from deltaplane.model.service import EndpointSlice
 from lab.pods import Port
 from lab.workloads import Workload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifests:
-    """What some files hold, by kind. policies: NetworkPolicies; others: policies of other kinds."""
+    """What some files hold, by kind.
+
+    Attributes:
+        policies: NetworkPolicies.
+        others: policies of other kinds.
+        slices: endpoint slices; the lab makes those of services with a selector by itself.
+    """
 
     namespaces: tuple[NamespaceManifest, ...] = ()
     workloads: tuple[Workload, ...] = ()
     policies: tuple[NetworkPolicy, ...] = ()
     others: tuple[GeneralPolicyManifest, ...] = ()
+    services: tuple[ServiceManifest, ...] = ()
+    slices: tuple[EndpointSlice, ...] = ()
 
     @property
     def all_policies(self) -> tuple[NetworkPolicy | GeneralPolicyManifest, ...]:
@@ -38,7 +50,7 @@ class Manifests:
 
     def without_policies(self) -> "Manifests":
         """Everything but the policies."""
-        return Manifests(namespaces=self.namespaces, workloads=self.workloads)
+        return replace(self, policies=(), others=())
 
     def only_policies(self) -> "Manifests":
         """The policies."""
@@ -86,14 +98,29 @@ def sort(objects: Sequence[Manifest]) -> Manifests:
                 workloads.append(
                     _workload("Deployment", item.namespace, item.name, item.replicas, item.template)
                 )
-            case NamespaceManifest() | PolicyManifest() | GeneralPolicyManifest():
+            case StatefulSetManifest():
+                workloads.append(_stateful(item))
+            case (
+                NamespaceManifest()
+                | PolicyManifest()
+                | GeneralPolicyManifest()
+                | ServiceManifest()
+                | EndpointSliceManifest()
+            ):
                 pass
     return Manifests(
         namespaces=tuple(item for item in objects if isinstance(item, NamespaceManifest)),
         workloads=tuple(workloads),
         policies=tuple(item.policy for item in objects if isinstance(item, PolicyManifest)),
         others=tuple(item for item in objects if isinstance(item, GeneralPolicyManifest)),
+        services=tuple(item for item in objects if isinstance(item, ServiceManifest)),
+        slices=tuple(item.slice for item in objects if isinstance(item, EndpointSliceManifest)),
     )
+
+
+def _stateful(item: StatefulSetManifest) -> Workload:
+    known = _workload("StatefulSet", item.namespace, item.name, item.replicas, item.template)
+    return replace(known, first=item.first)
 
 
 def _workload(
@@ -115,4 +142,6 @@ def _workload(
             Port(port.protocol.name, port.number, port.name or "") for port in template.ports
         ),
         node=template.node_name or "",
+        hostname=template.hostname,
+        subdomain=template.subdomain,
     )

@@ -7,9 +7,10 @@ namespace.
 It serves, on every containerPort, IPv4 and IPv6:
 - TCP: sends "NAMESPACE/POD\n", then echoes what it gets;
 - UDP: answers "NAMESPACE/POD " and what it got.
+Pods with an annotation speak HTTP or DNS instead (`lab.pods.SERVES`).
 
 It is told by JSON lines on a unix socket: {"op": "sync"} makes the listeners agree with the state
-file, {"op": "probe", …} see `lab.prober`. It syncs by itself when it starts.
+file, {"op": "probe", …} and {"op": "call", …} see `lab.prober`. It syncs by itself when it starts.
 """
 
 import argparse
@@ -21,13 +22,15 @@ import signal
 import socket
 import sys
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 from deltaplane.errors import DeltaplaneError, Invalid
-from lab import netns, prober, topology
+from lab import cgroups, netns, prober, topology
+from lab.dns.server import UdpServer, ZoneFile, serve_tcp
 from lab.layout import Layout
-from lab.pods import Phase, Pod, Port, load
+from lab.pods import SERVING, Pod, Port, load
 
 UDP_BUFFER_BYTES = 4 << 20
 """Two seconds of a 1 kHz stream: a process that waits for a CPU must not look like a lossy network.
@@ -92,6 +95,23 @@ async def serve_connection(
     writer.close()
 
 
+async def serve_http(
+    greeting: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
+    """One HTTP request, answered with the pod's name whatever it asks for."""
+    body = greeting + b"\n"
+    head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, ValueError):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(head.encode() + body)
+        await writer.drain()
+    writer.close()
+
+
+Key = tuple[str, str, Port, str]
+"""UID and reference of a pod, a port of it, what it speaks."""
+
+
 class PodHost:
     """The listeners of one node's pods."""
 
@@ -99,15 +119,16 @@ class PodHost:
         self._lab = lab
         self._node = node
         self._layout = Layout(lab=lab)
-        self._open: dict[tuple[str, str, Port], asyncio.Server | asyncio.DatagramTransport] = {}
+        self._names = ZoneFile(self._layout.names)
+        self._open: dict[Key, asyncio.Server | asyncio.DatagramTransport] = {}
         self._lock = asyncio.Lock()
 
-    def _wanted(self) -> dict[tuple[str, str, Port], Pod]:
+    def _wanted(self) -> dict[Key, Pod]:
         # Keyed by UID and name: the greeting is part of what a listener is.
         return {
-            (pod.uid, pod.reference, Port(port.protocol, port.number)): pod
+            (pod.uid, pod.reference, Port(port.protocol, port.number), pod.serves): pod
             for pod in load(self._layout.pods)
-            if pod.node == self._node and pod.phase is Phase.RUNNING
+            if pod.node == self._node and pod.phase in SERVING
             for port in pod.ports
             if port.protocol in ("TCP", "UDP")
         }
@@ -123,16 +144,19 @@ class PodHost:
             return len(self._open)
 
     async def _listen(
-        self, uid: str, reference: str, port: Port
+        self, uid: str, reference: str, port: Port, serves: str
     ) -> asyncio.Server | asyncio.DatagramTransport:
         listener = open_listener(topology.pod_namespace(self._lab, uid), port)
-        greeting = reference.encode()
+        greeting, names = reference.encode(), self._names
         if port.protocol == "TCP":
-            return await asyncio.start_server(
-                lambda reader, writer: serve_connection(greeting, reader, writer), sock=listener
-            )
+            serve = {
+                "echo": partial(serve_connection, greeting),
+                "http": partial(serve_http, greeting),
+                "dns": partial(serve_tcp, names),
+            }[serves]
+            return await asyncio.start_server(serve, sock=listener)
         transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
-            lambda: Responder(greeting), sock=listener
+            lambda: UdpServer(names) if serves == "dns" else Responder(greeting), sock=listener
         )
         return transport
 
@@ -146,6 +170,9 @@ class PodHost:
                     [prober.Probe(**probe) for probe in probes], timeout=timeout, tries=tries
                 )
                 return {"outcomes": outcomes}
+            case {"op": "call", "call": call, "times": times, "timeout": timeout}:
+                answers = await prober.call(prober.Probe(**call), times=times, timeout=timeout)
+                return {"answers": answers}
             case _:
                 raise Invalid("op", f"unknown request {request!r}")
 
@@ -162,8 +189,9 @@ class PodHost:
         writer.close()
 
 
-async def run(lab: str, node: str) -> None:
-    """Serves until SIGTERM."""
+async def run(lab: str, node: str, cgroup: str = "") -> None:
+    """Serves until SIGTERM, from a control group if there is one."""
+    cgroups.enter(cgroup)
     host = PodHost(lab, node)
     await host.sync()
     path = Layout(lab=lab).node(node).podhost_socket
@@ -211,8 +239,9 @@ def main(arguments: Iterable[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m lab.podhost", description=__doc__)
     parser.add_argument("--lab", required=True)
     parser.add_argument("--node", required=True)
+    parser.add_argument("--cgroup", default="", help="control group to enter first")
     options = parser.parse_args(None if arguments is None else list(arguments))
-    asyncio.run(run(options.lab, options.node))
+    asyncio.run(run(options.lab, options.node, options.cgroup))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,17 @@ class Phase(enum.StrEnum):
 
     ADDING = "adding"
     RUNNING = "running"
+    TERMINATING = "terminating"
+    """It still serves who has a connection; nobody else is sent to it any more."""
+
+
+READY = "lab.deltaplane.dev/ready"
+"""Annotation of a pod: "false" stands for a readiness probe that fails."""
+
+SERVES = "lab.deltaplane.dev/serves"
+"""Annotation of a pod: "http" or "dns" on its ports instead of its name and an echo."""
+
+SERVING = (Phase.RUNNING, Phase.TERMINATING)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -35,8 +46,12 @@ class Pod:
 
     Attributes:
         uid: Kubernetes UID; names the network namespace.
-        owner: name of its Deployment; empty when it stands alone.
+        owner: name of what owns it; empty when it stands alone.
+        owner_kind: "Deployment" or "StatefulSet"; empty when it stands alone.
         node: name of its node; empty before placement.
+        hostname: its name to itself and, below its subdomain, to DNS; empty: its name is not
+            known to DNS.
+        subdomain: name of the service below which DNS knows it; empty: none.
         addresses: IPv4 first; empty before the CNI has answered.
     """
 
@@ -45,9 +60,12 @@ class Pod:
     uid: str
     node: str = ""
     owner: str = ""
+    owner_kind: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
     ports: tuple[Port, ...] = ()
+    hostname: str = ""
+    subdomain: str = ""
     phase: Phase = Phase.ADDING
     addresses: tuple[str, ...] = ()
 
@@ -55,6 +73,17 @@ class Pod:
     def reference(self) -> str:
         """namespace/name."""
         return f"{self.namespace}/{self.name}"
+
+    @property
+    def serves(self) -> str:
+        """What its ports speak: "echo", "http" or "dns"."""
+        word = self.annotations.get(SERVES, "")
+        return word if word in ("http", "dns") else "echo"
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it answers; a terminating pod may."""
+        return self.phase in SERVING and self.annotations.get(READY) != "false"
 
 
 def load(file: Path) -> tuple[Pod, ...]:

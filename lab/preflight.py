@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from deltaplane.errors import Refused
-from lab import binaries, store
+from lab import binaries, cgroups, store
 from nodeagent.dataplane import preflight as dataplane
 
-COMMANDS = {"ip": "iproute2", "nsenter": "util-linux"}
+COMMANDS = {"ip": "iproute2"}
 """Command → Debian package."""
 
 
@@ -50,4 +50,5 @@ def _programs() -> Iterator[str]:
 def warnings() -> tuple[str, ...]:
     """What works, but not as in production; one sentence each."""
     warning = store.etcd(Path("/nowhere")).warning
-    return (warning,) if warning else ()
+    no_groups = "" if cgroups.root() else cgroups.MISSING
+    return tuple(text for text in (warning, no_groups) if text)

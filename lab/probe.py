@@ -1,14 +1,16 @@
-"""Asks the pod hosts all questions until two rounds agree."""
+"""Asks the pod hosts: all questions until two rounds agree, or one thing many times."""
 
 import time
 from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 from lab import podhost, topology
 from lab.layout import Layout
 from lab.pods import Pod
 from lab.probing import ProbeResult, Question, questions, rows, wrong
+from lab.topology import Node
 
 TRY_SECONDS = 0.3
 """A dropped packet shows as silence. An answer takes well below a millisecond on an idle machine.
@@ -91,9 +93,62 @@ def _ask_node(
                 "port": question.port,
                 "protocol": question.protocol,
                 "expect": question.destination,
+                "http": question.http,
             }
             for question in asked
         ],
     }
     reply = podhost.ask(layout.node(node).podhost_socket, request, seconds=60.0)
     return dict(zip(asked, reply["outcomes"], strict=True))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """What to call, and how.
+
+    Attributes:
+        address: textual IPv4 or IPv6 address.
+        port: 1..65535.
+        protocol: "TCP" or "UDP".
+        times: how often, one after the other, each from a fresh source port.
+        seconds: how long one may take.
+        http: it is asked in HTTP.
+    """
+
+    address: str
+    port: int
+    protocol: str = "TCP"
+    times: int = 1
+    seconds: float = 1.0
+    http: bool = False
+
+
+def call(layout: Layout, source: Pod | Node, what: Call) -> list[str]:
+    """Calls from a pod, or from a node itself.
+
+    Returns:
+        For each call "namespace/pod" that answered, "timeout" or "refused".
+
+    Raises:
+        Unreachable: the pod host does not answer.
+    """
+    if isinstance(source, Pod):
+        node, namespace = source.node, topology.pod_namespace(layout.lab, source.uid)
+    else:
+        node, namespace = source.name, source.namespace
+    request = {
+        "op": "call",
+        "call": {
+            "netns": namespace,
+            "address": what.address,
+            "port": what.port,
+            "protocol": what.protocol,
+            "http": what.http,
+        },
+        "times": what.times,
+        "timeout": what.seconds,
+    }
+    patience = what.times * what.seconds + 10.0
+    reply = podhost.ask(layout.node(node).podhost_socket, request, seconds=patience)
+    answers: list[str] = reply["answers"]
+    return answers

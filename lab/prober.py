@@ -30,13 +30,15 @@ class Probe:
         port: 1..65535.
         protocol: "TCP" or "UDP".
         expect: "namespace/pod" that must answer.
+        http: it is asked in HTTP.
     """
 
     netns: str
     address: str
     port: int
     protocol: str
-    expect: str
+    expect: str = ""
+    http: bool = False
 
 
 async def run(probes: Sequence[Probe], *, timeout: float, tries: int) -> list[str]:
@@ -64,6 +66,19 @@ async def run(probes: Sequence[Probe], *, timeout: float, tries: int) -> list[st
     return await asyncio.gather(*(one(probe) for probe in probes))
 
 
+async def call(probe: Probe, *, times: int, timeout: float) -> list[str]:
+    """Calls so many times, one after the other, each from a fresh source port.
+
+    Returns:
+        For each call "namespace/pod" that answered, "timeout" after so many seconds, or "refused".
+    """
+    answers = []
+    for _ in range(times):
+        outcome = await attempt(probe, timeout)
+        answers.append(outcome.removeprefix("answered: "))
+    return answers
+
+
 async def attempt(probe: Probe, timeout: float) -> str:
     """One try of one probe with a fresh source port; outcomes as in `run`."""
     kind = socket.SOCK_STREAM if probe.protocol == "TCP" else socket.SOCK_DGRAM
@@ -84,6 +99,8 @@ async def attempt(probe: Probe, timeout: float) -> str:
         except OSError:
             # No route, or an ICMP error on the way.
             return "refused"
+    if answer and not probe.expect:
+        return f"answered: {answer}"
     if answer == probe.expect:
         return "allowed"
     return f"wrong: {answer!r} answered" if answer else "refused"
@@ -95,6 +112,8 @@ async def _ask(connection: socket.socket, probe: Probe) -> str:
     if probe.protocol == "TCP":
         # Closing sends a reset: no TIME_WAIT piles up over thousands of probes.
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        if probe.http:
+            return await _ask_http(connection)
         greeting = b""
         while not greeting.endswith(b"\n") and (more := await loop.sock_recv(connection, 512)):
             greeting += more
@@ -102,3 +121,12 @@ async def _ask(connection: socket.socket, probe: Probe) -> str:
     await loop.sock_sendall(connection, b"?")
     answer = await loop.sock_recv(connection, 512)
     return answer.decode().partition(" ")[0]
+
+
+async def _ask_http(connection: socket.socket) -> str:
+    loop = asyncio.get_running_loop()
+    await loop.sock_sendall(connection, b"GET / HTTP/1.0\r\n\r\n")
+    answer = b""
+    while more := await loop.sock_recv(connection, 4096):
+        answer += more
+    return answer.rpartition(b"\r\n\r\n")[2].decode().strip()

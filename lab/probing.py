@@ -22,6 +22,7 @@ class Question:
         address: address of the destination.
         source_uid: UID of the source pod: names its network namespace.
         node: node of the source pod.
+        http: the port speaks HTTP.
     """
 
     source: str
@@ -32,6 +33,7 @@ class Question:
     address: str
     source_uid: str
     node: str
+    http: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,8 +84,11 @@ class ProbeResult:
 
 
 def questions(pods: Sequence[Pod]) -> tuple[Question, ...]:
-    """Every ordered pair of running pods, each port and family of the second, in row order."""
-    running = [pod for pod in pods if pod.phase is Phase.RUNNING]
+    """Every ordered pair of running pods, each port and family of the second, in row order.
+
+    The name server is left out: it does not say who it is.
+    """
+    running = [pod for pod in pods if pod.phase is Phase.RUNNING and pod.serves != "dns"]
     return tuple(
         sorted(
             Question(
@@ -95,6 +100,7 @@ def questions(pods: Sequence[Pod]) -> tuple[Question, ...]:
                 address=address,
                 source_uid=source.uid,
                 node=source.node,
+                http=protocol == "TCP" and destination.serves == "http",
             )
             for source in running
             for destination in running

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.layout import Layout
-from lab.topology import CONTROL_IPV4, PORTS, Node, Topology
+from lab.topology import CONTROL_IPV4, PORTS, SERVICE_RANGES, Node, Topology
 
 POOLS = (
     ("pods-ipv4", "10.244.0.0/16", 26),
@@ -71,7 +71,7 @@ def programs(
     ]
     result += [_service(name, plan, layout, python) for name in SERVICES]
     for node in plan.nodes:
-        result += [_agent(node, plan, layout, python), _podhost(node, layout, python)]
+        result += [_agent(node, plan, layout, python), _podhost(node, plan, layout, python)]
     return tuple(result)
 
 
@@ -84,6 +84,9 @@ def _service(name: str, plan: Topology, layout: Layout, python: str) -> Program:
         *("--etcd", f"127.0.0.1:{PORTS['etcd']}"),
         *("--trace-ratio", str(plan.trace_ratio)),
     ]
+    if name == "endpoints":
+        for prefix in SERVICE_RANGES:
+            argv += ["--service-range", prefix]
     if name == "slicer":
         argv += ["--advertise", f"{CONTROL_IPV4}:{PORTS[name]}"]
     return Program(name=name, argv=tuple(argv), stage=Stage.SERVICES)
@@ -111,6 +114,7 @@ def _agent(node: Node, plan: Topology, layout: Layout, python: str) -> Program:
         "ipam": f"{CONTROL_IPV4}:{PORTS['ipam']}",
         "slicer": f"{CONTROL_IPV4}:{PORTS['slicer']}",
         "pin-dir": files.pins,
+        "cgroup": plan.group(node.name) or "none",
         "uplink": "uplink",
         "routing": plan.routing,
         "trace-ratio": str(plan.trace_ratio),
@@ -124,10 +128,12 @@ def _agent(node: Node, plan: Topology, layout: Layout, python: str) -> Program:
     return Program(name=agent_name(node.name), argv=tuple(argv), stage=Stage.NODES)
 
 
-def _podhost(node: Node, layout: Layout, python: str) -> Program:
-    argv = (python, "-m", "lab.podhost", "--lab", layout.lab, "--node", node.name)
+def _podhost(node: Node, plan: Topology, layout: Layout, python: str) -> Program:
+    argv = [python, "-m", "lab.podhost", "--lab", layout.lab, "--node", node.name]
+    if group := plan.group(node.name):
+        argv += ["--cgroup", group]
     # It needs nobody: it may load while etcd makes its files.
-    return Program(name=podhost_name(node.name), argv=argv, stage=Stage.STORE)
+    return Program(name=podhost_name(node.name), argv=tuple(argv), stage=Stage.STORE)
 
 
 def environment(inherited: Mapping[str, str]) -> dict[str, str]:

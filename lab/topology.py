@@ -31,6 +31,12 @@ MTU_RANGE = (1400, 65535)
 CONTROL_IPV4 = "198.18.0.1"
 CONTROL_IPV6 = "fd98::1"
 
+SERVICE_RANGES = ("10.96.0.0/16", "fd00:10:96::/112")
+"""Where services get their addresses from."""
+
+NAME_SERVERS = ("10.96.0.10", "fd00:10:96::a")
+"""Addresses of the name server's own service."""
+
 PORTS = {"etcd": 2379, "ipam": 4001, "endpoints": 4002, "slicer": 4003}
 """TCP ports in the control namespace, which is the lab's own: they cannot be taken."""
 
@@ -96,6 +102,8 @@ class Topology:
         routing: one of ROUTINGS.
         mtu: of the uplinks and what joins them, bytes.
         trace_ratio: part of the ADDs that is traced, 0..1.
+        zones: how many zones the nodes are spread over; 0: nodes have none.
+        cgroup: folder of the nodes' control groups; empty: there are none.
     """
 
     lab: str
@@ -103,6 +111,8 @@ class Topology:
     routing: str = "native"
     mtu: int = DEFAULT_MTU
     trace_ratio: float = 1.0
+    zones: int = 0
+    cgroup: str = ""
 
     @property
     def control(self) -> str:
@@ -118,6 +128,14 @@ class Topology:
     def namespaces(self) -> tuple[str, ...]:
         """All namespaces but those of pods."""
         return (self.control, self.fabric, *(node.namespace for node in self.nodes))
+
+    def zone(self, node: Node) -> str:
+        """Zone of a node; empty: it has none. Neighbours by number are in different ones."""
+        return f"zone-{(node.number - 1) % self.zones + 1}" if self.zones else ""
+
+    def group(self, node: str) -> str:
+        """Folder of a node's control group; empty: it has none."""
+        return f"{self.cgroup}/{node}" if self.cgroup else ""
 
     def node(self, name: str) -> Node:
         """The node of that name.
@@ -194,6 +212,8 @@ def plan(
     routing: str = "native",
     mtu: int = DEFAULT_MTU,
     trace_ratio: float = 1.0,
+    zones: int = 0,
+    cgroup: str = "",
 ) -> Topology:
     """Computes the network of a lab.
 
@@ -207,6 +227,8 @@ def plan(
         raise Invalid("mtu", f"{mtu} is outside {MTU_RANGE[0]}..{MTU_RANGE[1]}")
     if not 0.0 <= trace_ratio <= 1.0:
         raise Invalid("trace_ratio", f"{trace_ratio} is outside 0..1")
+    if not 0 <= zones <= MAX_NODES:
+        raise Invalid("zones", f"{zones} is outside 0..{MAX_NODES}")
     if not 1 <= nodes <= MAX_NODES:
         raise Invalid("nodes", f"{nodes} is outside 1..{MAX_NODES}")
     return Topology(
@@ -218,6 +240,8 @@ def plan(
         routing=routing,
         mtu=mtu,
         trace_ratio=trace_ratio,
+        zones=zones,
+        cgroup=cgroup,
     )
 
 

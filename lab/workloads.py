@@ -11,36 +11,50 @@ from lab.pods import Phase, Pod, Port
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """A Deployment or a Pod.
+    """A Deployment, a StatefulSet or a Pod.
 
     Attributes:
-        kind: "Deployment" or "Pod".
+        kind: "Deployment", "StatefulSet" or "Pod".
         replicas: number of pods; 1 for a Pod.
+        first: number of a StatefulSet's first pod.
         labels: of each pod.
         annotations: of each pod.
         ports: containerPorts of all containers.
         node: node to run on; empty for any.
+        hostname: of a pod to itself and to DNS; a StatefulSet's pods are called by their names.
+        subdomain: name of the service below which DNS knows the pods; empty: none.
     """
 
     kind: str
     namespace: str
     name: str
     replicas: int = 1
+    first: int = 0
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
     ports: tuple[Port, ...] = ()
     node: str = ""
+    hostname: str = ""
+    subdomain: str = ""
 
     @property
     def owner(self) -> str:
         """Owner of its pods; a Pod owns itself and has none."""
-        return self.name if self.kind == "Deployment" else ""
+        return "" if self.kind == "Pod" else self.name
+
+    @property
+    def owner_kind(self) -> str:
+        """Kind of the owner of its pods."""
+        return "" if self.kind == "Pod" else self.kind
 
     @property
     def pod_names(self) -> tuple[str, ...]:
-        """Names of its pods. Kubernetes draws them at random; here they repeat."""
+        """Names of its pods. Kubernetes draws those of a Deployment; here they repeat."""
         if self.kind == "Pod":
             return (self.name,)
+        if self.kind == "StatefulSet":
+            numbers = range(self.first, self.first + self.replicas)
+            return tuple(f"{self.name}-{number}" for number in numbers)
         return tuple(f"{self.name}-{number}" for number in range(1, self.replicas + 1))
 
 
@@ -64,7 +78,7 @@ def owned_by(workload: Workload, pods: Iterable[Pod]) -> tuple[Pod, ...]:
         pod
         for pod in pods
         if pod.namespace == workload.namespace
-        and pod.owner == workload.owner
+        and (pod.owner, pod.owner_kind) == (workload.owner, workload.owner_kind)
         and (workload.owner or pod.name == workload.name)
     )
 
@@ -111,6 +125,7 @@ def plan_apply(
                 name=name,
                 uid=new_uid(),
                 owner=workload.owner,
+                owner_kind=workload.owner_kind,
                 node=workload.node,
             )
             create.append(_shaped(fresh, workload))
@@ -130,8 +145,9 @@ def _claim(
             f"{workload.kind} {workload.name} and {other.kind} {other.name}"
             f" both make the pod {reference}",
         )
-    if existing is not None and existing.owner != workload.owner:
-        owner = f"Deployment {existing.owner}" if existing.owner else "a Pod of its own"
+    mine = (workload.owner, workload.owner_kind)
+    if existing is not None and (existing.owner, existing.owner_kind) != mine:
+        owner = f"{existing.owner_kind} {existing.owner}" if existing.owner else "a Pod of its own"
         raise Invalid("metadata.name", f"the pod {reference} belongs to {owner} already")
 
 
@@ -163,6 +179,8 @@ def _shaped(pod: Pod, workload: Workload) -> Pod:
         labels=dict(workload.labels),
         annotations=dict(workload.annotations),
         ports=workload.ports,
+        hostname=pod.name if workload.kind == "StatefulSet" else workload.hostname,
+        subdomain=workload.subdomain,
     )
 
 

@@ -14,6 +14,7 @@ from nodeagent import preflight, statedir
 from nodeagent.agent import Agent, Parts, boot_id
 from nodeagent.config import AgentConfig
 from nodeagent.control import GrpcControlPlane, NodeFacts
+from nodeagent.dataplane import cgroups
 from nodeagent.dataplane.config import DataPlaneConfig
 from nodeagent.dataplane.kernel import KernelDataPlane
 from nodeagent.journal import Journal
@@ -67,8 +68,13 @@ async def _run(config: AgentConfig) -> None:
             tunnel_ifindex=tunnel.index if tunnel else 0,
             node_ipv4=addresses.ipv4,
             node_ipv6=addresses.ipv6,
+            refusal=cgroups.refusal(),
+            netns_cookie=namespace.cookie(),
         ),
     )
+    cgroup = preflight.socket_cgroup(config.cgroup)
+    if cgroup is None:
+        cgroups.detach(config.pin_dir)
     control = GrpcControlPlane(config.registry, config.ipam)
     span_wait = SpanWait(config.slicers) if config.add_waits_for == "span" else None
     try:
@@ -81,6 +87,7 @@ async def _run(config: AgentConfig) -> None:
             links=KernelPodLinks(),
             control=control,
             uplink_index=uplink.index,
+            cgroup=cgroup,
             mtu=config.mtu or (tunnel.mtu if tunnel else uplink.mtu),
             tunnel=tunnel,
             masquerade=_masquerade(config),

@@ -73,6 +73,7 @@ class Parts:
         mtu: of pods, bytes.
         tunnel: this node's end, if packets to other nodes are wrapped.
         masquerade: of pods' packets to the world; None: they keep their source.
+        cgroup: whose sockets find services by themselves; None: no sockets do.
         table: marked links and routes, for reports and repairs; None: neither is served.
     """
 
@@ -87,6 +88,7 @@ class Parts:
     mtu: int
     tunnel: Tunnel | None = None
     masquerade: Masquerade | None = None
+    cgroup: Path | None = None
     table: AddressTable | None = None
     span_wait: SpanWait | None = None
     clock: Clock = field(default_factory=SystemClock)
@@ -170,6 +172,8 @@ class Agent:
                 await self._worker.call(
                     self._parts.dataplane.attach_tunnel, self._parts.tunnel.index
                 )
+            if self._parts.cgroup is not None:
+                await self._worker.call(self._parts.dataplane.attach_sockets, self._parts.cgroup)
             if not self._parts.journal.ledger.is_new:
                 await self._resume()
             listening = asyncio.Event()
@@ -264,7 +268,9 @@ class Agent:
     async def _apply(self, reached: BarrierReached) -> ApplyResult:
         self._check_lineage(reached.lineage)
         started, started_ns = self._clock.now(), self._clock.wall_ns()
-        outcome = await self._applier.barrier(reached)
+        outcome = await self._applier.barrier(reached, replaced=self._stream.replaced)
+        if outcome.held:
+            return outcome
         self._following.applied(reached.revision, barrier_ns=started_ns)
         # Before the barrier is acknowledged: whoever drains a pool waits for that.
         if await self._knowledge.take(reached, own_index=self._applier.tracker.node_index):

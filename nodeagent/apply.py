@@ -11,11 +11,12 @@ import asyncio
 import time
 
 from deltaplane.delta.changes import ObjectKey
-from deltaplane.errors import Unavailable
+from deltaplane.errors import Conflict, Refused, Unavailable
 from deltaplane.model.addresses import AddressPair, to_mapped
 from deltaplane.model.objects import Kind
 from deltaplane.runtime import log, metrics
 from nodeagent import steps as s
+from nodeagent.brake import Brake, sweep
 from nodeagent.counting import RuleHits
 from nodeagent.dataplane.port import Actual, Applied, CapacityError, DataPlane, RuleCount
 from nodeagent.execute import RouteTable, StepFailed, execute
@@ -34,6 +35,8 @@ _RULE_HITS = metrics.counter(
     ("direction", "action", "audit"),
 )
 
+_HELD = metrics.gauge("held_entries", "Entries that a snapshot or repair would remove and may not")
+
 MAX_ATTEMPTS = 8
 """Plans per call; each attempt holds back what failed in the one before."""
 
@@ -47,6 +50,7 @@ class Applier:
         applied: revision that the kernel agrees with; 0 before the first barrier of this process.
         complete: a complete view has been applied since the start.
         refused: objects that are held closed.
+        brake: whether anything is removed at all.
     """
 
     def __init__(
@@ -63,6 +67,8 @@ class Applier:
         self.applied = 0
         self.complete = False
         self.refused: tuple[Refusal, ...] = ()
+        self.brake = Brake()
+        self._weighs = False
         self._dataplane = dataplane
         self._table = table
         self._masquerade = masquerade or NoMasquerade()
@@ -89,11 +95,18 @@ class Applier:
         self._numbers = Numbers(last_set + 1, max(last_epoch, since_boot) + 1)
         return actual.applied
 
-    async def barrier(self, reached: BarrierReached) -> ApplyResult:
-        """Applies a barrier; see `nodeagent.stream`. Before a complete view nothing is touched."""
+    async def barrier(self, reached: BarrierReached, *, replaced: bool = False) -> ApplyResult:
+        """Applies a barrier; see `nodeagent.stream`. Before a complete view nothing is touched.
+
+        Args:
+            reached: the barrier.
+            replaced: a snapshot or repair is part of what has changed: what is gone may be too
+                much.
+        """
         if not reached.complete:
             return ApplyResult()
         first, self.complete = not self.complete, True
+        self._weighs |= first or replaced
         if first:
             log.get().info("view_complete", revision=reached.revision, objects=len(reached.view))
             keys = frozenset((held.value.kind, held.value.key) for held in reached.view)
@@ -104,6 +117,9 @@ class Applier:
             changed = self.tracker.advance(reached.view, reached.revision, reached.changed)
             self._pending.add(changed)
         await self.settle()
+        if (held := self.brake.sweep) is not None:
+            refusal = held.refusal(self.tracker.node_index)
+            return ApplyResult(refused=(*self.refused, refusal), held=True)
         if reached.changed or first or reached.revision != self.applied:
             state = Applied(lineage=reached.lineage, revision=reached.revision)
             await self._worker.call(self._dataplane.set_applied, state)
@@ -143,6 +159,24 @@ class Applier:
         self._reread = True
         self._pending.add(self.tracker.everything())
         await self.settle()
+
+    async def confirm_sweep(self, entries: int) -> None:
+        """Removes what the brake holds, if it is so many entries or fewer.
+
+        Raises:
+            Refused: it holds nothing.
+            Conflict: it holds more.
+        """
+        held = self.brake.sweep
+        if held is None:
+            raise Refused("nothing is held: there is no sweep to confirm")
+        if held.entries <= entries:
+            self.brake.confirm(entries)
+            self._pending.add(held.gone)
+            await self.settle()
+        if (held := self.brake.sweep) is not None:
+            raise Conflict(f"{held.entries} entries would go by now, not {entries}; look again")
+        log.get().warning("sweep_confirmed", entries=entries)
 
     async def attach(self, local: LocalInterface) -> None:
         """Puts the programs on an interface and makes it known, closed or open as it should be."""
@@ -221,12 +255,13 @@ class Applier:
         refused: dict[ObjectKey, Refusal] = {}
         crowded = Crowded()
         wanted = Wanted()
+        in_sync = self.complete and self._may_sweep(touched)
         for _ in range(MAX_ATTEMPTS):
             wanted = self.tracker.wanted(touched, self.kernel)
             wanted.leave_out(held_back)
             crowded = await self._crowded(wanted)
             wanted.leave_out(crowded.keys)
-            steps = plan(wanted, self.kernel.cut(touched), self._numbers, in_sync=self.complete)
+            steps = plan(wanted, self.kernel.cut(touched), self._numbers, in_sync=in_sync)
             try:
                 await self._worker.call(self._run, steps, wanted)
             except StepFailed as failure:
@@ -254,6 +289,27 @@ class Applier:
         left.add(held_back)
         left.add(crowded.keys)
         return left
+
+    def _may_sweep(self, touched: Touched) -> bool:
+        """Whether what is not wanted may go. What was held before is touched again."""
+        before = self.brake.sweep
+        if before is None and not self._weighs:
+            return True
+        self._weighs = False
+        if before is not None:
+            touched.add(before.gone)
+        found = sweep(self.tracker.wanted(touched, self.kernel), self.kernel, touched)
+        self.brake.weigh(found)
+        _HELD.set(found.entries if self.brake.sweep else 0)
+        if self.brake.sweep is not None:
+            if before is None:
+                log.get().error("braked", entries=found.entries, held=found.held)
+            return False
+        if before is not None:
+            log.get().info("brake_released")
+            touched.add(self.tracker.everything())
+            touched.add(everything_in(self.kernel))
+        return True
 
     async def _crowded(self, wanted: Wanted) -> Crowded:
         """Subjects whose sets do not fit: they stay closed."""

@@ -43,6 +43,14 @@ def _family(size: int) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _cgroup(text: str) -> str:
+    if text not in (FOUND_CGROUP, NO_CGROUP) and not Path(text).is_absolute():
+        raise ValueError(f"{FOUND_CGROUP}, {NO_CGROUP} or the path of a folder is needed")
+    return text
+
+
+FOUND_CGROUP, NO_CGROUP = "auto", "none"
+
 Targets = Annotated[str, AfterValidator(_targets)]
 """One or more addresses of a service, separated by commas."""
 
@@ -120,6 +128,12 @@ class AgentConfig(ProcessConfig):
         "nodes that need to know the pod do so, too (250 ms at most)",
     )
 
+    cgroup: Annotated[str, AfterValidator(_cgroup)] = Field(
+        default=FOUND_CGROUP,
+        description="folder of the control group (version 2) whose sockets find services by "
+        "themselves; auto: all of the machine, none: services are found packet by packet, and not "
+        "by the node's own processes",
+    )
     masquerade: bool = Field(
         default=True,
         description="true: what pods send to the world leaves with this node's address",

@@ -15,29 +15,7 @@ from deltaplane.model.tiers import Action, Tier
 from nodeagent.classes import classes
 from nodeagent.dataplane.port import Decisions, PolicyEntry, PrefixEntry
 from nodeagent.flattening import Piece, Profile, Said, flatten, profile
-from nodeagent.verdict import (
-    CLASS_BIT,
-    EVERY_PEER,
-    EVERY_POD,
-    NOBODY,
-    Judge,
-    PolicyTables,
-    decision,
-    ruling_of,
-    verdict,
-)
-
-__all__ = [
-    "CLASS_BIT",
-    "EVERY_PEER",
-    "Judge",
-    "PolicyTables",
-    "ResolvedDirection",
-    "ResolvedPolicy",
-    "RuleName",
-    "resolve",
-    "verdict",
-]
+from nodeagent.verdict import EVERY_PEER, EVERY_POD, NOBODY, decision, ruling_of
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -3,8 +3,8 @@
 import os
 from pathlib import Path
 
-from nodeagent.config import AgentConfig
-from nodeagent.dataplane import bpffs
+from nodeagent.config import FOUND_CGROUP, NO_CGROUP, AgentConfig
+from nodeagent.dataplane import bpffs, cgroups
 from nodeagent.dataplane import preflight as dataplane
 from nodeagent.netlink import inspect
 from nodeagent.netlink import tunnel as tunnels
@@ -14,6 +14,7 @@ CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21}
 """Bits of linux/capability.h: links and routes; namespaces and BPF."""
 
 MAX_SOCKET_PATH_BYTES = 107
+CGROUP_MOUNT = "mount -t cgroup2 none /sys/fs/cgroup/unified"
 MOUNT = f"mount -t bpf bpf {bpffs.BPFFS}"
 
 
@@ -29,6 +30,7 @@ def check(config: AgentConfig) -> tuple[str, ...]:
         problems += tunnels.problems()
     if not bpffs.holds(config.pin_dir):
         problems.append(f"--pin-dir {config.pin_dir} is in no BPF file system: {MOUNT}")
+    problems += _check_cgroup(config.cgroup)
     if not _is_writable(config.state_dir):
         problems.append(f"state directory {config.state_dir} cannot be written; see --state-dir")
     return tuple(problems)
@@ -49,6 +51,22 @@ def _check_uplink(config: AgentConfig) -> list[str]:
     least = tunnels.least_uplink_mtu(config.addresses)
     if config.routing == "vxlan" and uplink.mtu < least:
         return [f"{config.uplink} has an MTU of {uplink.mtu} bytes; VXLAN needs {least}"]
+    return []
+
+
+def socket_cgroup(option: str) -> Path | None:
+    """The cgroup that --cgroup means; None: none."""
+    if option == NO_CGROUP:
+        return None
+    return cgroups.find_mount() if option == FOUND_CGROUP else Path(option)
+
+
+def _check_cgroup(option: str) -> list[str]:
+    found = socket_cgroup(option)
+    if option == FOUND_CGROUP and found is None:
+        return [f"no cgroup2 is mounted: {CGROUP_MOUNT}, or --cgroup {NO_CGROUP}"]
+    if found is not None and not cgroups.is_cgroup(found):
+        return [f"--cgroup {found} is no control group of version 2"]
     return []
 
 

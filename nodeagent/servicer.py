@@ -1,4 +1,4 @@
-"""deltaplane.v1.Agent: what this node says about itself. Read-only."""
+"""deltaplane.v1.Agent: what this node says about itself, and what it is told to sweep."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from nodeagent.apply import Applier
 from nodeagent.control import NodeFacts
 from nodeagent.dataplane.port import DataPlane
 from nodeagent.entries import Kind
+from nodeagent.fronting import frontends
 from nodeagent.journal import Journal, State
 from nodeagent.netlink.links import host_name
 from nodeagent.stream import SlicerStream
@@ -45,7 +46,7 @@ class AgentServicer(agent_pb2_grpc.AgentServicer):
         """How the agent is."""
         del request, context
         applier, node = self._from.applier, self._from.node
-        counts = applier.tracker.counts()
+        counts, held = applier.tracker.counts(), applier.brake.sweep
         return agent_pb2.GetStatusResponse(
             node=node.name,
             node_uid=node.uid,
@@ -62,7 +63,17 @@ class AgentServicer(agent_pb2_grpc.AgentServicer):
                 for refusal in applier.refused
             ],
             version=deltaplane.__version__,
+            held_entries=held.entries if held else 0,
+            held_of=held.held if held else 0,
         )
+
+    async def ConfirmSweep(
+        self, request: agent_pb2.ConfirmSweepRequest, context: Context
+    ) -> agent_pb2.ConfirmSweepResponse:
+        """Removes what the brake holds."""
+        del context
+        await self._from.applier.confirm_sweep(request.entries)
+        return agent_pb2.ConfirmSweepResponse()
 
     async def ListDenials(
         self, request: agent_pb2.ListDenialsRequest, context: Context
@@ -150,3 +161,11 @@ class AgentServicer(agent_pb2_grpc.AgentServicer):
                 for counter in counters
             ]
         )
+
+    async def ListFrontends(
+        self, request: agent_pb2.ListFrontendsRequest, context: Context
+    ) -> agent_pb2.ListFrontendsResponse:
+        """Where services answer on this node."""
+        del context
+        held = await self._from.worker.call(self._from.dataplane.balancing)
+        return agent_pb2.ListFrontendsResponse(frontends=frontends(held, request))

@@ -15,7 +15,7 @@ import contextlib
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import cycle
 
@@ -23,13 +23,14 @@ import grpc
 import grpc.aio
 
 from deltaplane.delta.acks import Refusal
-from deltaplane.delta.messages import StreamBroken, Welcome
+from deltaplane.delta.messages import BucketReplace, Hello, SnapshotEnd, StreamBroken, Welcome
 from deltaplane.delta.receiver import (
     DEFAULT_CREDIT_BYTES,
     BarrierReached,
     Floor,
     Receiver,
 )
+from deltaplane.delta.span import EMPTY
 from deltaplane.delta.view import Held, View
 from deltaplane.delta.wire import decode_responses, encode_request
 from deltaplane.errors import DeltaplaneError, Unavailable
@@ -81,9 +82,11 @@ class ApplyResult:
     Attributes:
         refused: all objects that are held closed now, also those of earlier barriers: one that was
             refused before and is not in here counts as applied.
+        held: what should be removed is not: neither this nor a newer revision counts as applied.
     """
 
     refused: tuple[Refusal, ...] = ()
+    held: bool = False
 
 
 Apply = Callable[[BarrierReached], Awaitable[ApplyResult]]
@@ -96,6 +99,19 @@ class Timing:
     welcome: float = 5.0
     retry_min: float = 0.1
     retry_max: float = 5.0
+
+
+@dataclass(slots=True)
+class _Standing:
+    """What outlives a stream.
+
+    Attributes:
+        replaced: a snapshot or repair has come since the last barrier that was applied.
+        held: the last barrier was; see `ApplyResult`.
+    """
+
+    replaced: bool = False
+    held: bool = False
 
 
 _Call = grpc.aio.StreamStreamCall[bytes, bytes]
@@ -128,9 +144,15 @@ class SlicerStream:
         self._timing = timing or Timing()
         self._credit_bytes = credit_bytes
         self._receiver: Receiver | None = None
+        self._standing = _Standing()
         self._attempt = 0
         self._unlogged = 0
         self._logged_at = float("-inf")
+
+    @property
+    def replaced(self) -> bool:
+        """Whether the barrier that is being applied contains a snapshot or repair."""
+        return self._standing.replaced
 
     @property
     def received_revision(self) -> int:
@@ -167,6 +189,7 @@ class SlicerStream:
                 self._timing,
                 partial(self._welcomed, target),
                 self._following,
+                self._standing,
             )
             try:
                 await session.run(target)
@@ -218,6 +241,7 @@ class _Session:
     Attributes:
         retry_after: seconds, when the server said when to come back.
         apply_error: what `apply` raised.
+        vouches: the server may believe that we agree with what it has.
     """
 
     receiver: Receiver
@@ -226,8 +250,10 @@ class _Session:
     timing: Timing
     welcomed: Callable[[Welcome], None]
     following: Following
+    standing: _Standing
     retry_after: float | None = None
     apply_error: Exception | None = None
+    vouches: bool = False
     _inbox: deque[bytes] = field(default_factory=deque)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _heard_at: float = 0.0
@@ -247,7 +273,7 @@ class _Session:
             call: _Call = channel.stream_stream(METHOD)()
             reading = tasks.create_task(self._read(call))
             try:
-                await self._send(call, encode_request(self.receiver.hello()))
+                await self._send(call, encode_request(self._hello()))
                 while self.retry_after is None:
                     await self._step(call)
             except Exception as error:  # noqa: BLE001 - raised below, outside of the group
@@ -257,6 +283,14 @@ class _Session:
                 call.cancel()
         if ended is not None:
             raise ended
+
+    def _hello(self) -> Hello:
+        """Who we are. A view that is held back is none that is applied: we ask for another one."""
+        hello = self.receiver.hello()
+        if self.standing.held:
+            hello = replace(hello, applied_revision=0, root_digest=b"", held=EMPTY)
+        self.vouches = bool(hello.applied_revision)
+        return hello
 
     async def apply_last(self) -> None:
         """Applies the last barrier of an ended stream: the next Hello says that it is applied."""
@@ -269,10 +303,16 @@ class _Session:
         for _ in range(min(len(self._inbox), BATCH_MESSAGES)):
             for message, size in decode_responses(self._inbox.popleft()):
                 self.receiver.receive(message, size)
+                self.standing.replaced |= isinstance(message, SnapshotEnd | BucketReplace)
                 self.following.received(message)
         if self.receiver.welcome is not None and not was_welcomed:
             self.welcomed(self.receiver.welcome)
         await self.apply_last()
+        if self.standing.held and self.vouches:
+            # Only a stream that begins with nothing takes back what older Acks promise of us.
+            raise StreamBroken(
+                "too much would be removed; until that is confirmed we agree to nothing"
+            )
         if (now := self.clock.now()) >= self._audit_at:
             self._audit_at = now + AUDIT_SECONDS
             self.receiver.audit()
@@ -321,8 +361,10 @@ class _Session:
         except Exception as error:
             self.apply_error = error
             raise
+        self.standing.replaced, self.standing.held = False, result.held
+        self.vouches |= not result.held
         self.receiver.applied(
-            barrier.revision,
+            0 if result.held else barrier.revision,
             refused=result.refused,
             took_seconds=self.clock.now() - started,
         )

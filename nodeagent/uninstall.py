@@ -15,7 +15,7 @@ from deltaplane.runtime import config as runtime_config
 from deltaplane.runtime import log
 from nodeagent import preflight, statedir
 from nodeagent.config import AgentConfig
-from nodeagent.dataplane import bpffs, loader, tc
+from nodeagent.dataplane import bpffs, cgroups, loader, tc
 from nodeagent.entries import Kind
 from nodeagent.journal import Journal, State
 from nodeagent.netlink import namespace, sysctl
@@ -28,9 +28,16 @@ from nodeagent.nftables import kernel as nftables
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Removed:
-    """What is gone. links: of half-removed pods; sysctls: names that have their old value again."""
+    """What is gone.
+
+    Attributes:
+        links: of half-removed pods.
+        sockets: whether programs of sockets were on a cgroup.
+        sysctls: names that have their old value again.
+    """
 
     links: tuple[str, ...]
+    sockets: bool
     tunnel: bool
     masquerade: bool
     routes: int
@@ -60,6 +67,7 @@ def uninstall(config: AgentConfig) -> Removed:
             routes = _remove_routes(KernelRoutes(uplink))
         return Removed(
             links=stale,
+            sockets=cgroups.detach(config.pin_dir),
             tunnel=tunnel,
             masquerade=nftables.remove(),
             routes=routes,
@@ -137,6 +145,7 @@ def main(argv: Sequence[str]) -> int:
     log.get().info(
         "uninstalled",
         links=removed.links,
+        sockets=removed.sockets,
         tunnel=removed.tunnel,
         masquerade=removed.masquerade,
         routes=removed.routes,

@@ -29,6 +29,7 @@ python -m bench datapath --rounds 40 -o json
 """
 
 ENTRIES = (1, 100, 10_000)
+COLUMNS = 110
 TITLES = {
     Load.UDP: "CPU of a packet",
     Load.RR: "TCP_RR, p50",
@@ -89,7 +90,8 @@ def datapath(
     if output is Format.JSON:
         print(json.dumps(list(map(asdict, found)), indent=2))
     else:
-        Console().print(_table(found, rounds))
+        # A row that is wrapped cannot be read.
+        Console(width=max(Console().width, COLUMNS)).print(_table(found, rounds))
     if any(comparison.failures for comparison in found):
         print("packets were lost, or transactions failed", file=sys.stderr)
         raise typer.Exit(1)
@@ -101,10 +103,10 @@ def _progress(text: str) -> None:
 
 def _table(found: Sequence[Comparison], rounds: int) -> Table:
     made = Table(title=f"Between two nodes, {rounds} rounds", caption=f"within: at most {LIMIT}")
-    made.add_column("what")
-    made.add_column("")
-    for heading in ("us", "failed", "of plain", "95 % interval", "within"):
-        made.add_column(heading, justify="right")
+    made.add_column("what", no_wrap=True)
+    made.add_column("", no_wrap=True)
+    for heading in ("rounds", "us", "failed", "of plain", "95 % interval", "within"):
+        made.add_column(heading, justify="right", no_wrap=True)
     for comparison in found:
         title = f"{TITLES[Load(comparison.load)]}, {comparison.family}"
         for row in _rows(comparison):
@@ -116,11 +118,16 @@ def _table(found: Sequence[Comparison], rounds: int) -> Table:
 
 def _rows(comparison: Comparison) -> Iterator[tuple[str, ...]]:
     plain = comparison.plain
-    yield "plain routing", f"{plain.median_ns / 1000:.2f}", str(plain.failures)
+    yield (
+        "plain routing",
+        str(comparison.rounds),
+        f"{plain.median_ns / 1000:.2f}",
+        str(plain.failures),
+    )
     for line in comparison.lines:
         yield _row(line)
     if comparison.tenfold is not None:
-        yield "ten times the entries", "", "", *_ratio(comparison.tenfold)
+        yield "ten times the entries", "", "", "", *_ratio(comparison.tenfold)
 
 
 def _row(line: Line) -> tuple[str, ...]:
@@ -128,6 +135,7 @@ def _row(line: Line) -> tuple[str, ...]:
     assert of_plain is not None, "only the plain line has none"
     return (
         f"{line.entries} entries",
+        "",
         f"{line.median_ns / 1000:.2f}",
         str(line.failures),
         *_ratio(of_plain),

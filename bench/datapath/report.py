@@ -40,7 +40,8 @@ class Comparison:
     Attributes:
         load: see load.c.
         family: ipv4 or ipv6.
-        rounds: how many.
+        rounds: that are compared.
+        left_out: rounds in which a variant did not even get warm.
         plain: without programs.
         lines: with them, ascending by entries.
         tenfold: what ten times the entries multiply the cost by; None: one number was measured.
@@ -49,6 +50,7 @@ class Comparison:
     load: str
     family: str
     rounds: int
+    left_out: int
     plain: Line
     lines: tuple[Line, ...]
     tenfold: Interval | None
@@ -63,24 +65,22 @@ def compare(turns: Turns) -> Comparison:
     """Sums up.
 
     Raises:
-        Unavailable: nothing went well in one of the rounds.
-        ValueError: there are not two.
+        Unavailable: there are not two rounds in which every variant has a sample.
     """
-    for number, found in enumerate(turns.rounds):
-        for entries, sample in found.items():
-            if not sample.count:
-                raise Unavailable(
-                    f"{turns.load} {turns.family}, {entries} entries, round {number}: "
-                    f"nothing was measured, {sample.failures} attempts failed"
-                )
-    numbers = sorted(set(turns.rounds[0]) - {PLAIN})
-    medians = [
-        {entries: sample.p50_ns for entries, sample in found.items()} for found in turns.rounds
-    ]
+    rounds = [found for found in turns.rounds if all(one.count for one in found.values())]
+    if len(rounds) < 2:
+        failures = sum(one.failures for found in turns.rounds for one in found.values())
+        raise Unavailable(
+            f"{turns.load} {turns.family}: {len(rounds)} of {len(turns.rounds)} rounds measured "
+            f"something, {failures} attempts failed"
+        )
+    numbers = sorted(set(rounds[0]) - {PLAIN})
+    medians = [{entries: sample.p50_ns for entries, sample in found.items()} for found in rounds]
     return Comparison(
         load=turns.load,
         family=turns.family,
-        rounds=len(turns.rounds),
+        rounds=len(rounds),
+        left_out=len(turns.rounds) - len(rounds),
         plain=_line(turns, PLAIN, None),
         lines=tuple(
             _line(turns, entries, comparing.ratio(medians, entries)) for entries in numbers
@@ -91,10 +91,11 @@ def compare(turns: Turns) -> Comparison:
 
 def _line(turns: Turns, entries: int, of_plain: Interval | None) -> Line:
     samples = [found[entries] for found in turns.rounds]
+    warm = [sample for sample in samples if sample.count]
     return Line(
         entries=entries,
-        median_ns=statistics.median(sample.p50_ns for sample in samples),
-        mean_ns=round(statistics.fmean(sample.mean_ns for sample in samples), 1),
+        median_ns=statistics.median(sample.p50_ns for sample in warm),
+        mean_ns=round(statistics.fmean(sample.mean_ns for sample in warm), 1),
         samples=sum(sample.count for sample in samples),
         failures=sum(sample.failures for sample in samples),
         of_plain=of_plain,

@@ -47,6 +47,7 @@
 #define DP_MAX_FRAGMENTS    8192
 #define DP_MAX_DENIALS	    8192
 #define DP_MAX_RULES	    65536
+#define DP_MAX_SERVICES	    16384
 #define DP_MAX_FRONTENDS    65536
 #define DP_MAX_SLOTS	    262144
 #define DP_MAX_MEMBERS	    262144
@@ -56,6 +57,8 @@
 #define DP_MAX_SOCKETS	    65536
 #define DP_MAX_TRANSLATIONS 131072
 
+/* Entries of `frontend_ports` and `itself_ports`: a port stands for all that leave the same remainder. */
+#define DP_PORT_MARKS 8192
 /* Entries of a consistent-hash table, a prime. */
 #define DP_TABLE_SIZE 16381
 /* Ports that a node takes in its own name for what it forwards from outside, first and last; no socket gets them unasked. */
@@ -108,7 +111,10 @@ enum dp_shown {
 	DP_SHOWN_RESET = 4,
 };
 
-/* How a packet left a program. Each has one counter; names below DP_DROP_* mean that it went on. */
+/*
+ * How a packet left a program. Each has one counter; DP_DROP_*: it did not go on. *_SOCKET_*: no packet but a
+ * connection or a datagram of a socket that asked for a service; their bytes are not counted.
+ */
 enum dp_outcome {
 	DP_PASS_LOCAL = 0,
 	DP_PASS_REMOTE = 1,
@@ -133,7 +139,14 @@ enum dp_outcome {
 	DP_DROP_TUNNEL_SENDER = 20,
 	DP_DROP_NOT_HERE = 21,
 	DP_DROP_TOO_BIG = 22,
-	DP_OUTCOME_COUNT = 23,
+	DP_PASS_SOCKET_SERVICE = 23,
+	DP_PASS_SOCKET_REPLY = 24,
+	DP_DROP_SOCKET_NO_BACKEND = 25,
+	DP_PASS_OUTSIDE = 26,
+	DP_DROP_NO_BACKEND = 27,
+	DP_DROP_SOURCE_RANGE = 28,
+	DP_DROP_NO_PORT = 29,
+	DP_OUTCOME_COUNT = 30,
 };
 
 /* An address, network byte order; IPv4 as ::ffff:a.b.c.d. */
@@ -144,16 +157,22 @@ _Static_assert(sizeof(struct dp_address) == 16, "dp_address");
 
 /*
  * Constants of a loaded program, in .rodata.config. uplink_mtu: bytes, 0: not checked; tunnel_ifindex: 0: native
- * routing; addresses: zeros: none.
+ * routing; tick_ns: length of a tick (jiffy); first_tick: their number at boot; addresses: zeros: none. refusal: errno
+ * of a socket whose service nobody answers for, 0: the kernel's own, EPERM. netns_cookie: of the node's own network
+ * namespace, 0: it is the first one of the machine.
  */
 struct dp_config {
 	__u32 uplink_ifindex;
 	__u32 uplink_mtu;
 	__u32 tunnel_ifindex;
+	__u32 tick_ns;
+	__u32 first_tick;
 	struct dp_address node_ipv4;
 	struct dp_address node_ipv6;
+	__u32 refusal;
+	__u64 netns_cookie;
 };
-_Static_assert(sizeof(struct dp_config) == 44, "dp_config");
+_Static_assert(sizeof(struct dp_config) == 64, "dp_config");
 
 /* What changes while programs run: map `settings`, key 0. node_index: 0: not registered yet. */
 struct dp_settings {
@@ -262,9 +281,10 @@ struct dp_connection_key {
 _Static_assert(sizeof(struct dp_connection_key) == 40, "dp_connection_key");
 
 /*
- * Value of `connections`: who was judged, by which epoch. last_seen: boot time, ns, 100 ms late at most.
- * original, reply: enum dp_shown, a byte per direction, so that two processors do not undo each other's write.
- * from_host: begun by this node's own stack, whatever the policy said.
+ * Value of `connections`: who was judged, by which epoch. last_seen: boot time, ns, 100 ms late at most,
+ * without suspension. original, reply: enum dp_shown, a byte per direction, so that two processors do not undo
+ * each other's write. from_host: begun by this node's own stack, whatever the policy said. translated: its packets,
+ * or some of them, asked for a frontend: replies are looked for in `translations`.
  */
 struct dp_connection {
 	__u64 last_seen;
@@ -275,7 +295,7 @@ struct dp_connection {
 	__u8 original;
 	__u8 reply;
 	__u8 from_host;
-	__u8 reserved;
+	__u8 translated;
 };
 _Static_assert(sizeof(struct dp_connection) == 32, "dp_connection");
 
@@ -353,7 +373,8 @@ enum dp_frontend_flag {
 };
 
 /*
- * Key of `frontends`. address: zeros: a port of every node: matches when the destination is a node's own address.
+ * Key of `frontends`. address: the unspecified one of its family (::ffff:0.0.0.0 or ::): a port of every node:
+ * matches when the destination is a node's own address of that family.
  */
 struct dp_frontend_key {
 	struct dp_address address;
@@ -364,7 +385,7 @@ struct dp_frontend_key {
 _Static_assert(sizeof(struct dp_frontend_key) == 20, "dp_frontend_key");
 
 /*
- * Value of `frontends`. list, count: slots 0..count-1 of `slots` for clients inside the cluster; count 0: nobody
+ * Value of `frontends`. list, inside_count: the first slots of that list are for clients inside the cluster; 0: nobody
  * answers, the connection is refused. outside_list, outside_count: the same for clients outside, whose slots are
  * chosen by the table of that list and may have holes; outside_list 0: no frontend for them; outside_count 0: nobody
  * answers. affinity: seconds for which a client keeps its backend, 0: none. service: its number.
@@ -372,13 +393,23 @@ _Static_assert(sizeof(struct dp_frontend_key) == 20, "dp_frontend_key");
 struct dp_frontend {
 	__u32 service;
 	__u32 list;
-	__u32 count;
+	__u32 inside_count;
 	__u32 outside_list;
 	__u32 outside_count;
 	__u32 affinity;
 	__u32 flags;
 };
 _Static_assert(sizeof(struct dp_frontend) == 28, "dp_frontend");
+
+/*
+ * Value of `service_counts` (by number of the service). given: how often a client was given a backend: connections, and
+ * the first of datagrams that belong together. refused: how often there was none.
+ */
+struct dp_service_count {
+	__u64 given;
+	__u64 refused;
+};
+_Static_assert(sizeof(struct dp_service_count) == 16, "dp_service_count");
 
 /* Key of `slots`: a place in a list. Lists are numbered by the agent, one per service port, family and scope. */
 struct dp_slot_key {
@@ -433,28 +464,31 @@ struct dp_affinity {
 };
 _Static_assert(sizeof(struct dp_affinity) == 32, "dp_affinity");
 
-/* Key of `sockets`: a socket and the backend that it really talks to. */
-struct dp_socket_key {
-	__u64 cookie;
-	struct dp_backend backend;
-	__u32 protocol;
-};
-_Static_assert(sizeof(struct dp_socket_key) == 32, "dp_socket_key");
-
-/* Value of `sockets`: the frontend that the program asked for. list: where the backend was taken from. */
-struct dp_socket {
-	struct dp_address address;
-	__be16 port;
-	__u16 reserved;
-	__u32 list;
-};
-_Static_assert(sizeof(struct dp_socket) == 24, "dp_socket");
-
-/* Which way a translated packet goes: from the client to the frontend, or from the backend back. */
+/* Which way what was translated goes: from the client to the frontend, or from the backend back. */
 enum dp_leg {
 	DP_LEG_FORWARD = 0,
 	DP_LEG_BACK = 1,
 };
+
+/*
+ * Key of `sockets`. place: leg forward: the frontend that the program asked for; leg back: the backend that the socket
+ * really talks to.
+ */
+struct dp_socket_key {
+	__u64 cookie;
+	struct dp_backend place;
+	__u8 protocol;
+	__u8 leg;
+	__u16 reserved;
+};
+_Static_assert(sizeof(struct dp_socket_key) == 32, "dp_socket_key");
+
+/* Value of `sockets`. place: the other one. list: where the backend was taken from. */
+struct dp_socket {
+	struct dp_backend place;
+	__u32 list;
+};
+_Static_assert(sizeof(struct dp_socket) == 24, "dp_socket");
 
 /* Key of `translations`: a packet as it comes in. */
 struct dp_translation_key {
@@ -470,7 +504,7 @@ _Static_assert(sizeof(struct dp_translation_key) == 40, "dp_translation_key");
 
 /*
  * Value of `translations`: the packet as it goes on. last_seen: boot time, ns. list: where the backend was taken from;
- * forward leg only. shown: enum dp_shown of this leg. outside: the client is outside the cluster. service: its number.
+ * forward leg only. shown, answered: enum dp_shown of this leg and of the other. outside: the client is outside the cluster. service: its number.
  */
 struct dp_translation {
 	__u64 last_seen;
@@ -481,7 +515,8 @@ struct dp_translation {
 	__u32 list;
 	__u8 shown;
 	__u8 outside;
-	__u16 reserved;
+	__u8 answered;
+	__u8 reserved;
 	__u32 service;
 };
 _Static_assert(sizeof(struct dp_translation) == 56, "dp_translation");

@@ -4,6 +4,7 @@
 #define DELTAPLANE_DELIVER_H
 
 #include "judge.h"
+#include "legs.h"
 #include "outcome.h"
 
 /*
@@ -38,20 +39,28 @@ static __noinline bool complete_fragment(struct packet *p)
 	return true;
 }
 
+/* The IPv4 header from its TTL on, up to and with its checksum. */
+struct ttl_to_checksum {
+	__u8 ttl;
+	__u8 protocol;
+	__sum16 checksum;
+};
+
 /* A router's duty. Returns non-zero if the packet could not be written to. */
 static __always_inline long lower_hop_limit(struct __sk_buff *skb, const struct packet *p)
 {
 	__u8 ttl = p->hop_limit - 1;
+	struct ttl_to_checksum lower = {.ttl = ttl, .protocol = p->tuple.protocol};
+	/* RFC 1624: what the sum of words loses, its complement gains; the TTL is the upper half of one. */
+	__u32 checksum = p->checksum + bpf_htons(0x100);
 
 	if (p->flags & PACKET_IPV6)
 		return bpf_skb_store_bytes(skb, ETH_HLEN + offsetof(struct ipv6hdr, hop_limit),
 					   &ttl, sizeof(ttl), BPF_F_RECOMPUTE_CSUM);
-	/* The checksum sums words: the TTL's is (TTL, protocol). It balances the change for CHECKSUM_COMPLETE. */
-	return bpf_l3_csum_replace(skb, ETH_HLEN + offsetof(struct iphdr, check),
-				   bpf_htons(p->hop_limit << 8 | p->tuple.protocol),
-				   bpf_htons(ttl << 8 | p->tuple.protocol), 2)
-		       ?: bpf_skb_store_bytes(skb, ETH_HLEN + offsetof(struct iphdr, ttl), &ttl,
-					      sizeof(ttl), 0);
+	lower.checksum = checksum + (checksum >= 0xffff);
+	/* One call for both. The header's sum stays what it was, and so does that of the frame: CHECKSUM_COMPLETE. */
+	return bpf_skb_store_bytes(skb, ETH_HLEN + offsetof(struct iphdr, ttl), &lower,
+				   sizeof(lower), 0);
 }
 
 /* Bytes from the network header on of the packet, or of each segment that will be cut from it. */
@@ -62,11 +71,24 @@ static __always_inline __u32 wire_length(struct __sk_buff *skb, const struct pac
 	return p->l4_offset - ETH_HLEN + p->l4_length + skb->gso_size;
 }
 
+/* Into a pod's namespace, past the stack. */
+static __always_inline struct decision hand_over(struct __sk_buff *skb, const struct packet *p,
+						 const struct dp_endpoint *to)
+{
+	__u8 macs[12];
+
+	__builtin_memcpy(macs, to->pod_mac, 6);
+	__builtin_memcpy(macs + 6, to->host_mac, 6);
+	if (lower_hop_limit(skb, p) || bpf_skb_store_bytes(skb, 0, macs, sizeof(macs), 0))
+		return drop(DP_DROP_REWRITE_FAILED);
+	return (struct decision){DP_PASS_LOCAL, bpf_redirect_peer(to->ifindex, 0)};
+}
+
 /*
  * To a pod of this node. Precedence:
  * 1. the pod is closed, or its ingress policy denies: dropped
  * 2. the hop limit is used up: the stack tells the sender
- * 3. into the pod's namespace, past the stack
+ * 3. from the frontend, if it asked for one; into the pod's namespace
  */
 static __always_inline struct decision deliver_local(struct __sk_buff *skb, struct packet *p,
 						     const struct dp_endpoint *to, __u32 source)
@@ -76,17 +98,14 @@ static __always_inline struct decision deliver_local(struct __sk_buff *skb, stru
 		.peer = source,
 		.side = DP_SIDE_INGRESS,
 	};
-	__u8 macs[12];
 
 	if (judge(p, &ingress) != DP_VERDICT_ALLOW)
 		return drop(is_closed(to->identity) ? DP_DROP_CLOSED : DP_DROP_INGRESS_POLICY);
 	if (p->hop_limit <= 1)
 		return pass(DP_PASS_TTL_EXPIRED);
-	__builtin_memcpy(macs, to->pod_mac, 6);
-	__builtin_memcpy(macs + 6, to->host_mac, 6);
-	if (lower_hop_limit(skb, p) || bpf_skb_store_bytes(skb, 0, macs, sizeof(macs), 0))
+	if (ingress.may_return && restore_frontend(skb, p))
 		return drop(DP_DROP_REWRITE_FAILED);
-	return (struct decision){DP_PASS_LOCAL, bpf_redirect_peer(to->ifindex, 0)};
+	return hand_over(skb, p, to);
 }
 
 /* Whether what is behind the packet's headers fits in an IP packet of the uplink, `overhead` taken off. */
@@ -169,6 +188,26 @@ static __always_inline struct decision deliver_remote(struct __sk_buff *skb, str
 		return pass(DP_PASS_NO_NEXT_HOP);
 	return config.tunnel_ifindex ? deliver_wrapped(skb, p, node, is_node(to))
 				     : deliver_native(skb, p, node);
+}
+
+/*
+ * To a client outside, by the route that the stack would take, past the stack. Precedence:
+ * 1. the hop limit is used up, or it is larger than the uplink takes: the stack tells who sent it
+ * 2. out of the uplink, in the name of the frontend
+ */
+static __always_inline struct decision answer_client(struct __sk_buff *skb, struct packet *p,
+						     const struct dp_connection_key *to)
+{
+	if (!config.uplink_ifindex)
+		return pass(DP_PASS_NO_NEXT_HOP);
+	if (p->hop_limit <= 1)
+		return pass(DP_PASS_TTL_EXPIRED);
+	if (is_too_big(skb, p, 0))
+		return pass(DP_PASS_TOO_BIG);
+	if (rewrite(skb, p, to, true) || lower_hop_limit(skb, p))
+		return drop(DP_DROP_REWRITE_FAILED);
+	return (struct decision){DP_PASS_OUTSIDE,
+				 bpf_redirect_neigh(config.uplink_ifindex, NULL, 0, 0)};
 }
 
 #endif

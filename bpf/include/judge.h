@@ -19,7 +19,9 @@ struct judge {
 	__u8 side;
 	/* Sent by this node's own stack. */
 	__u8 from_host;
-	__u16 reserved;
+	/* After: may be the reply to what asked for a frontend. */
+	__u8 may_return;
+	__u8 reserved;
 };
 
 static __always_inline bool allows(__u32 ruling)
@@ -117,8 +119,9 @@ static __always_inline bool may_go_on(struct dp_connection *c, const struct dp_c
 }
 
 static __always_inline void remember(const struct dp_connection_key *key, const struct judge *j,
-				     const struct dp_subject *subject, __u64 now)
+				     const struct dp_subject *subject, bool translated)
 {
+	__u64 now = ticks_now();
 	struct dp_connection fresh = {
 		.last_seen = now,
 		.packets = 1,
@@ -127,6 +130,7 @@ static __always_inline void remember(const struct dp_connection_key *key, const 
 		.epoch = subject ? subject->epoch : 0,
 		.original = DP_SHOWN_PACKET,
 		.from_host = j->from_host,
+		.translated = translated,
 	};
 
 	bpf_map_update_elem(&connections, key, &fresh, BPF_ANY);
@@ -139,10 +143,11 @@ enum standing {
 };
 
 /* Whether the packet belongs to a connection, and whether that may go on; if not, its entry is gone. */
-static __noinline enum standing standing_of(struct dp_connection_key *key, struct judge *j,
-					    const struct dp_subject *subject, __u32 tcp_flags)
+static __always_inline enum standing standing_of(struct dp_connection_key *key, struct judge *j,
+						 const struct dp_subject *subject,
+						 const struct packet *p)
 {
-	__u64 now = bpf_ktime_get_boot_ns();
+	__u64 now = ticks_now();
 	struct dp_connection *c;
 	bool is_reply;
 
@@ -157,7 +162,10 @@ static __noinline enum standing standing_of(struct dp_connection_key *key, struc
 		bpf_map_delete_elem(&connections, key);
 		return STANDING_ENDED;
 	}
-	touch_connection(c, now, is_reply, tcp_flags);
+	touch_connection(c, now, is_reply, p->tcp_flags);
+	if (p->flags & PACKET_TRANSLATED && !c->translated)
+		c->translated = true;
+	j->may_return = is_reply && c->translated;
 	return STANDING_ALLOWED;
 }
 
@@ -189,11 +197,11 @@ static __always_inline void count(const struct packet *p, const struct judge *j,
  * A TCP segment without an entry that is no SYN passes by policy alone: nobody knows who began, and an entry
  * for the wrong direction would keep alive what a policy has just ended.
  */
-static __noinline enum dp_verdict judge(const struct packet *p, const struct judge *j)
+static __noinline enum dp_verdict judge(const struct packet *p, struct judge *j)
 {
 	struct dp_subject *subject = NULL;
 	bool is_error = p->flags & PACKET_ICMP_ERROR, starts = p->flags & PACKET_STARTS;
-	bool is_stateless = p->flags & PACKET_STATELESS;
+	bool is_stateless = p->flags & PACKET_STATELESS, translated = p->flags & PACKET_TRANSLATED;
 	struct dp_connection_key key = is_error ? p->quoted : p->tuple;
 	enum standing standing = STANDING_NONE;
 	struct judge about = *j;
@@ -209,16 +217,19 @@ static __noinline enum dp_verdict judge(const struct packet *p, const struct jud
 		about.peer = who.identity;
 	}
 	if (is_error || (!is_stateless && !(starts && key.protocol == IPPROTO_TCP)))
-		standing = standing_of(&key, &about, subject, p->tcp_flags);
+		standing = standing_of(&key, &about, subject, p);
+	j->may_return = about.may_return;
 	if (standing == STANDING_ALLOWED)
 		return DP_VERDICT_ALLOW;
+	/* Its entry may have been evicted while the translation is still there. */
+	j->may_return = !(starts && key.protocol == IPPROTO_TCP);
 
 	key = p->tuple;
 	key.side = j->side;
 	about.peer = j->peer;
 	if (j->from_host) {
 		if (starts)
-			remember(&key, j, subject, bpf_ktime_get_boot_ns());
+			remember(&key, j, subject, translated);
 		return DP_VERDICT_ALLOW;
 	}
 	if (!subject) {
@@ -236,7 +247,7 @@ static __noinline enum dp_verdict judge(const struct packet *p, const struct jud
 	if (starts || is_stateless)
 		count(p, &about, subject);
 	if (starts)
-		remember(&key, j, subject, bpf_ktime_get_boot_ns());
+		remember(&key, j, subject, translated);
 	return DP_VERDICT_ALLOW;
 }
 

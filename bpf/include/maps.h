@@ -131,6 +131,16 @@ struct {
 	__type(value, struct dp_frontend);
 } frontends SEC(".maps");
 
+/* Written once per connection, like `rules`. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, DP_MAX_SERVICES);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+	__type(key, __u32);
+	__type(value, struct dp_service_count);
+} service_counts SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -181,6 +191,27 @@ struct {
 	__type(key, struct dp_translation_key);
 	__type(value, struct dp_translation);
 } translations SEC(".maps");
+
+/*
+ * 1: a frontend has, or had, a port with this remainder. Marked before the frontend is written, never unmarked: what is
+ * for another port pays for no look-up in tables that have nothing of it.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, DP_PORT_MARKS);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+	__type(key, __u32);
+	__type(value, __u32);
+} frontend_ports SEC(".maps");
+
+/* The same of the ports of backends that have asked for themselves; the programs mark them. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, DP_PORT_MARKS);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+	__type(key, __u32);
+	__type(value, __u32);
+} itself_ports SEC(".maps");
 
 /* Of one list: hash modulo size → slot. */
 struct dp_table {

@@ -2,7 +2,8 @@
 /*
  * From a frame to a packet: addresses, ports, and what is special about it. Both families give the same struct.
  *
- * Reads go through bpf_skb_load_bytes: it also reaches what lies in pages, and the verifier needs no bounds.
+ * The IP header is read where it lies if that is the packet's linear part, as it nearly always is. All else goes
+ * through bpf_skb_load_bytes: it also reaches what lies in pages, and the verifier needs no bounds.
  */
 #ifndef DELTAPLANE_PACKET_H
 #define DELTAPLANE_PACKET_H
@@ -18,6 +19,7 @@
 #include <linux/ip.h>
 #include <linux/ipv6.h>
 #include <linux/tcp.h>
+#include <linux/udp.h>
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
@@ -51,11 +53,14 @@ enum packet_flag {
 	PACKET_FROM_ROUTER = 32,
 	/* ICMP that is neither asked nor answered: its ports, zeros, name no connection. */
 	PACKET_STATELESS = 64,
+	/* Asked for a frontend; tuple is that of the backend. */
+	PACKET_TRANSLATED = 128,
 };
 
 /*
  * tuple.side is 0; quoted is turned round: the direction in which the ICMP error travels. policy_port: what a
- * policy takes for the port, the destination's or the type of an ICMP message.
+ * policy takes for the port, the destination's or the type of an ICMP message. quoted_l4: offset of what is behind the
+ * quoted IP header.
  */
 struct packet {
 	struct dp_connection_key tuple;
@@ -63,13 +68,15 @@ struct packet {
 	__u32 fragment_id;
 	__u32 l4_offset;
 	__u32 l4_length;
+	__u32 quoted_l4;
 	__u8 flags;
 	__u8 tcp_flags;
 	__u8 hop_limit;
 	__u8 reserved;
 	__be16 policy_port;
-	__u16 unused;
-};
+	/* Of the IPv4 header. */
+	__sum16 checksum;
+} __attribute__((aligned(8)));
 
 enum parsed {
 	PARSED = 0,
@@ -248,6 +255,7 @@ static __noinline int parse_quoted(struct __sk_buff *skb, struct packet *p)
 		key->dport = echo.sport;
 		key->sport = echo.dport;
 	}
+	p->quoted_l4 = place.offset;
 	p->flags |= PACKET_ICMP_ERROR;
 	return 0;
 }
@@ -316,14 +324,19 @@ static __noinline enum parsed parse_l4(struct __sk_buff *skb, struct packet *p)
 
 static __always_inline enum parsed parse_ipv4(struct __sk_buff *skb, struct packet *p)
 {
-	struct iphdr ip;
+	struct iphdr ip, *linear = (void *)(long)skb->data + ETH_HLEN;
 
-	if (bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)) || ip.version != 4 || ip.ihl < 5)
+	if ((void *)(linear + 1) <= (void *)(long)skb->data_end)
+		ip = *linear;
+	else if (bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)))
+		return PARSED_MALFORMED;
+	if (ip.version != 4 || ip.ihl < 5)
 		return PARSED_MALFORMED;
 	map_ipv4(&p->tuple.saddr, ip.saddr);
 	map_ipv4(&p->tuple.daddr, ip.daddr);
 	p->tuple.protocol = ip.protocol;
 	p->hop_limit = ip.ttl;
+	p->checksum = ip.check;
 	p->l4_offset = ETH_HLEN + ip.ihl * 4;
 	p->fragment_id = ip.id;
 	if (ip.frag_off & bpf_htons(IPV4_FRAGMENT_OFFSET | IPV4_MORE_FRAGMENTS))
@@ -335,11 +348,15 @@ static __always_inline enum parsed parse_ipv4(struct __sk_buff *skb, struct pack
 
 static __always_inline enum parsed parse_ipv6(struct __sk_buff *skb, struct packet *p)
 {
-	struct ipv6hdr ip6;
+	struct ipv6hdr ip6, *linear = (void *)(long)skb->data + ETH_HLEN;
 	struct l4_place place = {};
 	enum parsed parsed;
 
-	if (bpf_skb_load_bytes(skb, ETH_HLEN, &ip6, sizeof(ip6)) || ip6.version != 6)
+	if ((void *)(linear + 1) <= (void *)(long)skb->data_end)
+		ip6 = *linear;
+	else if (bpf_skb_load_bytes(skb, ETH_HLEN, &ip6, sizeof(ip6)))
+		return PARSED_MALFORMED;
+	if (ip6.version != 6)
 		return PARSED_MALFORMED;
 	__builtin_memcpy(&p->tuple.saddr, &ip6.saddr, 16);
 	__builtin_memcpy(&p->tuple.daddr, &ip6.daddr, 16);
@@ -354,6 +371,22 @@ static __always_inline enum parsed parse_ipv6(struct __sk_buff *skb, struct pack
 	p->fragment_id = place.fragment_id;
 	p->flags = PACKET_IPV6 | place.flags;
 	return parsed;
+}
+
+/*
+ * The verifier follows every way through the parser to the program's end, as long as what each leaves behind differs
+ * for it. An OR with a zero that it takes for any number makes them all alike.
+ */
+static __always_inline void forget_way(struct __sk_buff *skb, struct packet *p)
+{
+	__u64 *words = (__u64 *)p, zero = skb->len, same = zero;
+
+	asm volatile("" : "+r"(same));
+	zero ^= same;
+	zero |= zero << 32;
+#pragma unroll
+	for (unsigned int i = 0; i < sizeof(*p) / sizeof(*words); i++)
+		words[i] |= zero;
 }
 
 /* *p must be zeros. */
@@ -373,7 +406,10 @@ static __always_inline enum parsed parse(struct __sk_buff *skb, struct packet *p
 	default:
 		return PARSED_UNSUPPORTED;
 	}
-	return parsed == PARSED ? parse_l4(skb, p) : parsed;
+	if (parsed == PARSED)
+		parsed = parse_l4(skb, p);
+	forget_way(skb, p);
+	return parsed;
 }
 
 #endif

@@ -85,6 +85,14 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """A service. key: of its record; pointers: keys that have to name it."""
+
+    key: str
+    pointers: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pointer:
     """A key that names a record. target: the record's key."""
 
@@ -112,6 +120,7 @@ class Stored:
         pools: by name.
         blocks: by key.
         endpoints: by key.
+        services: by key.
         pointers: by key.
         freed: keys that make the next owner of a block wait.
         counted: blocks of each pool as ipam counts them, of pools whose count did not change
@@ -123,6 +132,7 @@ class Stored:
     pools: Mapping[str, Pool] = field(default_factory=dict)
     blocks: Mapping[str, Block] = field(default_factory=dict)
     endpoints: Mapping[str, Endpoint] = field(default_factory=dict)
+    services: Mapping[str, Service] = field(default_factory=dict)
     pointers: Mapping[str, Pointer] = field(default_factory=dict)
     freed: tuple[Freed, ...] = ()
     counted: Mapping[str, int] = field(default_factory=dict)

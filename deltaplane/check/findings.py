@@ -19,6 +19,8 @@ class Kind(enum.StrEnum):
     REQUEST_KEY = "request-key"
     FIXED_KEY = "fixed-key"
     FREED_KEY = "freed-key"
+    CLUSTER_IP_KEY = "cluster-ip-key"
+    NODE_PORT_KEY = "node-port-key"
     ADDRESS_TWICE = "address-twice"
     ENDPOINT_NODE = "endpoint-without-node"
     ENDPOINT_OUTSIDE = "endpoint-outside-blocks"
@@ -57,6 +59,8 @@ MEANINGS = {
     Kind.REQUEST_KEY: "A claim with this request is never answered, or gets a second block.",
     Kind.FIXED_KEY: "The address counts as claimed alone though it is not, or the other way round.",
     Kind.FREED_KEY: "Addresses may be handed out before every node has forgotten their owner.",
+    Kind.CLUSTER_IP_KEY: "No service can get the address, or two could: the key decides.",
+    Kind.NODE_PORT_KEY: "No service can get the node port, or two could: the key decides.",
     Kind.ADDRESS_TWICE: "Two pods have one address: packets reach one of them.",
     Kind.ENDPOINT_NODE: "A pod of a node that is gone keeps its address.",
     Kind.ENDPOINT_OUTSIDE: "No node gets the packets to this address, or another one does.",

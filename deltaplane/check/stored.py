@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
 
-from deltaplane.check.facts import Block, Endpoint, Pointer, Stored
+from deltaplane.check.facts import Block, Endpoint, Pointer, Service, Stored
 from deltaplane.check.findings import Finding, FixPointer, Kind, RemoveLeftovers
 from deltaplane.model.addresses import Prefix, format_address
 
@@ -13,8 +13,18 @@ _POINTER_KINDS = {
     "node-endpoints": Kind.NUMBER_KEY,
     "block-requests": Kind.REQUEST_KEY,
     "fixed-addresses": Kind.FIXED_KEY,
+    "cluster-ips": Kind.CLUSTER_IP_KEY,
+    "node-ports": Kind.NODE_PORT_KEY,
 }
 """By the folder below registry/ that a pointer lies in."""
+
+
+_ADVICE = {
+    Kind.ADDRESS_KEY: "delete one of the pods",
+    Kind.CLUSTER_IP_KEY: "delete one of the services",
+    Kind.NODE_PORT_KEY: "delete one of the services",
+}
+"""Where two have what one can have."""
 
 
 def findings(stored: Stored) -> Iterator[Finding]:
@@ -45,7 +55,11 @@ def shown(addresses: tuple[bytes, ...]) -> str:
 
 def _pointers(stored: Stored) -> Iterator[Finding]:
     wanted: dict[str, list[str]] = {}
-    records: tuple[Endpoint | Block, ...] = (*stored.endpoints.values(), *stored.blocks.values())
+    records: tuple[Endpoint | Block | Service, ...] = (
+        *stored.endpoints.values(),
+        *stored.blocks.values(),
+        *stored.services.values(),
+    )
     for record in records:
         for key in record.pointers:
             wanted.setdefault(key, []).append(record.key)
@@ -85,12 +99,12 @@ def _absent(key: str, found: Pointer | None, target: str) -> Finding:
 
 def _twice(key: str, records: list[str]) -> Finding:
     both = " and ".join(sorted(map(_short, records)))
-    is_address = _kind(key) is Kind.ADDRESS_KEY
+    kind = _kind(key)
     return Finding(
-        kind=Kind.ADDRESS_TWICE if is_address else _kind(key),
+        kind=Kind.ADDRESS_TWICE if kind is Kind.ADDRESS_KEY else kind,
         subject=_short(key),
         seen=f"belongs to {both}",
-        advice="delete one of the pods" if is_address else "delete one of the two nodes",
+        advice=_ADVICE.get(kind, "delete one of the two nodes"),
         evidence=tuple(sorted(records)),
     )
 

@@ -16,6 +16,7 @@ from deltaplane.check.facts import (
     Pool,
     Programmed,
     Route,
+    Service,
     State,
     Stored,
 )
@@ -33,6 +34,7 @@ def stored_from_records(
     pools: dict[str, Pool] = {}
     blocks: dict[str, Block] = {}
     endpoints: dict[str, Endpoint] = {}
+    services: dict[str, Service] = {}
     pointing: dict[str, Pointer] = {}
     freed: list[Freed] = []
     for record in records:
@@ -49,6 +51,8 @@ def stored_from_records(
             blocks[key] = _block(record)
         elif key.startswith(keys.ENDPOINTS):
             endpoints[key] = _endpoint(record)
+        elif key.startswith(keys.SERVICES):
+            services[key] = Service(key=key, pointers=pointers(key, record.value))
         elif key.startswith(PREFIXES):
             target = record.value.decode("utf-8", "replace")
             pointing[key] = Pointer(key=key, target=target, revision=record.meta.mod_revision)
@@ -62,6 +66,7 @@ def stored_from_records(
         pools=pools,
         blocks=blocks,
         endpoints=endpoints,
+        services=services,
         pointers=pointing,
         freed=tuple(freed),
         counted=counted,

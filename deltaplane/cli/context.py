@@ -83,7 +83,7 @@ def agents(options: Options) -> Mapping[str, str]:
     from lab import lifecycle
     from lab.layout import Layout
 
-    if not (lab := _lab(options)):
+    if not (lab := lab_of(options)):
         return {}
     layout = Layout(lab=lab)
     return {
@@ -102,7 +102,7 @@ def admins(options: Options) -> Mapping[str, str]:
     from lab import lifecycle, programs
     from lab.layout import Layout
 
-    if not (lab := _lab(options)):
+    if not (lab := lab_of(options)):
         return {}
     layout = Layout(lab=lab)
     found = {name: layout.admin_socket(name) for name in programs.SERVICES}
@@ -111,7 +111,7 @@ def admins(options: Options) -> Mapping[str, str]:
     return {name: f"unix:{path}" for name, path in found.items()}
 
 
-def _lab(options: Options) -> str:
+def lab_of(options: Options) -> str:
     """The lab whose processes to look at; empty: services are named instead."""
     choice = resolve(options, os.environ, running_labs())
     return "" if isinstance(choice, Targets) else choice

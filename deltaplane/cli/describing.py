@@ -9,15 +9,10 @@ from deltaplane.cli.options import Output
 
 if TYPE_CHECKING:
     from deltaplane.cli.client import Client
-    from deltaplane.cli.output import Record
+    from deltaplane.cli.output import Record, Value
     from deltaplane.v1 import registry_pb2
 
-app = typer.Typer(help="Show everything about one pod.", no_args_is_help=True)
-
-
-@app.callback()
-def group() -> None:
-    """Makes `describe` a group with one command."""
+app = typer.Typer(help="Show everything about one pod or service.", no_args_is_help=True)
 
 
 @app.command()
@@ -46,17 +41,42 @@ def pod(
         out.show_one(_describe(client, found[0]), form)
 
 
+@app.command()
+def service(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAMESPACE/NAME")],
+    output: Output = "table",
+) -> None:
+    """Show a service: where it answers, who is behind it, and what becomes of clients.
+
+    Example: deltaplane describe service shop/frontend
+    """
+    from deltaplane import servicewire
+    from deltaplane.cli import output as out
+    from deltaplane.cli import servicerows, services
+
+    form = out.choose(output)
+    with connected(context) as client:
+        found = services.find(client, name)
+        slices = services.list_slices(client, namespace=found.namespace, service=found.name)
+    record = servicerows.describe(
+        servicewire.service_from_proto(found),
+        [servicewire.slice_from_proto(item) for item in slices],
+    )
+    out.show_one(record, form)
+
+
 def _describe(client: "Client", known: "registry_pb2.Pod") -> "Record":
     from deltaplane.cli import policies, rows
     from deltaplane.v1 import registry_pb2
 
     endpoints = list_endpoints(client, namespace=known.namespace, pod=known.name)
     identities = client.registry.ListIdentities(registry_pb2.ListIdentitiesRequest()).identities
-    about = policies.about(client, known.namespace)
+    about, unreadable = policies.read(policies.about(client, known.namespace))
     namespaces = client.registry.ListNamespaces(registry_pb2.ListNamespacesRequest()).namespaces
     labels = next((dict(it.labels) for it in namespaces if it.name == known.namespace), {})
     identity = next((item for item in identities for e in endpoints if item.id == e.identity), None)
-    return {
+    record: dict[str, Value] = {
         "pod": f"{known.namespace}/{known.name}",
         "uid": known.uid,
         "node": known.node,
@@ -75,6 +95,9 @@ def _describe(client: "Client", known: "registry_pb2.Pod") -> "Record":
         "isolated for egress by": policies.applying(about, known, labels, isolating="egress")
         or "nothing: what no policy denies is allowed",
     }
+    if unreadable:
+        record["policies that cannot be read, and may isolate it, too"] = unreadable
+    return record
 
 
 def _interface(client: "Client", item: "registry_pb2.Endpoint") -> "Record":

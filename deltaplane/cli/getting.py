@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from deltaplane.v1 import registry_pb2
 
 app = typer.Typer(
-    help="List nodes, pods, endpoints, identities, slices, policies, receipts, blocks, pools, "
-    "quarantined addresses.",
+    help="List nodes, pods, endpoints, identities, slices, policies, services, endpoint slices, "
+    "receipts, blocks, pools, quarantined addresses.",
     no_args_is_help=True,
 )
 
@@ -153,6 +153,52 @@ def slices(
             if not token:
                 break
     out.show(records, form, empty="no slice")
+
+
+@app.command()
+def services(context: typer.Context, namespace: Namespace = "", output: Output = "table") -> None:
+    """List services: addresses, and ports as PORT:NODEPORT/PROTOCOL.
+
+    Example: deltaplane get services -n shop -o json
+    """
+    from deltaplane import servicewire
+    from deltaplane.cli import output as out
+    from deltaplane.cli import servicerows
+    from deltaplane.cli.services import list_services
+
+    form = out.choose(output)
+    with connected(context) as client:
+        known = list_services(client, namespace=namespace)
+    records = [servicerows.service(servicewire.service_from_proto(item)) for item in known]
+    out.show(records, form, empty="no service")
+
+
+@app.command()
+def endpointslices(
+    context: typer.Context,
+    service: Annotated[
+        str, typer.Option(help="Only slices of this service.", metavar="NAMESPACE/NAME")
+    ] = "",
+    namespace: Namespace = "",
+    output: Output = "table",
+) -> None:
+    """List endpoint slices: the addresses behind services.
+
+    Example: deltaplane get endpointslices --service shop/frontend
+    """
+    from deltaplane import servicewire
+    from deltaplane.cli import output as out
+    from deltaplane.cli import servicerows
+    from deltaplane.cli.services import list_slices, split
+
+    form = out.choose(output)
+    name = ""
+    if service:
+        namespace, name = split(service)
+    with connected(context) as client:
+        known = list_slices(client, namespace=namespace, service=name)
+    records = [servicerows.slice_(servicewire.slice_from_proto(item)) for item in known]
+    out.show(records, form, empty="no endpoint slice")
 
 
 @app.command()

@@ -1,7 +1,6 @@
 """`deltaplane lab` and `deltaplane demo`: a cluster of network namespaces on this machine."""
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -48,6 +47,7 @@ def up(
     routing: Routing = "native",
     mtu: Mtu = 1500,
     *,
+    zones: Annotated[int, typer.Option(help="Spread the nodes over so many zones.", min=0)] = 0,
     trace: Annotated[
         float, typer.Option(help="Part of the ADDs that is traced.", min=0.0, max=1.0)
     ] = 1.0,
@@ -61,7 +61,9 @@ def up(
     from lab.cluster import Lab, LabConfig
 
     chosen = name or _lab_option(context) or "lab"
-    config = LabConfig(name=chosen, nodes=nodes, routing=routing, mtu=mtu, trace_ratio=trace)
+    config = LabConfig(
+        name=chosen, nodes=nodes, routing=routing, mtu=mtu, trace_ratio=trace, zones=zones
+    )
     lab = Lab.up(config, _tell)
     typer.echo(
         f"lab {lab.layout.lab} is up: {nodes} nodes; end it with "
@@ -124,7 +126,9 @@ def list_(output: Output = "table") -> None:
 
 @app.command("apply")
 def apply_(context: typer.Context, files: Files, name: LabName = "") -> None:
-    """Create or change namespaces, pods, deployments and policies.
+    """Create or change namespaces, pods, deployments, stateful sets, services and policies.
+
+    With the first service comes the name server: a pod, and the service kube-system/kube-dns.
 
     Example: deltaplane lab apply -f examples/shop.yaml
     """
@@ -147,6 +151,10 @@ def _report(done: "Applied", verb: str) -> None:
 
     for namespace in done.namespaces:
         typer.echo(f"namespace {namespace} {verb}")
+    for service in done.services:
+        typer.echo(f"service {service} {verb}")
+    for name in done.slices:
+        typer.echo(f"endpoint slice {name} {verb}")
     for pod in done.pods.removed:
         typer.echo(f"pod {pod.reference} deleted")
     for pod in done.pods.updated:
@@ -197,13 +205,16 @@ def exec_(
     command: Annotated[list[str], typer.Argument(metavar="-- COMMAND")],
     name: LabName = "",
 ) -> None:
-    """Run a command in a pod's network namespace.
+    """Run a command in a pod: its network and host name, and names of services are found.
 
     Example: deltaplane lab exec shop/frontend-1 -- ping -c 3 10.244.0.2
     """
+    from lab import podshell
+
     lab = _attach(context, name)
-    namespace = lab.pod_namespace(lab.pod(pod))
-    os.execvp("nsenter", ["nsenter", f"--net=/run/netns/{namespace}", "--", *command])  # noqa: S606
+    found = lab.pod(pod)
+    lab.client.close()
+    podshell.run(lab.layout, lab.topology, found, command)
 
 
 @app.command()

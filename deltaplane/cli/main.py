@@ -18,6 +18,7 @@ from deltaplane.cli import (
     pooling,
     reporting,
     restoring,
+    servicing,
     simulating,
     standing,
     tracing,
@@ -68,6 +69,7 @@ app.add_typer(policing.app, name="policy")
 app.add_typer(checking.app, name="ipam")
 app.add_typer(pooling.app, name="pool")
 app.add_typer(restoring.app, name="restore")
+app.add_typer(servicing.app, name="service")
 app.add_typer(tracing.app, name="trace")
 policing.app.command("status")(standing.status)
 policing.app.command("audit")(auditing.audit)

@@ -1,4 +1,4 @@
-"""`deltaplane node`: take nodes out of the cluster."""
+"""`deltaplane node`: take nodes out of the cluster, and let them sweep what they hold back."""
 
 import time
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +10,10 @@ from deltaplane.cli.getting import connected
 if TYPE_CHECKING:
     from deltaplane.cli.client import Client
 
-app = typer.Typer(help="Remove nodes that are gone for good.", no_args_is_help=True)
+app = typer.Typer(
+    help="Remove nodes that are gone for good; confirm what a node does not dare to remove.",
+    no_args_is_help=True,
+)
 
 POLL_SECONDS = 0.2
 
@@ -44,6 +47,52 @@ def delete(
         typer.echo(f"node {name} deleted, with {answer.endpoints_removed} endpoints")
         if wait:
             _wait_until_free(client, deadline)
+
+
+@app.command()
+def sweep(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the node.")],
+    *,
+    confirm: Annotated[bool, typer.Option("--confirm", help="Remove them.")] = False,
+    agent: Annotated[
+        str,
+        typer.Option(
+            help="The agent's gRPC target, as a rule unix:/path on the node itself. "
+            "Default: that of the lab.",
+            metavar="TARGET",
+        ),
+    ] = "",
+) -> None:
+    """Show how many entries a braked node would remove; with --confirm, let it.
+
+    A node is braked when a whole new view lacks more than 100 entries and more than 10 % of those
+    in its kernel: it adds what is new, removes nothing, and acknowledges nothing newer. Exit code 3
+    while it is and nothing was confirmed.
+
+    Example: deltaplane node sweep worker-7 --confirm
+    """
+    from deltaplane.cli.context import agents
+    from deltaplane.errors import Invalid, Refused
+    from deltaplane.v1 import agent_pb2
+
+    target = agent or agents(context.obj).get(name, "")
+    if not target:
+        raise Invalid("--agent", f"name the target of {name}'s agent")
+    with connected(context) as client:
+        stub = client.agent(target)
+        status = stub.GetStatus(agent_pb2.GetStatusRequest())
+        if status.node != name:
+            raise Refused(f"the agent at {target} is that of node {status.node}")
+        if not status.held_entries:
+            typer.echo(f"node {name} holds nothing back")
+            return
+        what = f"{status.held_entries} of {status.held_of} entries"
+        if not confirm:
+            typer.echo(f"node {name} is braked: it would remove {what}; --confirm lets it")
+            raise typer.Exit(3)
+        stub.ConfirmSweep(agent_pb2.ConfirmSweepRequest(entries=status.held_entries))
+        typer.echo(f"node {name} has removed {what}")
 
 
 def _refuse_if_connected(client: "Client", name: str) -> None:

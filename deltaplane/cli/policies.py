@@ -14,7 +14,8 @@ from deltaplane.manifest import (
 )
 from deltaplane.model import tiers
 from deltaplane.model.identity import NAMESPACE_NAME_LABEL
-from deltaplane.model.tiers import PolicyKind, Selector
+from deltaplane.model.tiers import Policy, PolicyKind, Selector
+from deltaplane.policy.translate import of_network_policy
 from deltaplane.v1 import policy_pb2, registry_pb2
 
 Stored = policy_pb2.NetworkPolicy | policy_pb2.Policy
@@ -101,6 +102,7 @@ def row(item: Stored) -> Record:
         "tier": policy_pb2.PolicyTier.Name(tier).removeprefix("POLICY_TIER_").lower(),
         "priority": priority,
         "types": [name for name, applies in directions.items() if applies],
+        "audit": item.audit,
         "ingress_rules": len(item.ingress),
         "egress_rules": len(item.egress),
         "generation": item.meta.mod_revision,
@@ -136,8 +138,41 @@ def about(client: Client, namespace: str) -> list[Stored]:
     return found
 
 
+def is_under_audit(client: Client, reference: str) -> bool:
+    """Whether a policy drops nothing, and what it would deny is counted; absent: no.
+
+    Raises:
+        ValueError: the reference names none.
+        Unavailable: the registry does not answer.
+    """
+    kind, namespace, name = tiers.parse_reference(reference)
+    request = registry_pb2.ListPoliciesRequest(kind=kind, namespace=namespace, name=name)
+    return any(item.audit for item in listed(client.registry.ListPolicies(request)))
+
+
+def read(items: Iterable[Stored]) -> tuple[list[Policy], list[str]]:
+    """Policies in the form that all kinds have in common.
+
+    Returns:
+        The policies, and "reference: what is wrong" of those that cannot be read.
+    """
+    found, unreadable = [], []
+    for item in items:
+        try:
+            found.append(_common(item))
+        except Invalid as error:
+            unreadable.append(f"{reference(item)}: {error}")
+    return found, unreadable
+
+
+def _common(item: Stored) -> Policy:
+    if isinstance(item, policy_pb2.NetworkPolicy):
+        return of_network_policy(wire.network_policy_from_proto(item))
+    return policywire.policy_from_proto(item)
+
+
 def applying(
-    policies: Iterable[Stored],
+    policies: Iterable[Policy],
     pod: registry_pb2.Pod,
     namespace_labels: Mapping[str, str],
     *,
@@ -149,20 +184,18 @@ def applying(
         policies: those of `about` its namespace.
         pod: its record.
         namespace_labels: of its namespace.
-        isolating: "ingress" or "egress": only those that isolate it so; "": all.
+        isolating: "ingress" or "egress": only those that isolate it so, none that is under audit;
+            "": all.
     """
     found = []
-    for item in policies:
-        if isinstance(item, policy_pb2.NetworkPolicy):
-            policy = wire.network_policy_from_proto(item)
-            isolates = {"ingress": policy.applies_to_ingress, "egress": policy.applies_to_egress}
-            selects = policy.pod_selector.matches(pod.labels)
-        else:
-            general = policywire.policy_from_proto(item)
-            isolates = {"ingress": general.isolates_ingress, "egress": general.isolates_egress}
-            selects = _selects(general.subject, pod, namespace_labels)
-        if selects and isolates.get(isolating, True):
-            found.append(reference(item))
+    for policy in policies:
+        isolates = {
+            "": True,
+            "ingress": policy.isolates_ingress and not policy.audit,
+            "egress": policy.isolates_egress and not policy.audit,
+        }
+        if isolates[isolating] and _selects(policy.subject, pod, namespace_labels):
+            found.append(policy.reference)
     return found
 
 

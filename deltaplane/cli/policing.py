@@ -85,8 +85,8 @@ def read(files: list[str]) -> "tuple[AnyPolicy, ...]":
     from lab import manifests
 
     known = manifests.read(Path(file) for file in files)
-    if known.namespaces or known.workloads:
-        raise Invalid("", "only policies; `deltaplane lab apply` takes namespaces and pods, too")
+    if known.namespaces or known.workloads or known.services or known.slices:
+        raise Invalid("", "only policies; `deltaplane lab apply` takes all kinds")
     if not known.all_policies:
         raise Invalid("", f"no policy in {', '.join(files)}")
     return known.all_policies

@@ -37,7 +37,7 @@ def finish(
     ] = 1,
     output: Output = "table",
 ) -> None:
-    """Write a new lineage into a restored etcd, and raise the counters of identities and nodes.
+    """Write a new lineage into a restored etcd; raise the counters of identities, nodes, services.
 
     All services must be stopped. Fine to repeat: it does nothing while nothing has been written
     since.
@@ -55,6 +55,7 @@ def finish(
         "lineage": found.lineage or "(none: dry run)",
         "identities_given": list(found.identities),
         "nodes_given": list(found.nodes),
+        "services_given": list(found.services),
         "revision": found.revision,
         "repeated": found.repeated,
     }

@@ -35,7 +35,7 @@ def nodes(
             "name": node.name,
             "index": node.index,
             "addresses": addresses(node.addresses),
-            "state": node_state(by_index.get(node.index)),
+            "state": node_state(by_index.get(node.index), by_name.get(node.name)),
             "connected": node.name in by_name,
             "effective_revision": by_name[node.name].effective_revision
             if node.name in by_name
@@ -47,12 +47,18 @@ def nodes(
     ]
 
 
-def node_state(fence: registry_pb2.Fence | None) -> str:
-    """Live: released addresses wait for the node. Joining and fenced: they do not."""
-    if fence is None:
-        return "live"
-    joining = fence.reason == registry_pb2.Fence.REASON_JOINING
-    return "joining" if joining else "fenced"
+def node_state(fence: registry_pb2.Fence | None, agent: slicer_pb2.AgentStatus | None) -> str:
+    """Live: released addresses wait for the node. Joining and fenced: they do not.
+
+    Braked: it removes nothing, see `deltaplane node sweep`.
+    """
+    state = "live"
+    if fence is not None:
+        joining = fence.reason == registry_pb2.Fence.REASON_JOINING
+        state = "joining" if joining else "fenced"
+    if agent is None or not agent.braked:
+        return state
+    return "braked" if fence is None else f"{state}, braked"
 
 
 def quarantine(answer: slicer_pb2.GetQuarantineResponse) -> Record:

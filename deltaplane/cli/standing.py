@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
@@ -11,6 +12,7 @@ from deltaplane.cli.getting import connected
 from deltaplane.cli.options import Output
 
 if TYPE_CHECKING:
+    from deltaplane.cli.client import Client
     from deltaplane.cli.enforcement import Receipt
     from deltaplane.cli.output import Record, Value
     from deltaplane.v1 import receipts_pb2
@@ -31,9 +33,10 @@ def status(
 ) -> None:
     """Say on how many nodes a policy is in force, how long they took, and who is missing.
 
-    Counted are the nodes with pods that the policy selects. KIND is a kind written out, or np, cnp,
-    ccnp, cnp-cluster (ClusterNetworkPolicy), anp, banp. The times run from the commit, as the
-    slicer saw it, to the node's acknowledgement; a slicer that has started since knows none.
+    Counted are the nodes with pods that the policy selects. A policy under audit (annotation
+    deltaplane.dev/audit: "true") is in force as such: it drops nothing. KIND is a kind written out,
+    or np, cnp, ccnp, cnp-cluster (ClusterNetworkPolicy), anp, banp. The times run from the commit,
+    as the slicer saw it, to the node's acknowledgement; a slicer that has started since knows none.
 
     With --wait a line for each change goes to standard error, and with -o json every receipt to
     standard output. Exit code 3 when it is not in force everywhere in time.
@@ -54,19 +57,44 @@ def status(
     subject = enforcement.Subject(policy=reference)
     last: Receipt | None = None
     with connected(context) as client:
+        standing = _standing(client, reference)
         for last in enforcement.follow(
             client, subject, started=time.monotonic(), wait=wait, seconds=timeout
         ):
             if wait and form is out.Format.JSON:
-                _write(sys.stdout, json.dumps(record(reference, last)))
+                _write(sys.stdout, json.dumps(record(standing, last)))
             elif wait and not last.complete:
-                _write(sys.stderr, sentence(reference, last))
+                _write(sys.stderr, sentence(standing, last))
     if last is None or (wait and not last.complete):
         raise Unavailable(f"the slicer ended without a complete receipt: {last}")
     if form is out.Format.TABLE:
-        typer.echo(sentence(reference, last))
+        typer.echo(sentence(standing, last))
     elif not wait:
-        out.show_one(record(reference, last), form)
+        out.show_one(record(standing, last), form)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A policy, and whether it is under audit; None: the registry does not say."""
+
+    reference: str
+    audit: bool | None = False
+
+    def __str__(self) -> str:
+        if self.audit is None:
+            return f"{self.reference} (perhaps under audit: the registry does not answer)"
+        return f"{self.reference} (under audit, drops nothing)" if self.audit else self.reference
+
+
+def _standing(client: "Client", reference: str) -> Standing:
+    from deltaplane.cli import policies
+    from deltaplane.errors import Unavailable
+
+    try:
+        return Standing(reference, policies.is_under_audit(client, reference))
+    except Unavailable:
+        # The slicer can still say on how many nodes it is in force.
+        return Standing(reference, None)
 
 
 def _write(stream: TextIO, line: str) -> None:
@@ -74,9 +102,9 @@ def _write(stream: TextIO, line: str) -> None:
     stream.flush()  # whoever reads a stream wants it now
 
 
-def sentence(reference: str, receipt: "Receipt") -> str:
+def sentence(standing: Standing, receipt: "Receipt") -> str:
     """A receipt in one line."""
-    text = f"{reference}: enforced {receipt.enforced}/{receipt.total} since revision"
+    text = f"{standing}: enforced {receipt.enforced}/{receipt.total} since revision"
     text += f" {receipt.revision}"
     if not receipt.total:
         return f"{text}: no node has a pod that it selects"
@@ -96,8 +124,11 @@ def _times(receipt: "Receipt") -> str:
     return text if times.nodes >= receipt.enforced else f"{text} of {times.nodes} nodes"
 
 
-def record(reference: str, receipt: "Receipt") -> "Record":
-    """A receipt for programs. times is empty where nothing was measured."""
+def record(standing: Standing, receipt: "Receipt") -> "Record":
+    """A receipt for programs. times is empty where nothing was measured.
+
+    audit is absent where the registry does not answer.
+    """
     times: dict[str, Value] = {}
     if receipt.times is not None:
         times = {
@@ -107,7 +138,8 @@ def record(reference: str, receipt: "Receipt") -> "Record":
             "max_ms": round(receipt.times.max_ms, 1),
         }
     return {
-        "policy": reference,
+        "policy": standing.reference,
+        **({} if standing.audit is None else {"audit": standing.audit}),
         "revision": receipt.revision,
         "enforced": receipt.enforced,
         "nodes": receipt.total,

@@ -47,14 +47,16 @@ class Acks:
 
     def restart(self) -> None:
         """Begins a new stream: its server knows nothing, of refusals neither."""
-        self.applied = self.wanted = self.consumed = 0
+        self.applied = self.wanted = self.consumed = self._renewals = 0
         self._worst_apply = 0.0
         self._acked = Ack(applied_revision=0, received_revision=0)
         self._acked_at = float("-inf")
         self._nacks = list(self._refused.values())
 
-    def note(self, revision: int, refused: Iterable[Refusal], took_seconds: float) -> None:
-        """Notes what has been applied; see `Receiver.applied`."""
+    def note(
+        self, revision: int, renewals: int, refused: Iterable[Refusal], took_seconds: float
+    ) -> None:
+        """Notes what has been applied; see `Receiver.applied`. renewals: contained in it."""
         now_refused = {(refusal.kind, refusal.key): refusal for refusal in refused}
         for key, refusal in now_refused.items():
             if self._refused.get(key) != refusal:
@@ -63,6 +65,7 @@ class Acks:
             self._nacks.append(Refusal(kind=key[0], key=key[1], reason=""))
         self._refused = now_refused
         self.applied = max(self.applied, revision)
+        self._renewals = max(self._renewals, renewals)
         self._worst_apply = max(self._worst_apply, took_seconds)
 
     def due_at(self, interval_seconds: float) -> float | None:
@@ -76,7 +79,8 @@ class Acks:
         # Credit alone waits for the next barrier, so that it does not use up the interval of its
         # Ack.
         starving = self.consumed >= self._credit_bytes / CREDIT_RETURN
-        if self._nacks or starving or acked < self.wanted <= self.applied:
+        renewed = self._acked.renewals < self._renewals
+        if self._nacks or starving or renewed or acked < self.wanted <= self.applied:
             return prompt
         if acked < self.applied:
             return max(prompt, self._acked_at + LAZY_ACK_SECONDS)
@@ -101,6 +105,7 @@ class Acks:
             received_revision=received,
             added_credit_bytes=self.consumed,
             worst_apply_us=round(self._worst_apply * 1e6),
+            renewals=self._renewals,
         )
         self.consumed, self._worst_apply = 0, 0.0
         return (*nacks, self._acked)

@@ -60,12 +60,16 @@ class Hello:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ack:
-    """Cumulative acknowledgement."""
+    """Cumulative acknowledgement.
+
+    renewals: snapshots and repairs of this stream that what is applied contains.
+    """
 
     applied_revision: int
     received_revision: int
     added_credit_bytes: int = 0
     worst_apply_us: int = 0
+    renewals: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

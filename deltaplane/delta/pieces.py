@@ -1,7 +1,8 @@
 """Encoded parts of a view, each encoded once for everybody who needs it and again when it changes.
 
 a bucket       all objects of one digest bucket: what a span of everything is made of
-common         nodes, blocks and pools
+common         nodes, blocks and pools, and part by part services and backends: some of these change
+               all the time
 endpoints_of   the endpoints of one identity, wherever they are, slice by slice
 object         an identity, a subject policy or a peer set
 """
@@ -14,7 +15,7 @@ from deltaplane.delta.digest import BUCKETS, bucket_of
 from deltaplane.delta.encoder import Encoder
 from deltaplane.delta.log import CHUNK_BYTES
 from deltaplane.delta.slices import Slice, SliceIndex
-from deltaplane.delta.span import COMMON_KINDS, Scope
+from deltaplane.delta.span import BALANCING_KINDS, COMMON_KINDS, Scope
 from deltaplane.delta.view import Held, View
 from deltaplane.model.objects import EndpointObject, Kind, StreamObject
 
@@ -35,20 +36,33 @@ class Pieces:
         self._encoder = encoder
         self._buckets: list[tuple[bytes, ...] | None] = [None] * BUCKETS
         self._common: tuple[bytes, ...] | None = None
+        # Services and backends, by bucket: their keys, and these encoded.
+        self._balanced: list[dict[ObjectKey, None]] = [{} for _ in range(BUCKETS)]
+        self._balancing: list[tuple[bytes, ...] | None] = [None] * BUCKETS
         self._objects: dict[ObjectKey, bytes] = {}
         self.slices = SliceIndex()
         # Keys of endpoints by node.
         self._on: defaultdict[int, dict[bytes, None]] = defaultdict(dict)
         for held in view.endpoints.values():
             self._file(held.value, held.generation)
+        for balanced in view.balancing():
+            key = balanced.value.kind, balanced.value.key
+            self._balanced[bucket_of(*key)][key] = None
 
     def touch(self, history: Iterable[Recorded]) -> None:
         """Notes what has changed in the view."""
         for recorded in history:
             change = recorded.change
             key = change.object_key
-            self._buckets[bucket_of(*key)] = None
-            if key[0] in COMMON_KINDS:
+            bucket = bucket_of(*key)
+            self._buckets[bucket] = None
+            if key[0] in BALANCING_KINDS:
+                self._balancing[bucket] = None
+                if isinstance(change, Upsert):
+                    self._balanced[bucket][key] = None
+                else:
+                    self._balanced[bucket].pop(key, None)
+            elif key[0] in COMMON_KINDS:
                 self._common = None
             elif key[0] is not Kind.ENDPOINT:
                 self._objects.pop(key, None)
@@ -83,11 +97,18 @@ class Pieces:
             pieces = self._buckets[bucket] = self.encode(held for held in found if held)
         return pieces
 
-    def common(self) -> tuple[bytes, ...]:
-        """Nodes, blocks and pools."""
+    def common(self) -> Iterator[bytes]:
+        """What every node is told."""
         if self._common is None:
-            self._common = self.encode(self._view.common())
-        return self._common
+            self._common = self.encode(self._view.topology())
+        yield from self._common
+        for bucket, members in enumerate(self._balanced):
+            if not members:
+                continue
+            if (pieces := self._balancing[bucket]) is None:
+                found = map(self._view.get, members)
+                pieces = self._balancing[bucket] = self.encode(held for held in found if held)
+            yield from pieces
 
     def endpoints_of(self, identity: int) -> Iterator[bytes]:
         """Endpoints of an identity."""

@@ -61,6 +61,8 @@ class Reader:
         snapshots: how many were started.
         snapshot_revision: what the last one of them, or the last repair of all it holds, shows.
         snapshot_after: the last barrier before that: a later one proves it.
+        renewal: how many snapshots and repairs there are with it: so many prove it, too; renewed:
+            how many are acknowledged.
         renew: a snapshot is due instead of what comes next.
         watermarks: of the last barrier, as `Sender.watermarks`.
         barriers: how many were sent.
@@ -100,6 +102,8 @@ class Reader:
     snapshots: int = 0
     snapshot_revision: int = 0
     snapshot_after: int = 0
+    renewal: int = 0
+    renewed: int = 0
     renew: bool = False
     watermarks: tuple[int, int] = (0, 0)
     barriers: int = 0

@@ -115,7 +115,8 @@ class Receiver:
         self._trusted = False
         # Whether a repair may make the view right again: not after one that did not.
         self._repairable = False
-        # It is of no single revision, or is doubted: only a repair or a snapshot helps.
+        # It is of no single revision, or of one that was never applied, or is doubted: only a
+        # repair or a snapshot helps.
         self._mixed = False
         self._node_index = 0
         self._barrier: Barrier | None = None  # the last one that nobody has taken yet
@@ -137,6 +138,9 @@ class Receiver:
         self._repairs = False  # until the last bucket of a repair, barriers complete nothing
         self._mended = False  # the last bucket has come; a barrier is to follow
         self._digests: Digests | None = None  # to be sent
+        # Snapshots and repairs: that are there in full, that the last barrier contained, and that
+        # the one contained that was taken last.
+        self._renewals = self._shown_renewals = self._taken_renewals = 0
         self._acks.restart()
 
     # --- a new stream ----------------------------------------------------------------------------
@@ -263,6 +267,7 @@ class Receiver:
         if not snapshot.verify(message):
             raise self._drift("a snapshot whose count or digest does not match")
         self._position = snapshot.revision
+        self._renewals += 1
 
     def _open_snapshot(self, snapshot_id: int) -> IncomingSnapshot:
         snapshot = self._snapshot
@@ -286,6 +291,8 @@ class Receiver:
         # One that nobody has taken yet would be taken with a later view.
         self._barrier = None
         if self._repairs:
+            # The kernel is not told of this revision, so no Hello may claim it.
+            self._mixed = True
             return
         if message.root_digest not in (b"", self.view.digest.root):
             self._doubt(f"another digest at revision {message.revision}")
@@ -296,7 +303,7 @@ class Receiver:
             self._repairable = True
         if not message.bookmark:
             self._acks.wanted = message.revision
-        self._barrier = message
+        self._barrier, self._shown_renewals = message, self._renewals
 
     def _take_pending(self) -> None:
         self._holding.apply(self._pending, self._node_index)
@@ -340,6 +347,7 @@ class Receiver:
         if message.last:
             # It is of one revision again; to count as applied it needs a barrier, like any other.
             self._repairs, self._mended = False, True
+            self._renewals += 1
             self._position = max(self._position, message.revision)
 
     def _drift(self, reason: str) -> Drift:
@@ -352,7 +360,7 @@ class Receiver:
         """The last barrier, with all that changed since the one taken before; None: nothing new."""
         if (barrier := self._barrier) is None:
             return None
-        self._barrier = None
+        self._barrier, self._taken_renewals = None, self._shown_renewals
         return BarrierReached(
             revision=barrier.revision,
             lineage=self.lineage,
@@ -375,7 +383,7 @@ class Receiver:
             refused: all objects that are held closed now, also those of earlier barriers.
             took_seconds: from the barrier's arrival to here.
         """
-        self._acks.note(revision, refused, took_seconds)
+        self._acks.note(revision, self._taken_renewals, refused, took_seconds)
 
     # --- messages out ----------------------------------------------------------------------------
 

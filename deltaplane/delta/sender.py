@@ -315,7 +315,7 @@ class Sender:
         return (
             reader.snapshot_revision >= since
             and reader.applied >= reader.snapshot_revision
-            and reader.applied > reader.snapshot_after
+            and (reader.applied > reader.snapshot_after or reader.renewed >= reader.renewal)
         )
 
     def say(self, reader: Reader, message: Control) -> None:
@@ -350,10 +350,16 @@ class Sender:
             raise StreamBroken(
                 f"revision {message.applied_revision} acknowledged, {reader.barrier_revision} sent"
             )
+        if message.renewals > reader.snapshots + reader.repairs:
+            raise StreamBroken(
+                f"{message.renewals} snapshots and repairs acknowledged, "
+                f"{reader.snapshots + reader.repairs} sent"
+            )
         reader.acks_left -= 1
         if reader.acks_left < 0:
             raise StreamBroken(f"more than {ACKS_AT_ONCE} acknowledgements at once")
         reader.applied = max(reader.applied, message.applied_revision)
+        reader.renewed = max(reader.renewed, message.renewals)
         reader.credit += message.added_credit_bytes
         reader.worst_apply_us = message.worst_apply_us
 

@@ -4,8 +4,8 @@
                                                                                      │
                           endpoints that the node is told of: its own, and theirs ◄──┘
 
-Nodes, blocks, pools, services and backends go to everybody. What a node is not told of stays `other-pod` there: an
-address of a pool whose identity no policy of that node asks for.
+Nodes, blocks, pools, services and backends go to everybody. What a node is not told of stays
+`other-pod` there: an address of a pool whose identity no policy of that node asks for.
 """
 
 from collections.abc import Iterable
@@ -22,7 +22,8 @@ from deltaplane.model.objects import (
     SubjectPolicy,
 )
 
-COMMON_KINDS = frozenset({Kind.NODE, Kind.BLOCK, Kind.POOL, Kind.SERVICE, Kind.BACKEND})
+BALANCING_KINDS = frozenset({Kind.SERVICE, Kind.BACKEND})
+COMMON_KINDS = BALANCING_KINDS | {Kind.NODE, Kind.BLOCK, Kind.POOL}
 """Kinds that every node is told of."""
 
 _NOTHING: frozenset[int] = frozenset()

@@ -129,4 +129,4 @@ def concerned(index: SpanIndex, before: StreamObject | None, change: Change) -> 
                 yield from index.enforcing(identity)
                 yield from index.told(identity)
             case _:
-                pass  # nodes, blocks and pools are structural
+                pass  # what everybody is told is structural

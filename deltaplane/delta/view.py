@@ -86,7 +86,17 @@ class View:
 
     def common(self) -> Iterator[Held[StreamObject]]:
         """What everybody is told, whatever the span: objects of span.COMMON_KINDS."""
-        for table in (self.nodes, self.blocks, self.pools, self.services, self.backends):
+        yield from self.topology()
+        yield from self.balancing()
+
+    def topology(self) -> Iterator[Held[StreamObject]]:
+        """Nodes, blocks and pools."""
+        for table in (self.nodes, self.blocks, self.pools):
+            yield from table.values()
+
+    def balancing(self) -> Iterator[Held[StreamObject]]:
+        """Services and backends: objects of span.BALANCING_KINDS."""
+        for table in (self.services, self.backends):
             yield from table.values()
 
     def get(self, key: ObjectKey) -> Held[StreamObject] | None:

@@ -186,9 +186,9 @@ class Writer:
 
     def start_snapshot(self, reader: Reader) -> None:
         """Puts a snapshot into the outbox."""
-        reader.snapshots += 1
         self._renewed(reader)
-        reader.renew, reader.mending, reader.sums = False, Mending.NOTHING, None
+        reader.snapshots += 1
+        reader.mending, reader.sums = Mending.NOTHING, None
         scope = self._moved_to_cut(reader)
         begin = SnapshotBegin(id=reader.snapshots, revision=self._log.head)
         reader.outbox.append(self._encoder.control(begin))
@@ -206,7 +206,9 @@ class Writer:
         reader.outbox.append(self._end(reader.snapshots, len(groups), objects, root))
 
     def _renewed(self, reader: Reader) -> None:
+        reader.renew = False  # another one would show the same
         reader.snapshot_revision, reader.snapshot_after = self._log.head, reader.barrier_revision
+        reader.renewal = reader.snapshots + reader.repairs + 1
 
     def _moved_to_cut(self, reader: Reader) -> Scope:
         reader.cursor, reader.through = self._log.cut, self._log.head

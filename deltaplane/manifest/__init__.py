@@ -8,14 +8,18 @@ from deltaplane.manifest.mistakes import ManifestError, Mistake
 from deltaplane.manifest.objects import (
     ContainerPort,
     DeploymentManifest,
+    EndpointSliceManifest,
+    FamilyPolicy,
     GeneralPolicyManifest,
     Manifest,
     NamespaceManifest,
     PodManifest,
     PodTemplate,
     PolicyManifest,
+    ServiceManifest,
+    StatefulSetManifest,
 )
-from deltaplane.manifest.parsing import parse
+from deltaplane.manifest.parsing import Observed, observe, parse
 from deltaplane.manifest.rendering import (
     general_policy_to_object,
     general_policy_to_yaml,
@@ -26,16 +30,22 @@ from deltaplane.manifest.rendering import (
 __all__ = [
     "ContainerPort",
     "DeploymentManifest",
+    "EndpointSliceManifest",
+    "FamilyPolicy",
     "GeneralPolicyManifest",
     "Manifest",
     "ManifestError",
     "Mistake",
     "NamespaceManifest",
+    "Observed",
     "PodManifest",
     "PodTemplate",
     "PolicyManifest",
+    "ServiceManifest",
+    "StatefulSetManifest",
     "general_policy_to_object",
     "general_policy_to_yaml",
+    "observe",
     "parse",
     "policy_to_object",
     "policy_to_yaml",

@@ -47,3 +47,22 @@ DEPLOYMENT_SPEC = _words(
     "minReadySeconds paused progressDeadlineSeconds replicas revisionHistoryLimit selector "
     "strategy template"
 )
+STATEFUL_SET_SPEC = _words(
+    "minReadySeconds ordinals persistentVolumeClaimRetentionPolicy podManagementPolicy replicas "
+    "revisionHistoryLimit selector serviceName template updateStrategy volumeClaimTemplates"
+)
+SERVICE_SPEC = _words(
+    "allocateLoadBalancerNodePorts clusterIP clusterIPs externalIPs externalName "
+    "externalTrafficPolicy healthCheckNodePort internalTrafficPolicy ipFamilies ipFamilyPolicy "
+    "loadBalancerClass loadBalancerIP loadBalancerSourceRanges ports publishNotReadyAddresses "
+    "selector sessionAffinity sessionAffinityConfig trafficDistribution type"
+)
+SERVICE_PORT = _words("appProtocol name nodePort port protocol targetPort")
+SERVICE_STATUS = _words("conditions loadBalancer")
+INGRESS = _words("hostname ip ipMode ports")
+"""Of a load balancer."""
+SLICE_ENDPOINT = _words(
+    "addresses conditions deprecatedTopology hints hostname nodeName targetRef zone"
+)
+SLICE_PORT = _words("appProtocol name port protocol")
+OBJECT_REFERENCE = _words("apiVersion fieldPath kind name namespace resourceVersion uid")

@@ -1,11 +1,12 @@
 """Kubernetes YAML to manifests, or all mistakes in it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from deltaplane.manifest.ciliumpolicy import read_cilium_policy
 from deltaplane.manifest.clusterpolicy import baseline_name_mistake, read_cluster_policy
-from deltaplane.manifest.document import Document, load
+from deltaplane.manifest.document import Document, Value, load
+from deltaplane.manifest.endpointslices import read_endpoint_slice
 from deltaplane.manifest.fields import API_VERSIONS, METADATA
 from deltaplane.manifest.mistakes import ManifestError, Mistake
 from deltaplane.manifest.networkpolicy import read_policy
@@ -16,12 +17,14 @@ from deltaplane.manifest.objects import (
     PolicyManifest,
 )
 from deltaplane.manifest.reading import Reader
+from deltaplane.manifest.services import read_service
 from deltaplane.manifest.workloads import (
     read_audit,
     read_deployment,
     read_labels,
     read_namespace,
     read_pod,
+    read_stateful_set,
 )
 from deltaplane.model import names
 from deltaplane.model.tiers import PolicyKind
@@ -50,11 +53,49 @@ def parse(text: str, source: str) -> tuple[Manifest, ...]:
     return tuple(parsing.manifests)
 
 
+OBSERVED = ("Service", "EndpointSlice")
+"""Kinds that `observe` reads."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """An object of a cluster.
+
+    Attributes:
+        manifest: what it says.
+        warnings: what of it is not heeded, in no order.
+    """
+
+    manifest: Manifest
+    warnings: tuple[Mistake, ...]
+
+
+def observe(value: Value, source: str) -> Observed:
+    """Reads an object that an API server has taken already.
+
+    That server may be newer than we are: fields that are not known are ignored with a warning.
+
+    Args:
+        value: plain value of one object of a kind in OBSERVED.
+        source: where it comes from, for mistakes and warnings.
+
+    Raises:
+        ManifestError: it breaks a rule of its kind, or is of another kind.
+    """
+    parsing = _Parsing(source, warnings=[])
+    parsing.read(Document(1, value, {}), kinds=OBSERVED)
+    if parsing.mistakes or parsing.warnings is None:
+        raise ManifestError(parsing.mistakes)
+    return Observed(manifest=parsing.manifests[0], warnings=tuple(parsing.warnings))
+
+
 @dataclass(slots=True)
 class _Parsing:
     source: str
     manifests: list[Manifest] = field(default_factory=list)
     mistakes: list[Mistake] = field(default_factory=list)
+    # None: what could be a warning is a mistake.
+    warnings: list[Mistake] | None = None
     # Kind, namespace and name → where it was seen first.
     _seen: dict[tuple[str, str, str], str] = field(default_factory=dict)
 
@@ -64,14 +105,26 @@ class _Parsing:
             Mistake(source=self.source, document=document, line=line, path=path, reason=reason)
         )
 
-    def read(self, document: Document) -> None:
-        """Reads the object or list of objects in a document."""
+    def read(self, document: Document, kinds: Sequence[str] = ()) -> None:
+        """Reads the object or list of objects in a document; kinds: one object of these."""
+
+        def mistake(path: str, reason: str) -> Mistake:
+            line = document.line(path)
+            return Mistake(
+                source=self.source, document=document.number, line=line, path=path, reason=reason
+            )
 
         def report(path: str, reason: str) -> None:
-            self.report(document.number, document.line(path), path, reason)
+            self.mistakes.append(mistake(path, reason))
 
-        reader = Reader(document.value, "", report)
-        if isinstance(document.value, dict) and document.value.get("kind") == "List":
+        def warn(path: str, reason: str) -> None:
+            if self.warnings is not None:
+                self.warnings.append(mistake(path, reason))
+
+        reader = Reader(document.value, "", report, None if self.warnings is None else warn)
+        if kinds:
+            self._object(reader, document, kinds)
+        elif isinstance(document.value, dict) and document.value.get("kind") == "List":
             reader.has_fields(("apiVersion", "kind", "metadata", "items"))
             _check_version(reader, "v1")
             items = reader.require("items")
@@ -80,12 +133,12 @@ class _Parsing:
         else:
             self._object(reader, document)
 
-    def _object(self, reader: Reader, document: Document) -> None:
+    def _object(self, reader: Reader, document: Document, kinds: Sequence[str] = ()) -> None:
         if not isinstance(reader.value, dict):
             reader.mistake("must be a Kubernetes object, a mapping with apiVersion and kind")
             return
         kind = reader.require("kind")
-        word = kind.choice(tuple(_KINDS)) if kind else None
+        word = kind.choice(kinds or tuple(_KINDS)) if kind else None
         if word is None:
             return
         rules = _KINDS[word]
@@ -132,7 +185,7 @@ def _read_namespace(reader: Reader, _: str, name: str) -> NamespaceManifest:
 
 def _read_policy(reader: Reader, namespace: str, name: str) -> PolicyManifest:
     # An absent spec is an empty one: it selects every pod and allows nothing in.
-    spec = reader.get("spec") or Reader({}, "spec", reader.report)
+    spec = reader.get("spec") or Reader({}, "spec", reader.report, reader.warn)
     metadata = reader.get("metadata")
     # Checked, then dropped: nothing selects policies.
     read_labels(metadata)
@@ -165,6 +218,23 @@ _KINDS = {
         names.dns_subdomain_mistake,
         ("spec", "status"),
         read_deployment,
+    ),
+    "StatefulSet": _KindRules(
+        "apps/v1",
+        DEFAULT_NAMESPACE,
+        names.dns_subdomain_mistake,
+        ("spec", "status"),
+        read_stateful_set,
+    ),
+    "Service": _KindRules(
+        "v1", DEFAULT_NAMESPACE, names.service_name_mistake, ("spec", "status"), read_service
+    ),
+    "EndpointSlice": _KindRules(
+        "discovery.k8s.io/v1",
+        DEFAULT_NAMESPACE,
+        names.dns_subdomain_mistake,
+        ("addressType", "endpoints", "ports"),
+        read_endpoint_slice,
     ),
     "NetworkPolicy": _KindRules(
         API_VERSIONS[PolicyKind.NETWORK_POLICY],

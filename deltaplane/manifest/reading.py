@@ -24,21 +24,31 @@ class Reader:
         value: plain value.
         path: its place in the document.
         report: takes the path and reason of a mistake.
+        warn: takes those of what is ignored; None: nothing is, it is a mistake.
     """
 
     value: Value
     path: str
     report: Callable[[str, str], None]
+    warn: Callable[[str, str], None] | None = None
 
     def mistake(self, reason: str, *, field: str = "") -> None:
         """Reports a mistake in the value, or in a field of it."""
         self.report(child(self.path, field) if field else self.path, reason)
 
+    def ignore(self, reason: str, *, field: str = "") -> None:
+        """Reports what the API takes and we do nothing with: a mistake, unless there are warnings.
+
+        reason: the end of a sentence that begins with the place.
+        """
+        tell = self.report if self.warn is None else self.warn
+        tell(child(self.path, field) if field else self.path, reason)
+
     def get(self, name: str) -> "Reader | None":
         """A field; None when it is absent or null, which mean the same to the API."""
         if not isinstance(self.value, dict) or self.value.get(name) is None:
             return None
-        return Reader(self.value[name], child(self.path, name), self.report)
+        return Reader(self.value[name], child(self.path, name), self.report, self.warn)
 
     def require(self, name: str) -> "Reader | None":
         """A field that has to be there."""
@@ -54,7 +64,7 @@ class Reader:
             return False
         for name in self.value:
             if name not in known:
-                self.mistake(f"unknown field; {_advice(name, known)}", field=name)
+                self.ignore(f"unknown field; {_advice(name, known)}", field=name)
         return True
 
     def refuse(self, reasons: Mapping[str, str]) -> None:
@@ -70,7 +80,7 @@ class Reader:
             return []
         readers = []
         for index, item in enumerate(self.value):
-            reader = Reader(item, f"{self.path}[{index}]", self.report)
+            reader = Reader(item, f"{self.path}[{index}]", self.report, self.warn)
             if item is None:
                 reader.mistake("is empty; write {} if an empty object is meant, or remove it")
             else:

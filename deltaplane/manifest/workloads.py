@@ -1,7 +1,9 @@
-"""Namespaces, pods and deployments: what the network needs of them, and the names of all the rest.
+"""Namespaces, pods and what owns pods: what the network needs of them, and the names of the rest.
 
 Fields that do not concern the network are accepted by name and their content is not looked at.
 """
+
+from dataclasses import replace
 
 from deltaplane.manifest.fields import (
     CONTAINER,
@@ -9,6 +11,7 @@ from deltaplane.manifest.fields import (
     DEPLOYMENT_SPEC,
     METADATA,
     POD_SPEC,
+    STATEFUL_SET_SPEC,
 )
 from deltaplane.manifest.networkpolicy import read_protocol, read_selector
 from deltaplane.manifest.objects import (
@@ -18,6 +21,7 @@ from deltaplane.manifest.objects import (
     Pairs,
     PodManifest,
     PodTemplate,
+    StatefulSetManifest,
 )
 from deltaplane.manifest.reading import Reader
 from deltaplane.model import annotations as known
@@ -47,6 +51,8 @@ def read_pod(reader: Reader, namespace: str, name: str) -> PodManifest:
         node_name=template.node_name,
         host_network=template.host_network,
         ports=template.ports,
+        hostname=template.hostname,
+        subdomain=template.subdomain,
     )
 
 
@@ -55,17 +61,46 @@ def read_deployment(reader: Reader, namespace: str, name: str) -> DeploymentMani
     template, replicas = PodTemplate(), 1
     spec = reader.require("spec")
     if spec is not None and spec.has_fields(DEPLOYMENT_SPEC):
-        if count := spec.get("replicas"):
-            replicas = count.integer(0, MAX_REPLICAS) or 0
-        selector, given = spec.require("selector"), spec.require("template")
-        if given is not None and given.has_fields(("metadata", "spec")):
-            if metadata := given.get("metadata"):
-                metadata.has_fields(METADATA)
-            template = _template(given)
-            _check_addresses(given, template, replicas)
-        if selector is not None:
-            _check_selector(selector, template)
+        template, replicas = _replicated(spec, "deployment")
     return DeploymentManifest(namespace=namespace, name=name, replicas=replicas, template=template)
+
+
+def read_stateful_set(reader: Reader, namespace: str, name: str) -> StatefulSetManifest:
+    """Reads a StatefulSet."""
+    template, replicas, first, service = PodTemplate(), 1, 0, ""
+    spec = reader.require("spec")
+    if spec is not None and spec.has_fields(STATEFUL_SET_SPEC):
+        template, replicas = _replicated(spec, "stateful set")
+        # The API wants the field and takes an empty one; without it DNS knows no pod by its name.
+        governing, ordinals = spec.get("serviceName"), spec.get("ordinals")
+        if governing is not None and governing.value != "":
+            service = governing.text(names.service_name_mistake) or ""
+        if ordinals is not None and ordinals.has_fields(("start",)) and ordinals.get("start"):
+            start = ordinals.get("start")
+            first = (start.integer(0, MAX_REPLICAS) or 0) if start else 0
+    return StatefulSetManifest(
+        namespace=namespace,
+        name=name,
+        replicas=replicas,
+        first=first,
+        template=replace(template, subdomain=service),
+    )
+
+
+def _replicated(spec: Reader, owner: str) -> tuple[PodTemplate, int]:
+    """Template and replicas of what owns pods."""
+    template, replicas = PodTemplate(), 1
+    if count := spec.get("replicas"):
+        replicas = count.integer(0, MAX_REPLICAS) or 0
+    selector, given = spec.require("selector"), spec.require("template")
+    if given is not None and given.has_fields(("metadata", "spec")):
+        if metadata := given.get("metadata"):
+            metadata.has_fields(METADATA)
+        template = _template(given)
+        _check_addresses(given, template, replicas)
+    if selector is not None:
+        _check_selector(selector, template, owner)
+    return template, replicas
 
 
 def read_labels(metadata: Reader | None, *, of_namespace: bool = False) -> tuple[Pairs, Pairs]:
@@ -104,10 +139,10 @@ def _check_addresses(template: Reader, read: PodTemplate, replicas: int) -> None
         )
 
 
-def _check_selector(selector: Reader, template: PodTemplate) -> None:
+def _check_selector(selector: Reader, template: PodTemplate, owner: str) -> None:
     wanted = read_selector(selector)
     if not wanted.requirements:
-        selector.mistake("must not be empty: the deployment would own every pod")
+        selector.mistake(f"must not be empty: the {owner} would own every pod")
     elif not wanted.matches(dict(template.labels)):
         selector.mistake("must match the labels of spec.template")
 
@@ -124,7 +159,15 @@ def _template(reader: Reader) -> PodTemplate:
         node_name=node.text(names.dns_subdomain_mistake) if node else None,
         host_network=bool(host_network.boolean()) if host_network else False,
         ports=_ports(spec),
+        hostname=_label(spec.get("hostname")),
+        subdomain=_label(spec.get("subdomain")),
     )
+
+
+def _label(given: Reader | None) -> str:
+    if given is None or given.value == "":
+        return ""
+    return given.text(names.dns_label_mistake) or ""
 
 
 def _ports(spec: Reader) -> tuple[ContainerPort, ...]:

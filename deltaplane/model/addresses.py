@@ -12,6 +12,8 @@ from dataclasses import dataclass
 V4_MAPPED = bytes(10) + b"\xff\xff"
 """The first 12 bytes of an IPv4-mapped IPv6 address (RFC 4291, 2.5.5.2)."""
 
+V6_LOOPBACK = bytes(15) + b"\x01"
+
 
 def parse_address(text: str) -> bytes:
     """Turns text into 4 or 16 bytes.
@@ -42,6 +44,24 @@ def to_mapped(address: bytes) -> bytes:
 def from_mapped(address: bytes) -> bytes:
     """Undoes `to_mapped`."""
     return address[12:] if address.startswith(V4_MAPPED) else address
+
+
+def special_mistake(address: bytes) -> str | None:
+    """Why nobody else can be reached at an address, as the end of a sentence; None: fine."""
+    if not any(address):
+        return "is the unspecified address"
+    if len(address) == 4:
+        is_loopback, is_link_local = address[0] == 127, address[:2] == b"\xa9\xfe"
+        is_multicast = 224 <= address[0] < 240
+    else:
+        is_loopback = address == V6_LOOPBACK
+        is_link_local = address[0] == 0xFE and address[1] & 0xC0 == 0x80
+        is_multicast = address[0] == 0xFF
+    if is_loopback:
+        return "is a loopback address (127.0.0.0/8, ::1)"
+    if is_link_local:
+        return "is a link-local address (169.254.0.0/16, fe80::/10)"
+    return "is a multicast address" if is_multicast else None
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -6,6 +6,10 @@ sentence that begins with the text in quotes. The rules are those of the Kuberne
 """
 
 import re
+from collections.abc import Callable
+
+Check = Callable[[str], str | None]
+"""The form of these functions."""
 
 MAX_LABEL = 63
 """Characters of a DNS label, of a label value and of the name part of a label key."""
@@ -14,6 +18,7 @@ MAX_PORT_NAME = 15
 
 _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _DNS_SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+_SERVICE = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _QUALIFIED = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
 _PORT_NAME = re.compile(r"(?=.*[a-z])[a-z0-9]+(-[a-z0-9]+)*")
 
@@ -32,6 +37,16 @@ def dns_subdomain_mistake(text: str) -> str | None:
     return (
         f"is no DNS subdomain: at most {MAX_SUBDOMAIN} of a-z, 0-9, '-' and '.', "
         "each part beginning and ending with a letter or digit"
+    )
+
+
+def service_name_mistake(text: str) -> str | None:
+    """Checks the name of a service (RFC 1035)."""
+    if len(text) <= MAX_LABEL and _SERVICE.fullmatch(text):
+        return None
+    return (
+        f"is no name of a service: 1 to {MAX_LABEL} of a-z, 0-9 and '-', the first a letter, "
+        "no '-' at the end"
     )
 
 

@@ -30,6 +30,9 @@ class Kind(enum.IntEnum):
     POOL = 9
 
 
+BRAKED = "braked: "
+"""How the reason begins for which a node refuses its own object, while it removes nothing."""
+
 DERIVED_KINDS = frozenset({Kind.PEER_SET, Kind.SUBJECT_POLICY, Kind.BACKEND})
 """Kinds that the slicer computes from several stored objects.
 
@@ -263,7 +266,7 @@ class BackendState(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackendObject:
-    """An address behind a service. One that answers nobody new, not even as a last resort, has none.
+    """An address behind a service; there is none for one that answers nobody new at all.
 
     Attributes:
         service: number of the service.

@@ -1,6 +1,6 @@
 """Services and the addresses behind them, as they are stored and as the stream carries them.
 
-    Service ──┬─ ports × addresses = frontends: what clients connect to
+    Service ──┬─ ports of addresses = frontends: what clients connect to
               └─ EndpointSlices (one address family, one list of ports each) ──► backends
 
 What is judged here the way Kubernetes judges it: names, defaults and limits are those of the
@@ -95,7 +95,7 @@ class Service:
 
     @property
     def reference(self) -> str:
-        """ "namespace/name"."""
+        """Namespace and name, with '/' between them."""
         return f"{self.namespace}/{self.name}"
 
 

@@ -212,6 +212,6 @@ def cluster_ip(value: bytes) -> str:
     return f"{CLUSTER_IPS}{format_address(value)}"
 
 
-def node_port(protocol: int, number: int) -> str:
-    """Value: the key of the service that has the node port (UTF-8). It lives as long as that."""
-    return f"{NODE_PORTS}{protocol}/{number}"
+def node_port(number: int) -> str:
+    """Value: the key of the service that has the node port, in whatever protocols (UTF-8)."""
+    return f"{NODE_PORTS}{number}"

@@ -5,13 +5,15 @@ A pointer is right while the record that it names exists and is one that it shou
 
 from deltaplane.model.addresses import Prefix
 from deltaplane.store import keys
-from deltaplane.v1 import ipam_pb2, registry_pb2
+from deltaplane.v1 import ipam_pb2, registry_pb2, service_pb2
 
 PREFIXES = (
     keys.NODE_ENDPOINTS,
     keys.ADDRESSES,
     keys.BLOCK_REQUESTS,
     keys.FIXED_ADDRESSES,
+    keys.CLUSTER_IPS,
+    keys.NODE_PORTS,
 )
 """Where pointers lie. Their values are keys of records."""
 
@@ -33,6 +35,11 @@ def pointers(key: str, value: bytes) -> frozenset[str]:
         if block.fixed:
             found.add(keys.fixed_address(block.prefix.address))
         return frozenset(found)
+    if key.startswith(keys.SERVICES):
+        service = service_pb2.Service.FromString(value)
+        ports = {port.node_port for port in service.ports} | {service.health_check_node_port}
+        found = {keys.node_port(number) for number in ports if number}
+        return frozenset(found.union(map(keys.cluster_ip, service.cluster_ips)))
     return frozenset()
 
 

@@ -25,7 +25,9 @@ RAISE = 1 << 20
 """Numbers skipped: more than a cluster gives between two backups. There are 2^31 identities."""
 
 LAST_NUMBER = (1 << 31) - 1
-"""Identities end here; node numbers, which are fewer, are kept below it, too."""
+"""Identities end here; numbers of nodes and services, which are fewer, are kept below it, too."""
+
+COUNTERS = (keys.IDENTITY_COUNTER, keys.NODE_COUNTER, keys.SERVICE_COUNTER)
 
 REPLICA_SECONDS = 20.0
 """How long replicas of the backup may still be there: a restored store renews its leases once."""
@@ -43,6 +45,7 @@ class Finished:
         lineage: the new one; empty in a dry run.
         identities: highest identity number given: in the backup, and as it counts now.
         nodes: the same of node numbers.
+        services: the same of service numbers.
         revision: of the store, after it.
         repeated: an earlier finish had done it, and nothing has been written since.
     """
@@ -51,6 +54,7 @@ class Finished:
     lineage: str
     identities: tuple[int, int]
     nodes: tuple[int, int]
+    services: tuple[int, int]
     revision: int
     repeated: bool = False
 
@@ -86,8 +90,9 @@ async def finish(
 
 
 async def _try(store: Store, *, steps: int, dry_run: bool) -> Finished | None:
-    wanted = [keys.LINEAGE, keys.RESTORED, keys.IDENTITY_COUNTER, keys.NODE_COUNTER]
-    (lineage, restored, identities, nodes), revision = await store.get_many(wanted)
+    wanted = [keys.LINEAGE, keys.RESTORED, *COUNTERS]
+    read, revision = await store.get_many(wanted)
+    lineage, restored, *counters = read
     if lineage is None or len(lineage.value) != LENGTH_BYTES:
         raise Refused(
             f"there is no lineage at {keys.LINEAGE}: this is not a store of Deltaplane, or an "
@@ -96,30 +101,31 @@ async def _try(store: Store, *, steps: int, dry_run: bool) -> Finished | None:
     done_before = restored is not None and restored.mod_revision == lineage.mod_revision
     if restored is not None and done_before and await _is_last_write(store, lineage):
         return _repeated(restored, lineage, revision)
-    numbers = [0 if counter is None else int(counter.value) for counter in (identities, nodes)]
+    numbers = [0 if counter is None else int(counter.value) for counter in counters]
     raised = [number + steps * RAISE for number in numbers]
     if max(raised) > LAST_NUMBER:
-        raise Refused(f"numbers end at {LAST_NUMBER}: {raised[0]} and {raised[1]} are too high")
+        raise Refused(f"numbers end at {LAST_NUMBER}: {max(raised)} is too high")
+    identities, nodes, services = zip(numbers, raised, strict=True)
     found = Finished(
         before=lineage.value.hex(),
         lineage="" if dry_run else secrets.token_hex(LENGTH_BYTES),
-        identities=(numbers[0], raised[0]),
-        nodes=(numbers[1], raised[1]),
+        identities=identities,
+        nodes=nodes,
+        services=services,
         revision=revision,
     )
     if dry_run:
         return found
     compares: list[Compare] = [
         Absent(key) if value is None else Unchanged(key, value.mod_revision)
-        for key, value in zip(wanted, (lineage, restored, identities, nodes), strict=True)
+        for key, value in zip(wanted, read, strict=True)
     ]
     committed = await store.transact(
         compares,
         [
             Put(keys.LINEAGE, bytes.fromhex(found.lineage)),
             Put(keys.RESTORED, json.dumps(asdict(found)).encode()),
-            Put(keys.IDENTITY_COUNTER, str(raised[0]).encode()),
-            Put(keys.NODE_COUNTER, str(raised[1]).encode()),
+            *(Put(key, str(it).encode()) for key, it in zip(COUNTERS, raised, strict=True)),
         ],
     )
     # An answer that got lost: the next attempt finds its own write as the last one.
@@ -133,6 +139,8 @@ def _repeated(restored: KeyValue, lineage: KeyValue, revision: int) -> Finished:
         lineage=lineage.value.hex(),
         identities=tuple(record["identities"]),
         nodes=tuple(record["nodes"]),
+        # A finish of a version without services had none to raise.
+        services=tuple(record.get("services", (0, 0))),
         revision=revision,
         repeated=True,
     )

@@ -56,6 +56,8 @@ class GetStatusResponse(_message.Message):
     INTERFACES_FIELD_NUMBER: _builtins.int
     REFUSED_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    HELD_ENTRIES_FIELD_NUMBER: _builtins.int
+    HELD_OF_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     """Node name."""
     node_uid: _builtins.str
@@ -78,6 +80,10 @@ class GetStatusResponse(_message.Message):
     """Interfaces of this node."""
     version: _builtins.str
     """Version of the program."""
+    held_entries: _builtins.int
+    """Entries that a snapshot or repair would remove and that stay until ConfirmSweep; 0: the brake is off."""
+    held_of: _builtins.int
+    """Entries that the kernel holds, where held_entries are counted; 0 while the brake is off."""
     @_builtins.property
     def refused(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Objects that could not be applied and are held closed, for people."""
@@ -97,14 +103,55 @@ class GetStatusResponse(_message.Message):
         interfaces: _builtins.int = ...,
         refused: _abc.Iterable[_builtins.str] | None = ...,
         version: _builtins.str = ...,
+        held_entries: _builtins.int = ...,
+        held_of: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_revision", b"applied_revision", "connected", b"connected", "endpoints", b"endpoints", "identities", b"identities", "interfaces", b"interfaces", "lineage", b"lineage", "node", b"node", "node_index", b"node_index", "node_uid", b"node_uid", "refused", b"refused", "subject_policies", b"subject_policies", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_revision", b"applied_revision", "connected", b"connected", "endpoints", b"endpoints", "held_entries", b"held_entries", "held_of", b"held_of", "identities", b"identities", "interfaces", b"interfaces", "lineage", b"lineage", "node", b"node", "node_index", b"node_index", "node_uid", b"node_uid", "refused", b"refused", "subject_policies", b"subject_policies", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetStatusResponse: _TypeAlias = GetStatusResponse  # noqa: Y015
+
+@_typing.final
+class ConfirmSweepRequest(_message.Message):
+    """Request of ConfirmSweep."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    entries: _builtins.int
+    """Most entries that may go: held_entries of GetStatus, so that nothing is confirmed that nobody has seen."""
+    def __init__(
+        self,
+        *,
+        entries: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConfirmSweepRequest: _TypeAlias = ConfirmSweepRequest  # noqa: Y015
+
+@_typing.final
+class ConfirmSweepResponse(_message.Message):
+    """Response of ConfirmSweep: the entries are gone."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConfirmSweepResponse: _TypeAlias = ConfirmSweepResponse  # noqa: Y015
 
 @_typing.final
 class ListDenialsRequest(_message.Message):
@@ -448,3 +495,143 @@ class ListRuleCountersResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListRuleCountersResponse: _TypeAlias = ListRuleCountersResponse  # noqa: Y015
+
+@_typing.final
+class ListFrontendsRequest(_message.Message):
+    """Request of ListFrontends."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADDRESSES_FIELD_NUMBER: _builtins.int
+    PORT_FIELD_NUMBER: _builtins.int
+    port: _builtins.int
+    """Only this port; 0: all."""
+    @_builtins.property
+    def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Only of these addresses, 4 or 16 bytes each; empty: all."""
+
+    def __init__(
+        self,
+        *,
+        addresses: _abc.Iterable[_builtins.bytes] | None = ...,
+        port: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "port", b"port"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListFrontendsRequest: _TypeAlias = ListFrontendsRequest  # noqa: Y015
+
+@_typing.final
+class FrontendBackend(_message.Message):
+    """Where a frontend sends connections to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    PORT_FIELD_NUMBER: _builtins.int
+    address: _builtins.bytes
+    """4 or 16 bytes."""
+    port: _builtins.int
+    """1..65535."""
+    def __init__(
+        self,
+        *,
+        address: _builtins.bytes = ...,
+        port: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "port", b"port"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FrontendBackend: _TypeAlias = FrontendBackend  # noqa: Y015
+
+@_typing.final
+class NodeFrontend(_message.Message):
+    """An address and port that a service answers at."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    PROTOCOL_FIELD_NUMBER: _builtins.int
+    PORT_FIELD_NUMBER: _builtins.int
+    SERVICE_FIELD_NUMBER: _builtins.int
+    BACKENDS_FIELD_NUMBER: _builtins.int
+    OUTSIDE_FIELD_NUMBER: _builtins.int
+    OUTSIDE_BACKENDS_FIELD_NUMBER: _builtins.int
+    AFFINITY_SECONDS_FIELD_NUMBER: _builtins.int
+    CHECK_SOURCE_FIELD_NUMBER: _builtins.int
+    LOCAL_FIELD_NUMBER: _builtins.int
+    address: _builtins.bytes
+    """4 or 16 bytes; 0.0.0.0 or :: is a port of every node's own addresses of that family."""
+    protocol: _common_pb2.Protocol.ValueType
+    """TCP, UDP or SCTP."""
+    port: _builtins.int
+    """1..65535."""
+    service: _builtins.int
+    """Number of the service."""
+    outside: _builtins.bool
+    """Clients outside are answered, too."""
+    affinity_seconds: _builtins.int
+    """A client keeps its backend for as long; 0: no affinity."""
+    check_source: _builtins.bool
+    """Clients outside must lie in a source range of the service."""
+    local: _builtins.bool
+    """What comes from outside stays on this node and keeps its source."""
+    @_builtins.property
+    def backends(self) -> _containers.RepeatedCompositeFieldContainer[Global___FrontendBackend]:
+        """Given to clients inside the cluster; none: they are refused."""
+
+    @_builtins.property
+    def outside_backends(self) -> _containers.RepeatedCompositeFieldContainer[Global___FrontendBackend]:
+        """Given to these; none: they are refused."""
+
+    def __init__(
+        self,
+        *,
+        address: _builtins.bytes = ...,
+        protocol: _common_pb2.Protocol.ValueType = ...,
+        port: _builtins.int = ...,
+        service: _builtins.int = ...,
+        backends: _abc.Iterable[Global___FrontendBackend] | None = ...,
+        outside: _builtins.bool = ...,
+        outside_backends: _abc.Iterable[Global___FrontendBackend] | None = ...,
+        affinity_seconds: _builtins.int = ...,
+        check_source: _builtins.bool = ...,
+        local: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "affinity_seconds", b"affinity_seconds", "backends", b"backends", "check_source", b"check_source", "local", b"local", "outside", b"outside", "outside_backends", b"outside_backends", "port", b"port", "protocol", b"protocol", "service", b"service"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeFrontend: _TypeAlias = NodeFrontend  # noqa: Y015
+
+@_typing.final
+class ListFrontendsResponse(_message.Message):
+    """Response of ListFrontends."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FRONTENDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def frontends(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeFrontend]:
+        """Ordered by address, protocol and port."""
+
+    def __init__(
+        self,
+        *,
+        frontends: _abc.Iterable[Global___NodeFrontend] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frontends", b"frontends"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListFrontendsResponse: _TypeAlias = ListFrontendsResponse  # noqa: Y015

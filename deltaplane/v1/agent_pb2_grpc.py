@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class AgentStub(object):
-    """One node's view of itself. Read-only.
+    """One node's view of itself. All but ConfirmSweep only read.
     """
 
     def __init__(self, channel):
@@ -60,10 +60,20 @@ class AgentStub(object):
                 request_serializer=deltaplane_dot_v1_dot_agent__pb2.ListRuleCountersRequest.SerializeToString,
                 response_deserializer=deltaplane_dot_v1_dot_agent__pb2.ListRuleCountersResponse.FromString,
                 _registered_method=True)
+        self.ConfirmSweep = channel.unary_unary(
+                '/deltaplane.v1.Agent/ConfirmSweep',
+                request_serializer=deltaplane_dot_v1_dot_agent__pb2.ConfirmSweepRequest.SerializeToString,
+                response_deserializer=deltaplane_dot_v1_dot_agent__pb2.ConfirmSweepResponse.FromString,
+                _registered_method=True)
+        self.ListFrontends = channel.unary_unary(
+                '/deltaplane.v1.Agent/ListFrontends',
+                request_serializer=deltaplane_dot_v1_dot_agent__pb2.ListFrontendsRequest.SerializeToString,
+                response_deserializer=deltaplane_dot_v1_dot_agent__pb2.ListFrontendsResponse.FromString,
+                _registered_method=True)
 
 
 class AgentServicer(object):
-    """One node's view of itself. Read-only.
+    """One node's view of itself. All but ConfirmSweep only read.
     """
 
     def GetStatus(self, request, context):
@@ -101,6 +111,20 @@ class AgentServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ConfirmSweep(self, request, context):
+        """Lets a sweep happen that the brake holds. FAILED_PRECONDITION: it holds none; ALREADY_EXISTS: a larger one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListFrontends(self, request, context):
+        """Where services answer on this node and who is given to clients, read from the kernel.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AgentServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -129,6 +153,16 @@ def add_AgentServicer_to_server(servicer, server):
                     request_deserializer=deltaplane_dot_v1_dot_agent__pb2.ListRuleCountersRequest.FromString,
                     response_serializer=deltaplane_dot_v1_dot_agent__pb2.ListRuleCountersResponse.SerializeToString,
             ),
+            'ConfirmSweep': grpc.unary_unary_rpc_method_handler(
+                    servicer.ConfirmSweep,
+                    request_deserializer=deltaplane_dot_v1_dot_agent__pb2.ConfirmSweepRequest.FromString,
+                    response_serializer=deltaplane_dot_v1_dot_agent__pb2.ConfirmSweepResponse.SerializeToString,
+            ),
+            'ListFrontends': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListFrontends,
+                    request_deserializer=deltaplane_dot_v1_dot_agent__pb2.ListFrontendsRequest.FromString,
+                    response_serializer=deltaplane_dot_v1_dot_agent__pb2.ListFrontendsResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'deltaplane.v1.Agent', rpc_method_handlers)
@@ -138,7 +172,7 @@ def add_AgentServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Agent(object):
-    """One node's view of itself. Read-only.
+    """One node's view of itself. All but ConfirmSweep only read.
     """
 
     @staticmethod
@@ -266,6 +300,60 @@ class Agent(object):
             '/deltaplane.v1.Agent/ListRuleCounters',
             deltaplane_dot_v1_dot_agent__pb2.ListRuleCountersRequest.SerializeToString,
             deltaplane_dot_v1_dot_agent__pb2.ListRuleCountersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ConfirmSweep(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/deltaplane.v1.Agent/ConfirmSweep',
+            deltaplane_dot_v1_dot_agent__pb2.ConfirmSweepRequest.SerializeToString,
+            deltaplane_dot_v1_dot_agent__pb2.ConfirmSweepResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListFrontends(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/deltaplane.v1.Agent/ListFrontends',
+            deltaplane_dot_v1_dot_agent__pb2.ListFrontendsRequest.SerializeToString,
+            deltaplane_dot_v1_dot_agent__pb2.ListFrontendsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AgentStub:
-    """One node's view of itself. Read-only."""
+    """One node's view of itself. All but ConfirmSweep only read."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -43,10 +43,14 @@ class AgentStub:
     """Packet counters of the data path, one per outcome."""
     ListRuleCounters: _grpc.UnaryUnaryMultiCallable[_agent_pb2.ListRuleCountersRequest, _agent_pb2.ListRuleCountersResponse]
     """How often each rule of each policy has decided on this node."""
+    ConfirmSweep: _grpc.UnaryUnaryMultiCallable[_agent_pb2.ConfirmSweepRequest, _agent_pb2.ConfirmSweepResponse]
+    """Lets a sweep happen that the brake holds. FAILED_PRECONDITION: it holds none; ALREADY_EXISTS: a larger one."""
+    ListFrontends: _grpc.UnaryUnaryMultiCallable[_agent_pb2.ListFrontendsRequest, _agent_pb2.ListFrontendsResponse]
+    """Where services answer on this node and who is given to clients, read from the kernel."""
 
 @_typing.type_check_only
 class AgentAsyncStub(AgentStub):
-    """One node's view of itself. Read-only."""
+    """One node's view of itself. All but ConfirmSweep only read."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetStatus: _aio.UnaryUnaryMultiCallable[_agent_pb2.GetStatusRequest, _agent_pb2.GetStatusResponse]  # type: ignore[assignment]
@@ -59,9 +63,13 @@ class AgentAsyncStub(AgentStub):
     """Packet counters of the data path, one per outcome."""
     ListRuleCounters: _aio.UnaryUnaryMultiCallable[_agent_pb2.ListRuleCountersRequest, _agent_pb2.ListRuleCountersResponse]  # type: ignore[assignment]
     """How often each rule of each policy has decided on this node."""
+    ConfirmSweep: _aio.UnaryUnaryMultiCallable[_agent_pb2.ConfirmSweepRequest, _agent_pb2.ConfirmSweepResponse]  # type: ignore[assignment]
+    """Lets a sweep happen that the brake holds. FAILED_PRECONDITION: it holds none; ALREADY_EXISTS: a larger one."""
+    ListFrontends: _aio.UnaryUnaryMultiCallable[_agent_pb2.ListFrontendsRequest, _agent_pb2.ListFrontendsResponse]  # type: ignore[assignment]
+    """Where services answer on this node and who is given to clients, read from the kernel."""
 
 class AgentServicer(metaclass=_abc_1.ABCMeta):
-    """One node's view of itself. Read-only."""
+    """One node's view of itself. All but ConfirmSweep only read."""
 
     @_abc_1.abstractmethod
     def GetStatus(
@@ -102,5 +110,21 @@ class AgentServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_agent_pb2.ListRuleCountersResponse, _abc.Awaitable[_agent_pb2.ListRuleCountersResponse]]:
         """How often each rule of each policy has decided on this node."""
+
+    @_abc_1.abstractmethod
+    def ConfirmSweep(
+        self,
+        request: _agent_pb2.ConfirmSweepRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_pb2.ConfirmSweepResponse, _abc.Awaitable[_agent_pb2.ConfirmSweepResponse]]:
+        """Lets a sweep happen that the brake holds. FAILED_PRECONDITION: it holds none; ALREADY_EXISTS: a larger one."""
+
+    @_abc_1.abstractmethod
+    def ListFrontends(
+        self,
+        request: _agent_pb2.ListFrontendsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_pb2.ListFrontendsResponse, _abc.Awaitable[_agent_pb2.ListFrontendsResponse]]:
+        """Where services answer on this node and who is given to clients, read from the kernel."""
 
 def add_AgentServicer_to_server(servicer: AgentServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1708,7 +1708,7 @@ class ListServicesResponse(_message.Message):
     """Empty on the last page."""
     @_builtins.property
     def services(self) -> _containers.RepeatedCompositeFieldContainer[_service_pb2.Service]:
-        """Ordered by namespace, then name."""
+        """Ordered by "namespace/name" as a text."""
 
     def __init__(
         self,
@@ -1898,7 +1898,7 @@ class ListEndpointSlicesResponse(_message.Message):
     """Empty on the last page."""
     @_builtins.property
     def slices(self) -> _containers.RepeatedCompositeFieldContainer[_service_pb2.EndpointSlice]:
-        """Ordered by namespace, then name."""
+        """Ordered by "namespace/name" as a text."""
 
     def __init__(
         self,

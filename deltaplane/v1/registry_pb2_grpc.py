@@ -285,7 +285,7 @@ class RegistryServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListServices(self, request, context):
-        """Lists services, ordered by namespace and name.
+        """Lists services, ordered by "namespace/name" as a text.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -306,7 +306,7 @@ class RegistryServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListEndpointSlices(self, request, context):
-        """Lists endpoint slices, ordered by namespace and name.
+        """Lists endpoint slices, ordered by "namespace/name" as a text.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

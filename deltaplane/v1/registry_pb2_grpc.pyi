@@ -78,13 +78,13 @@ class RegistryStub:
     leaves open are chosen; those that a service has it keeps.
     """
     ListServices: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ListServicesRequest, _registry_pb2.ListServicesResponse]
-    """Lists services, ordered by namespace and name."""
+    """Lists services, ordered by "namespace/name" as a text."""
     DeleteServices: _grpc.UnaryUnaryMultiCallable[_registry_pb2.DeleteServicesRequest, _registry_pb2.DeleteServicesResponse]
     """Removes services. Their slices stay. OK for absent ones."""
     ApplyEndpointSlices: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ApplyEndpointSlicesRequest, _registry_pb2.ApplyEndpointSlicesResponse]
     """Creates or replaces endpoint slices: all of them or, when one is invalid, none."""
     ListEndpointSlices: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ListEndpointSlicesRequest, _registry_pb2.ListEndpointSlicesResponse]
-    """Lists endpoint slices, ordered by namespace and name."""
+    """Lists endpoint slices, ordered by "namespace/name" as a text."""
     DeleteEndpointSlices: _grpc.UnaryUnaryMultiCallable[_registry_pb2.DeleteEndpointSlicesRequest, _registry_pb2.DeleteEndpointSlicesResponse]
     """Removes endpoint slices. OK for absent ones."""
 
@@ -134,13 +134,13 @@ class RegistryAsyncStub(RegistryStub):
     leaves open are chosen; those that a service has it keeps.
     """
     ListServices: _aio.UnaryUnaryMultiCallable[_registry_pb2.ListServicesRequest, _registry_pb2.ListServicesResponse]  # type: ignore[assignment]
-    """Lists services, ordered by namespace and name."""
+    """Lists services, ordered by "namespace/name" as a text."""
     DeleteServices: _aio.UnaryUnaryMultiCallable[_registry_pb2.DeleteServicesRequest, _registry_pb2.DeleteServicesResponse]  # type: ignore[assignment]
     """Removes services. Their slices stay. OK for absent ones."""
     ApplyEndpointSlices: _aio.UnaryUnaryMultiCallable[_registry_pb2.ApplyEndpointSlicesRequest, _registry_pb2.ApplyEndpointSlicesResponse]  # type: ignore[assignment]
     """Creates or replaces endpoint slices: all of them or, when one is invalid, none."""
     ListEndpointSlices: _aio.UnaryUnaryMultiCallable[_registry_pb2.ListEndpointSlicesRequest, _registry_pb2.ListEndpointSlicesResponse]  # type: ignore[assignment]
-    """Lists endpoint slices, ordered by namespace and name."""
+    """Lists endpoint slices, ordered by "namespace/name" as a text."""
     DeleteEndpointSlices: _aio.UnaryUnaryMultiCallable[_registry_pb2.DeleteEndpointSlicesRequest, _registry_pb2.DeleteEndpointSlicesResponse]  # type: ignore[assignment]
     """Removes endpoint slices. OK for absent ones."""
 
@@ -301,7 +301,7 @@ class RegistryServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_pb2.ListServicesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_pb2.ListServicesResponse, _abc.Awaitable[_registry_pb2.ListServicesResponse]]:
-        """Lists services, ordered by namespace and name."""
+        """Lists services, ordered by "namespace/name" as a text."""
 
     @_abc_1.abstractmethod
     def DeleteServices(
@@ -325,7 +325,7 @@ class RegistryServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_pb2.ListEndpointSlicesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_pb2.ListEndpointSlicesResponse, _abc.Awaitable[_registry_pb2.ListEndpointSlicesResponse]]:
-        """Lists endpoint slices, ordered by namespace and name."""
+        """Lists endpoint slices, ordered by "namespace/name" as a text."""
 
     @_abc_1.abstractmethod
     def DeleteEndpointSlices(

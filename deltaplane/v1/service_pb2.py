@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from deltaplane.v1 import common_pb2 as deltaplane_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x64\x65ltaplane/v1/service.proto\x12\rdeltaplane.v1\x1a\x1a\x64\x65ltaplane/v1/common.proto\"w\n\x0bServicePort\x12\x0c\n\x04name\x18\x01 \x01(\t\x12)\n\x08protocol\x18\x02 \x01(\x0e\x32\x17.deltaplane.v1.Protocol\x12\x0c\n\x04port\x18\x03 \x01(\r\x12\x11\n\tnode_port\x18\x04 \x01(\r\x12\x0e\n\x06target\x18\x05 \x01(\t\"\xbe\x05\n\x07Service\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06number\x18\x03 \x01(\r\x12(\n\x04type\x18\x04 \x01(\x0e\x32\x1a.deltaplane.v1.ServiceType\x12\x13\n\x0b\x63luster_ips\x18\x05 \x03(\x0c\x12\x10\n\x08headless\x18\x06 \x01(\x08\x12)\n\x05ports\x18\x07 \x03(\x0b\x32\x1a.deltaplane.v1.ServicePort\x12\x36\n\x08selector\x18\x08 \x03(\x0b\x32$.deltaplane.v1.Service.SelectorEntry\x12\x18\n\x10without_selector\x18\t \x01(\x08\x12\x14\n\x0c\x65xternal_ips\x18\n \x03(\x0c\x12\x19\n\x11load_balancer_ips\x18\x0b \x03(\x0c\x12,\n\rsource_ranges\x18\x0c \x03(\x0b\x32\x15.deltaplane.v1.Prefix\x12\x18\n\x10\x61\x66\x66inity_seconds\x18\r \x01(\r\x12\x16\n\x0einternal_local\x18\x0e \x01(\x08\x12\x16\n\x0e\x65xternal_local\x18\x0f \x01(\x08\x12\x1e\n\x16health_check_node_port\x18\x10 \x01(\r\x12\x19\n\x11publish_not_ready\x18\x11 \x01(\x08\x12\x38\n\x0c\x64istribution\x18\x12 \x01(\x0e\x32\".deltaplane.v1.TrafficDistribution\x12\x15\n\rexternal_name\x18\x13 \x01(\t\x12\x10\n\x08\x66\x61milies\x18\x14 \x03(\r\x12\x13\n\x0btraceparent\x18\x15 \x01(\t\x12\'\n\x04meta\x18\x1f \x01(\x0b\x32\x19.deltaplane.v1.ObjectMeta\x1a/\n\rSelectorEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"T\n\tSlicePort\x12\x0c\n\x04name\x18\x01 \x01(\t\x12)\n\x08protocol\x18\x02 \x01(\x0e\x32\x17.deltaplane.v1.Protocol\x12\x0e\n\x06number\x18\x03 \x01(\r\"\xab\x01\n\rSliceEndpoint\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\x0c\x12\x11\n\tnot_ready\x18\x02 \x01(\x08\x12\x13\n\x0bnot_serving\x18\x03 \x01(\x08\x12\x13\n\x0bterminating\x18\x04 \x01(\x08\x12\x0c\n\x04node\x18\x05 \x01(\t\x12\r\n\x05zones\x18\x06 \x03(\t\x12\r\n\x05nodes\x18\x07 \x03(\t\x12\x10\n\x08hostname\x18\x08 \x01(\t\x12\x0e\n\x06target\x18\t \x01(\t\"\xd9\x01\n\rEndpointSlice\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07service\x18\x03 \x01(\t\x12\'\n\x05ports\x18\x04 \x03(\x0b\x32\x18.deltaplane.v1.SlicePort\x12/\n\tendpoints\x18\x05 \x03(\x0b\x32\x1c.deltaplane.v1.SliceEndpoint\x12\x13\n\x0btraceparent\x18\x06 \x01(\t\x12\'\n\x04meta\x18\x1f \x01(\x0b\x32\x19.deltaplane.v1.ObjectMeta*\xa4\x01\n\x0bServiceType\x12\x1c\n\x18SERVICE_TYPE_UNSPECIFIED\x10\x00\x12\x1b\n\x17SERVICE_TYPE_CLUSTER_IP\x10\x01\x12\x1a\n\x16SERVICE_TYPE_NODE_PORT\x10\x02\x12\x1e\n\x1aSERVICE_TYPE_LOAD_BALANCER\x10\x03\x12\x1e\n\x1aSERVICE_TYPE_EXTERNAL_NAME\x10\x04*\x83\x01\n\x13TrafficDistribution\x12$\n TRAFFIC_DISTRIBUTION_UNSPECIFIED\x10\x00\x12\"\n\x1eTRAFFIC_DISTRIBUTION_SAME_ZONE\x10\x01\x12\"\n\x1eTRAFFIC_DISTRIBUTION_SAME_NODE\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x64\x65ltaplane/v1/service.proto\x12\rdeltaplane.v1\x1a\x1a\x64\x65ltaplane/v1/common.proto\"w\n\x0bServicePort\x12\x0c\n\x04name\x18\x01 \x01(\t\x12)\n\x08protocol\x18\x02 \x01(\x0e\x32\x17.deltaplane.v1.Protocol\x12\x0c\n\x04port\x18\x03 \x01(\r\x12\x11\n\tnode_port\x18\x04 \x01(\r\x12\x0e\n\x06target\x18\x05 \x01(\t\"\xf2\x05\n\x07Service\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06number\x18\x03 \x01(\r\x12(\n\x04type\x18\x04 \x01(\x0e\x32\x1a.deltaplane.v1.ServiceType\x12\x13\n\x0b\x63luster_ips\x18\x05 \x03(\x0c\x12\x10\n\x08headless\x18\x06 \x01(\x08\x12)\n\x05ports\x18\x07 \x03(\x0b\x32\x1a.deltaplane.v1.ServicePort\x12\x36\n\x08selector\x18\x08 \x03(\x0b\x32$.deltaplane.v1.Service.SelectorEntry\x12\x18\n\x10without_selector\x18\t \x01(\x08\x12\x14\n\x0c\x65xternal_ips\x18\n \x03(\x0c\x12\x19\n\x11load_balancer_ips\x18\x0b \x03(\x0c\x12,\n\rsource_ranges\x18\x0c \x03(\x0b\x32\x15.deltaplane.v1.Prefix\x12\x18\n\x10\x61\x66\x66inity_seconds\x18\r \x01(\r\x12\x16\n\x0einternal_local\x18\x0e \x01(\x08\x12\x16\n\x0e\x65xternal_local\x18\x0f \x01(\x08\x12\x1e\n\x16health_check_node_port\x18\x10 \x01(\r\x12\x19\n\x11publish_not_ready\x18\x11 \x01(\x08\x12\x38\n\x0c\x64istribution\x18\x12 \x01(\x0e\x32\".deltaplane.v1.TrafficDistribution\x12\x15\n\rexternal_name\x18\x13 \x01(\t\x12\x10\n\x08\x66\x61milies\x18\x14 \x03(\r\x12\x13\n\x0btraceparent\x18\x15 \x01(\t\x12\x32\n\rfamily_policy\x18\x16 \x01(\x0e\x32\x1b.deltaplane.v1.FamilyPolicy\x12\'\n\x04meta\x18\x1f \x01(\x0b\x32\x19.deltaplane.v1.ObjectMeta\x1a/\n\rSelectorEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"T\n\tSlicePort\x12\x0c\n\x04name\x18\x01 \x01(\t\x12)\n\x08protocol\x18\x02 \x01(\x0e\x32\x17.deltaplane.v1.Protocol\x12\x0e\n\x06number\x18\x03 \x01(\r\"\xab\x01\n\rSliceEndpoint\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\x0c\x12\x11\n\tnot_ready\x18\x02 \x01(\x08\x12\x13\n\x0bnot_serving\x18\x03 \x01(\x08\x12\x13\n\x0bterminating\x18\x04 \x01(\x08\x12\x0c\n\x04node\x18\x05 \x01(\t\x12\r\n\x05zones\x18\x06 \x03(\t\x12\r\n\x05nodes\x18\x07 \x03(\t\x12\x10\n\x08hostname\x18\x08 \x01(\t\x12\x0e\n\x06target\x18\t \x01(\t\"\xd9\x01\n\rEndpointSlice\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07service\x18\x03 \x01(\t\x12\'\n\x05ports\x18\x04 \x03(\x0b\x32\x18.deltaplane.v1.SlicePort\x12/\n\tendpoints\x18\x05 \x03(\x0b\x32\x1c.deltaplane.v1.SliceEndpoint\x12\x13\n\x0btraceparent\x18\x06 \x01(\t\x12\'\n\x04meta\x18\x1f \x01(\x0b\x32\x19.deltaplane.v1.ObjectMeta*\xa4\x01\n\x0bServiceType\x12\x1c\n\x18SERVICE_TYPE_UNSPECIFIED\x10\x00\x12\x1b\n\x17SERVICE_TYPE_CLUSTER_IP\x10\x01\x12\x1a\n\x16SERVICE_TYPE_NODE_PORT\x10\x02\x12\x1e\n\x1aSERVICE_TYPE_LOAD_BALANCER\x10\x03\x12\x1e\n\x1aSERVICE_TYPE_EXTERNAL_NAME\x10\x04*\x83\x01\n\x13TrafficDistribution\x12$\n TRAFFIC_DISTRIBUTION_UNSPECIFIED\x10\x00\x12\"\n\x1eTRAFFIC_DISTRIBUTION_SAME_ZONE\x10\x01\x12\"\n\x1eTRAFFIC_DISTRIBUTION_SAME_NODE\x10\x02*\x98\x01\n\x0c\x46\x61milyPolicy\x12\x1d\n\x19\x46\x41MILY_POLICY_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x46\x41MILY_POLICY_SINGLE_STACK\x10\x01\x12#\n\x1f\x46\x41MILY_POLICY_PREFER_DUAL_STACK\x10\x02\x12$\n FAMILY_POLICY_REQUIRE_DUAL_STACK\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,20 +34,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SERVICE_SELECTORENTRY']._loaded_options = None
   _globals['_SERVICE_SELECTORENTRY']._serialized_options = b'8\001'
-  _globals['_SERVICETYPE']._serialized_start=1381
-  _globals['_SERVICETYPE']._serialized_end=1545
-  _globals['_TRAFFICDISTRIBUTION']._serialized_start=1548
-  _globals['_TRAFFICDISTRIBUTION']._serialized_end=1679
+  _globals['_SERVICETYPE']._serialized_start=1433
+  _globals['_SERVICETYPE']._serialized_end=1597
+  _globals['_TRAFFICDISTRIBUTION']._serialized_start=1600
+  _globals['_TRAFFICDISTRIBUTION']._serialized_end=1731
+  _globals['_FAMILYPOLICY']._serialized_start=1734
+  _globals['_FAMILYPOLICY']._serialized_end=1886
   _globals['_SERVICEPORT']._serialized_start=74
   _globals['_SERVICEPORT']._serialized_end=193
   _globals['_SERVICE']._serialized_start=196
-  _globals['_SERVICE']._serialized_end=898
-  _globals['_SERVICE_SELECTORENTRY']._serialized_start=851
-  _globals['_SERVICE_SELECTORENTRY']._serialized_end=898
-  _globals['_SLICEPORT']._serialized_start=900
-  _globals['_SLICEPORT']._serialized_end=984
-  _globals['_SLICEENDPOINT']._serialized_start=987
-  _globals['_SLICEENDPOINT']._serialized_end=1158
-  _globals['_ENDPOINTSLICE']._serialized_start=1161
-  _globals['_ENDPOINTSLICE']._serialized_end=1378
+  _globals['_SERVICE']._serialized_end=950
+  _globals['_SERVICE_SELECTORENTRY']._serialized_start=903
+  _globals['_SERVICE_SELECTORENTRY']._serialized_end=950
+  _globals['_SLICEPORT']._serialized_start=952
+  _globals['_SLICEPORT']._serialized_end=1036
+  _globals['_SLICEENDPOINT']._serialized_start=1039
+  _globals['_SLICEENDPOINT']._serialized_end=1210
+  _globals['_ENDPOINTSLICE']._serialized_start=1213
+  _globals['_ENDPOINTSLICE']._serialized_end=1430
 # @@protoc_insertion_point(module_scope)

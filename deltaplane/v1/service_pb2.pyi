@@ -78,6 +78,34 @@ TRAFFIC_DISTRIBUTION_SAME_NODE: TrafficDistribution.ValueType  # 2
 """Those of the client's node, else of its zone."""
 Global___TrafficDistribution: _TypeAlias = TrafficDistribution  # noqa: Y015
 
+class _FamilyPolicy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FamilyPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FamilyPolicy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FAMILY_POLICY_UNSPECIFIED: _FamilyPolicy.ValueType  # 0
+    """As it was; a new service: one."""
+    FAMILY_POLICY_SINGLE_STACK: _FamilyPolicy.ValueType  # 1
+    """One: the cluster's first."""
+    FAMILY_POLICY_PREFER_DUAL_STACK: _FamilyPolicy.ValueType  # 2
+    """Both, if the cluster has both."""
+    FAMILY_POLICY_REQUIRE_DUAL_STACK: _FamilyPolicy.ValueType  # 3
+    """Both; refused if the cluster has but one."""
+
+class FamilyPolicy(_FamilyPolicy, metaclass=_FamilyPolicyEnumTypeWrapper):
+    """How many IP families a service has addresses of, where a request does not name them."""
+
+FAMILY_POLICY_UNSPECIFIED: FamilyPolicy.ValueType  # 0
+"""As it was; a new service: one."""
+FAMILY_POLICY_SINGLE_STACK: FamilyPolicy.ValueType  # 1
+"""One: the cluster's first."""
+FAMILY_POLICY_PREFER_DUAL_STACK: FamilyPolicy.ValueType  # 2
+"""Both, if the cluster has both."""
+FAMILY_POLICY_REQUIRE_DUAL_STACK: FamilyPolicy.ValueType  # 3
+"""Both; refused if the cluster has but one."""
+Global___FamilyPolicy: _TypeAlias = FamilyPolicy  # noqa: Y015
+
 @_typing.final
 class ServicePort(_message.Message):
     """One port of a service."""
@@ -163,6 +191,7 @@ class Service(_message.Message):
     EXTERNAL_NAME_FIELD_NUMBER: _builtins.int
     FAMILIES_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
+    FAMILY_POLICY_FIELD_NUMBER: _builtins.int
     META_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Namespace name."""
@@ -192,6 +221,8 @@ class Service(_message.Message):
     """Of the type EXTERNAL_NAME: the other name."""
     traceparent: _builtins.str
     """W3C traceparent of the request that wrote the record; empty when not traced."""
+    family_policy: Global___FamilyPolicy.ValueType
+    """How many families there are where families and cluster_ips do not say all of it."""
     @_builtins.property
     def cluster_ips(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """4 or 16 bytes each, the primary first, at most one of each family. Empty in a request for a service that is not
@@ -220,7 +251,7 @@ class Service(_message.Message):
 
     @_builtins.property
     def families(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """IP families wanted when the server chooses addresses: 4, 6, or both, the primary first; empty: the cluster's first."""
+        """IP families: 4, 6, or both, the primary first; empty in a request: those that family_policy says."""
 
     @_builtins.property
     def meta(self) -> _common_pb2.ObjectMeta:
@@ -250,11 +281,12 @@ class Service(_message.Message):
         external_name: _builtins.str = ...,
         families: _abc.Iterable[_builtins.int] | None = ...,
         traceparent: _builtins.str = ...,
+        family_policy: Global___FamilyPolicy.ValueType = ...,
         meta: _common_pb2.ObjectMeta | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["affinity_seconds", b"affinity_seconds", "cluster_ips", b"cluster_ips", "distribution", b"distribution", "external_ips", b"external_ips", "external_local", b"external_local", "external_name", b"external_name", "families", b"families", "headless", b"headless", "health_check_node_port", b"health_check_node_port", "internal_local", b"internal_local", "load_balancer_ips", b"load_balancer_ips", "meta", b"meta", "name", b"name", "namespace", b"namespace", "number", b"number", "ports", b"ports", "publish_not_ready", b"publish_not_ready", "selector", b"selector", "source_ranges", b"source_ranges", "traceparent", b"traceparent", "type", b"type", "without_selector", b"without_selector"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["affinity_seconds", b"affinity_seconds", "cluster_ips", b"cluster_ips", "distribution", b"distribution", "external_ips", b"external_ips", "external_local", b"external_local", "external_name", b"external_name", "families", b"families", "family_policy", b"family_policy", "headless", b"headless", "health_check_node_port", b"health_check_node_port", "internal_local", b"internal_local", "load_balancer_ips", b"load_balancer_ips", "meta", b"meta", "name", b"name", "namespace", b"namespace", "number", b"number", "ports", b"ports", "publish_not_ready", b"publish_not_ready", "selector", b"selector", "source_ranges", b"source_ranges", "traceparent", b"traceparent", "type", b"type", "without_selector", b"without_selector"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -278,6 +278,7 @@ class Ack(_message.Message):
     RECEIVED_REVISION_FIELD_NUMBER: _builtins.int
     ADDED_CREDIT_BYTES_FIELD_NUMBER: _builtins.int
     WORST_APPLY_US_FIELD_NUMBER: _builtins.int
+    RENEWALS_FIELD_NUMBER: _builtins.int
     applied_revision: _builtins.int
     """The kernel agrees with the store at this revision (the last applied barrier)."""
     received_revision: _builtins.int
@@ -286,6 +287,10 @@ class Ack(_message.Message):
     """Bytes of credit added."""
     worst_apply_us: _builtins.int
     """Worst time from a barrier's arrival to its application since the last Ack, in microseconds."""
+    renewals: _builtins.int
+    """Snapshots and repairs of this stream that what is applied contains: the revision alone does not tell them from
+    what an earlier barrier of the same revision has shown.
+    """
     def __init__(
         self,
         *,
@@ -293,10 +298,11 @@ class Ack(_message.Message):
         received_revision: _builtins.int = ...,
         added_credit_bytes: _builtins.int = ...,
         worst_apply_us: _builtins.int = ...,
+        renewals: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["added_credit_bytes", b"added_credit_bytes", "applied_revision", b"applied_revision", "received_revision", b"received_revision", "worst_apply_us", b"worst_apply_us"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["added_credit_bytes", b"added_credit_bytes", "applied_revision", b"applied_revision", "received_revision", b"received_revision", "renewals", b"renewals", "worst_apply_us", b"worst_apply_us"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1803,6 +1809,7 @@ class AgentStatus(_message.Message):
     WORST_APPLY_US_FIELD_NUMBER: _builtins.int
     NACKED_OBJECTS_FIELD_NUMBER: _builtins.int
     MODE_FIELD_NUMBER: _builtins.int
+    BRAKED_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     """Node name."""
     node_index: _builtins.int
@@ -1819,6 +1826,8 @@ class AgentStatus(_message.Message):
     """Objects it refused and that are held closed."""
     mode: Global___Welcome.Mode.ValueType
     """How it was brought up to date."""
+    braked: _builtins.str
+    """Why it removes nothing and acknowledges nothing newer until `deltaplane node sweep`, for people; empty: it does."""
     def __init__(
         self,
         *,
@@ -1830,10 +1839,11 @@ class AgentStatus(_message.Message):
         worst_apply_us: _builtins.int = ...,
         nacked_objects: _builtins.int = ...,
         mode: Global___Welcome.Mode.ValueType = ...,
+        braked: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_revision", b"applied_revision", "effective_revision", b"effective_revision", "mode", b"mode", "nacked_objects", b"nacked_objects", "node", b"node", "node_index", b"node_index", "silent_seconds", b"silent_seconds", "worst_apply_us", b"worst_apply_us"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_revision", b"applied_revision", "braked", b"braked", "effective_revision", b"effective_revision", "mode", b"mode", "nacked_objects", b"nacked_objects", "node", b"node", "node_index", b"node_index", "silent_seconds", b"silent_seconds", "worst_apply_us", b"worst_apply_us"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -29,6 +29,7 @@ MAX_CONNECTIONS = 131072
 MAX_FRAGMENTS = 8192
 MAX_DENIALS = 8192
 MAX_RULES = 65536
+MAX_SERVICES = 16384
 MAX_FRONTENDS = 65536
 MAX_SLOTS = 262144
 MAX_MEMBERS = 262144
@@ -37,6 +38,7 @@ MAX_SOURCES = 16384
 MAX_AFFINITIES = 65536
 MAX_SOCKETS = 65536
 MAX_TRANSLATIONS = 131072
+PORT_MARKS = 8192
 TABLE_SIZE = 16381
 FORWARD_PORT_FIRST = 61000
 FORWARD_PORT_LAST = 65535
@@ -95,7 +97,9 @@ class Shown(enum.IntEnum):
 
 
 class Outcome(enum.IntEnum):
-    """How a packet left a program. Each has one counter; names below DP_DROP_* mean that it went on."""
+    """How a packet left a program. Each has one counter; DP_DROP_*: it did not go on. *_SOCKET_*: no packet but a
+    connection or a datagram of a socket that asked for a service; their bytes are not counted.
+    """
 
     PASS_LOCAL = 0
     PASS_REMOTE = 1
@@ -120,9 +124,16 @@ class Outcome(enum.IntEnum):
     DROP_TUNNEL_SENDER = 20
     DROP_NOT_HERE = 21
     DROP_TOO_BIG = 22
+    PASS_SOCKET_SERVICE = 23
+    PASS_SOCKET_REPLY = 24
+    DROP_SOCKET_NO_BACKEND = 25
+    PASS_OUTSIDE = 26
+    DROP_NO_BACKEND = 27
+    DROP_SOURCE_RANGE = 28
+    DROP_NO_PORT = 29
 
 
-OUTCOME_COUNT = 23
+OUTCOME_COUNT = 30
 
 
 _ADDRESS = struct.Struct("=16s")
@@ -145,30 +156,36 @@ class Address(NamedTuple):
         return cls(v[0])
 
 
-_CONFIG = struct.Struct("=III16s16s")
-CONFIG_SIZE = 44
+_CONFIG = struct.Struct("=IIIII16s16sIQ")
+CONFIG_SIZE = 64
 
 
 class Config(NamedTuple):
     """Constants of a loaded program, in .rodata.config. uplink_mtu: bytes, 0: not checked; tunnel_ifindex: 0: native
-    routing; addresses: zeros: none.
+    routing; tick_ns: length of a tick (jiffy); first_tick: their number at boot; addresses: zeros: none. refusal: errno
+    of a socket whose service nobody answers for, 0: the kernel's own, EPERM. netns_cookie: of the node's own network
+    namespace, 0: it is the first one of the machine.
     """
 
     uplink_ifindex: int
     uplink_mtu: int
     tunnel_ifindex: int
+    tick_ns: int
+    first_tick: int
     node_ipv4: bytes
     node_ipv6: bytes
+    refusal: int
+    netns_cookie: int
 
     def pack(self) -> bytes:
         """The bytes in the map."""
-        return _CONFIG.pack(self.uplink_ifindex, self.uplink_mtu, self.tunnel_ifindex, self.node_ipv4, self.node_ipv6)
+        return _CONFIG.pack(self.uplink_ifindex, self.uplink_mtu, self.tunnel_ifindex, self.tick_ns, self.first_tick, self.node_ipv4, self.node_ipv6, self.refusal, self.netns_cookie)
 
     @classmethod
     def unpack(cls, data: bytes) -> "Config":
         """Undoes `pack`."""
         v = _CONFIG.unpack(data)
-        return cls(v[0], v[1], v[2], v[3], v[4])
+        return cls(v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7], v[8])
 
 
 _SETTINGS = struct.Struct("=I")
@@ -426,14 +443,15 @@ class ConnectionKey(NamedTuple):
         return cls(v[0], v[1], ntohs(v[2]), ntohs(v[3]), v[4], v[5])
 
 
-_CONNECTION = struct.Struct("=QQIIIBBB1x")
+_CONNECTION = struct.Struct("=QQIIIBBBB")
 CONNECTION_SIZE = 32
 
 
 class Connection(NamedTuple):
-    """Value of `connections`: who was judged, by which epoch. last_seen: boot time, ns, 100 ms late at most.
-    original, reply: enum dp_shown, a byte per direction, so that two processors do not undo each other's write.
-    from_host: begun by this node's own stack, whatever the policy said.
+    """Value of `connections`: who was judged, by which epoch. last_seen: boot time, ns, 100 ms late at most,
+    without suspension. original, reply: enum dp_shown, a byte per direction, so that two processors do not undo
+    each other's write. from_host: begun by this node's own stack, whatever the policy said. translated: its packets,
+    or some of them, asked for a frontend: replies are looked for in `translations`.
     """
 
     last_seen: int
@@ -444,16 +462,17 @@ class Connection(NamedTuple):
     original: int
     reply: int
     from_host: int
+    translated: int
 
     def pack(self) -> bytes:
         """The bytes in the map."""
-        return _CONNECTION.pack(self.last_seen, self.packets, self.subject, self.peer, self.epoch, self.original, self.reply, self.from_host)
+        return _CONNECTION.pack(self.last_seen, self.packets, self.subject, self.peer, self.epoch, self.original, self.reply, self.from_host, self.translated)
 
     @classmethod
     def unpack(cls, data: bytes) -> "Connection":
         """Undoes `pack`."""
         v = _CONNECTION.unpack(data)
-        return cls(v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7])
+        return cls(v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7], v[8])
 
 
 _FRAGMENT_KEY = struct.Struct("=16s16sII")
@@ -631,7 +650,9 @@ FRONTEND_KEY_SIZE = 20
 
 
 class FrontendKey(NamedTuple):
-    """Key of `frontends`. address: zeros: a port of every node: matches when the destination is a node's own address."""
+    """Key of `frontends`. address: the unspecified one of its family (::ffff:0.0.0.0 or ::): a port of every node:
+    matches when the destination is a node's own address of that family.
+    """
 
     address: bytes
     port: int
@@ -653,7 +674,7 @@ FRONTEND_SIZE = 28
 
 
 class Frontend(NamedTuple):
-    """Value of `frontends`. list, count: slots 0..count-1 of `slots` for clients inside the cluster; count 0: nobody
+    """Value of `frontends`. list, inside_count: the first slots of that list are for clients inside the cluster; 0: nobody
     answers, the connection is refused. outside_list, outside_count: the same for clients outside, whose slots are
     chosen by the table of that list and may have holes; outside_list 0: no frontend for them; outside_count 0: nobody
     answers. affinity: seconds for which a client keeps its backend, 0: none. service: its number.
@@ -661,7 +682,7 @@ class Frontend(NamedTuple):
 
     service: int
     list: int
-    count: int
+    inside_count: int
     outside_list: int
     outside_count: int
     affinity: int
@@ -669,13 +690,36 @@ class Frontend(NamedTuple):
 
     def pack(self) -> bytes:
         """The bytes in the map."""
-        return _FRONTEND.pack(self.service, self.list, self.count, self.outside_list, self.outside_count, self.affinity, self.flags)
+        return _FRONTEND.pack(self.service, self.list, self.inside_count, self.outside_list, self.outside_count, self.affinity, self.flags)
 
     @classmethod
     def unpack(cls, data: bytes) -> "Frontend":
         """Undoes `pack`."""
         v = _FRONTEND.unpack(data)
         return cls(v[0], v[1], v[2], v[3], v[4], v[5], v[6])
+
+
+_SERVICE_COUNT = struct.Struct("=QQ")
+SERVICE_COUNT_SIZE = 16
+
+
+class ServiceCount(NamedTuple):
+    """Value of `service_counts` (by number of the service). given: how often a client was given a backend: connections, and
+    the first of datagrams that belong together. refused: how often there was none.
+    """
+
+    given: int
+    refused: int
+
+    def pack(self) -> bytes:
+        """The bytes in the map."""
+        return _SERVICE_COUNT.pack(self.given, self.refused)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> "ServiceCount":
+        """Undoes `pack`."""
+        v = _SERVICE_COUNT.unpack(data)
+        return cls(v[0], v[1])
 
 
 _SLOT_KEY = struct.Struct("=II")
@@ -810,55 +854,57 @@ class Affinity(NamedTuple):
         return cls(v[0], v[1])
 
 
-_SOCKET_KEY = struct.Struct("=Q20sI")
+class Leg(enum.IntEnum):
+    """Which way what was translated goes: from the client to the frontend, or from the backend back."""
+
+    FORWARD = 0
+    BACK = 1
+
+
+_SOCKET_KEY = struct.Struct("=Q20sBB2x")
 SOCKET_KEY_SIZE = 32
 
 
 class SocketKey(NamedTuple):
-    """Key of `sockets`: a socket and the backend that it really talks to."""
+    """Key of `sockets`. place: leg forward: the frontend that the program asked for; leg back: the backend that the socket
+    really talks to.
+    """
 
     cookie: int
-    backend: bytes
+    place: bytes
     protocol: int
+    leg: int
 
     def pack(self) -> bytes:
         """The bytes in the map."""
-        return _SOCKET_KEY.pack(self.cookie, self.backend, self.protocol)
+        return _SOCKET_KEY.pack(self.cookie, self.place, self.protocol, self.leg)
 
     @classmethod
     def unpack(cls, data: bytes) -> "SocketKey":
         """Undoes `pack`."""
         v = _SOCKET_KEY.unpack(data)
-        return cls(v[0], v[1], v[2])
+        return cls(v[0], v[1], v[2], v[3])
 
 
-_SOCKET = struct.Struct("=16sH2xI")
+_SOCKET = struct.Struct("=20sI")
 SOCKET_SIZE = 24
 
 
 class Socket(NamedTuple):
-    """Value of `sockets`: the frontend that the program asked for. list: where the backend was taken from."""
+    """Value of `sockets`. place: the other one. list: where the backend was taken from."""
 
-    address: bytes
-    port: int
+    place: bytes
     list: int
 
     def pack(self) -> bytes:
         """The bytes in the map."""
-        return _SOCKET.pack(self.address, htons(self.port), self.list)
+        return _SOCKET.pack(self.place, self.list)
 
     @classmethod
     def unpack(cls, data: bytes) -> "Socket":
         """Undoes `pack`."""
         v = _SOCKET.unpack(data)
-        return cls(v[0], ntohs(v[1]), v[2])
-
-
-class Leg(enum.IntEnum):
-    """Which way a translated packet goes: from the client to the frontend, or from the backend back."""
-
-    FORWARD = 0
-    BACK = 1
+        return cls(v[0], v[1])
 
 
 _TRANSLATION_KEY = struct.Struct("=16s16sHHBB2x")
@@ -886,13 +932,13 @@ class TranslationKey(NamedTuple):
         return cls(v[0], v[1], ntohs(v[2]), ntohs(v[3]), v[4], v[5])
 
 
-_TRANSLATION = struct.Struct("=Q16s16sHHIBB2xI")
+_TRANSLATION = struct.Struct("=Q16s16sHHIBBB1xI")
 TRANSLATION_SIZE = 56
 
 
 class Translation(NamedTuple):
     """Value of `translations`: the packet as it goes on. last_seen: boot time, ns. list: where the backend was taken from;
-    forward leg only. shown: enum dp_shown of this leg. outside: the client is outside the cluster. service: its number.
+    forward leg only. shown, answered: enum dp_shown of this leg and of the other. outside: the client is outside the cluster. service: its number.
     """
 
     last_seen: int
@@ -903,17 +949,18 @@ class Translation(NamedTuple):
     list: int
     shown: int
     outside: int
+    answered: int
     service: int
 
     def pack(self) -> bytes:
         """The bytes in the map."""
-        return _TRANSLATION.pack(self.last_seen, self.saddr, self.daddr, htons(self.sport), htons(self.dport), self.list, self.shown, self.outside, self.service)
+        return _TRANSLATION.pack(self.last_seen, self.saddr, self.daddr, htons(self.sport), htons(self.dport), self.list, self.shown, self.outside, self.answered, self.service)
 
     @classmethod
     def unpack(cls, data: bytes) -> "Translation":
         """Undoes `pack`."""
         v = _TRANSLATION.unpack(data)
-        return cls(v[0], v[1], v[2], ntohs(v[3]), ntohs(v[4]), v[5], v[6], v[7], v[8])
+        return cls(v[0], v[1], v[2], ntohs(v[3]), ntohs(v[4]), v[5], v[6], v[7], v[8], v[9])
 
 
 _APPLIED = struct.Struct("=16sQ")

@@ -10,6 +10,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+NODE_PORT_IPV4 = bytes(10) + b"\xff\xff" + bytes(4)
+NODE_PORT_IPV6 = bytes(16)
+"""Addresses of frontends that every node has: the unspecified ones."""
+
 Port = tuple[int, int]
 """(IP protocol number, number 1..65535)."""
 
@@ -19,7 +23,8 @@ class FrontendKey:
     """Where clients connect to.
 
     Attributes:
-        address: 16 bytes; zeros: the port of every node's own addresses of both families.
+        address: 16 bytes; NODE_PORT_IPV4 or NODE_PORT_IPV6: the port of every node's own
+            addresses of that family.
         protocol: IP protocol number.
         port: 1..65535.
     """
@@ -83,11 +88,23 @@ class Member:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceRange:
-    """A prefix (16 bytes, 0..128 bits) from which a service's load balancer addresses may be used."""
+    """A prefix (16 bytes, 0..128 bits) whose addresses may use a service's load balancer."""
 
     service: int
     address: bytes
     length: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceCount:
+    """How often clients of a service were given a backend, and how often there was none.
+
+    A connection counts once, and so do datagrams that belong together.
+    """
+
+    service: int
+    given: int
+    refused: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +154,10 @@ class BalancingPlane(Protocol):
         ...
 
     def write_table(self, list_id: int, slots: Sequence[int]) -> None:
-        """Puts a table of abi.TABLE_SIZE slots in force, in the place of an older one: atomic."""
+        """Puts a table of abi.TABLE_SIZE slots in force, in the place of an older one: atomic.
+
+        The kernel waits for a grace period before it returns: 8 to 16 ms.
+        """
         ...
 
     def delete_tables(self, list_ids: Iterable[int]) -> None:
@@ -145,9 +165,24 @@ class BalancingPlane(Protocol):
         ...
 
     def forget_backends(self, gone: Sequence[tuple[int, Backend]]) -> int:
-        """Ends what the kernel remembers of UDP and SCTP towards backends (protocol, backend) that
-        are gone: the next packet is given another one. Returns how many entries went.
+        """Ends what is remembered of UDP and SCTP towards backends that are gone.
+
+        The next packet is given another one.
+
+        Args:
+            gone: (protocol, backend); of other protocols nothing is forgotten.
+
+        Returns:
+            How many entries went.
         """
+        ...
+
+    def service_counts(self) -> tuple[ServiceCount, ...]:
+        """Reads the counters; services that nobody has asked for are left out."""
+        ...
+
+    def delete_service_counts(self, services: Iterable[int]) -> None:
+        """Removes the counters of services that are gone."""
         ...
 
     def balancing(self) -> Balancing:

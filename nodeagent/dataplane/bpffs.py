@@ -30,12 +30,17 @@ def is_mounted(path: Path = BPFFS) -> bool:
     return _types().get(str(path.resolve())) == "bpf"
 
 
-def holds(path: Path) -> bool:
-    """Whether a path, which need not exist, lies in a bpffs."""
+def type_around(path: Path) -> str | None:
+    """Type of the file system that a path, which need not exist, lies in."""
     types = _types()
     absolute = path.resolve()
     around = next(p for p in (absolute, *absolute.parents) if str(p) in types or p == p.parent)
-    return types.get(str(around)) == "bpf"
+    return types.get(str(around))
+
+
+def holds(path: Path) -> bool:
+    """Whether a path, which need not exist, lies in a bpffs."""
+    return type_around(path) == "bpf"
 
 
 def ensure(path: Path = BPFFS) -> bool:

@@ -1,8 +1,10 @@
 """A data plane in memory, for tests of what stands above the port. No packet passes through it."""
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from nodeagent.dataplane import abi, records
+from nodeagent.dataplane.balancing_fake import FakeBalancing
 from nodeagent.dataplane.config import Capacities
 from nodeagent.dataplane.port import (
     Actual,
@@ -24,7 +26,7 @@ from nodeagent.dataplane.port import (
 )
 
 
-class FakeDataPlane:
+class FakeDataPlane(FakeBalancing):
     """Implements DataPlane. It plays both the kernel and the adapter: it survives `close`.
 
     Attributes:
@@ -32,6 +34,7 @@ class FakeDataPlane:
         pods: links that attach_pod was called for, in order, repeats included.
         uplinks: the same for attach_uplink.
         tunnels: the same for attach_tunnel.
+        cgroups: the same for attach_sockets.
         grace_periods: how often synchronize was called.
         denied: what `denials` answers.
         hits: by (set, ruling); what `rule_counts` answers.
@@ -39,6 +42,7 @@ class FakeDataPlane:
 
     def __init__(self, capacities: Capacities | None = None) -> None:
         self._capacities = (capacities or Capacities()).by_map()
+        super().__init__(self._capacities)
         self._applied = Applied(lineage=bytes(16), revision=0)
         self._mappings: dict[bytes, Mapping] = {}
         self._ranges: dict[tuple[bytes, int], Range] = {}
@@ -51,6 +55,7 @@ class FakeDataPlane:
         self.pods: list[int] = []
         self.uplinks: list[int] = []
         self.tunnels: list[int] = []
+        self.cgroups: list[Path] = []
         self.grace_periods = 0
         self.denied: tuple[DenialCount, ...] = ()
         self.hits: dict[tuple[int, int], int] = {}
@@ -234,6 +239,10 @@ class FakeDataPlane:
     def attach_tunnel(self, ifindex: int) -> None:
         """Puts from_tunnel on the tunnel, replacing earlier ones atomically."""
         self.tunnels.append(ifindex)
+
+    def attach_sockets(self, cgroup: Path) -> None:
+        """Puts the programs of sockets on a cgroup, replacing earlier ones in place."""
+        self.cgroups.append(cgroup)
 
     def close(self) -> None:
         """Closes descriptors; pinned maps and attached programs stay."""

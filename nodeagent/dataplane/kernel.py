@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nodeagent.dataplane import abi, loader, records, tc
+from nodeagent.dataplane import abi, cgroups, loader, records, tc
+from nodeagent.dataplane.balancing_kernel import KernelBalancing
 from nodeagent.dataplane.config import Capacities, DataPlaneConfig
 from nodeagent.dataplane.grace import GracePeriod
 from nodeagent.dataplane.port import (
@@ -40,7 +41,7 @@ class _SetKeys:
     decisions: set[Decisions]
 
 
-class KernelDataPlane:
+class KernelDataPlane(KernelBalancing):
     """Implements DataPlane. Not for several threads at once.
 
     Raises (constructor):
@@ -58,6 +59,7 @@ class KernelDataPlane:
         capacities: Capacities | None = None,
     ) -> None:
         sizes = (capacities or Capacities()).by_map()
+        self._pin_dir = pin_dir
         self._loaded = loader.load(pin_dir, config=config.to_abi(), capacities=sizes)
         self._maps = self._loaded.maps
         self._grace = GracePeriod()
@@ -274,6 +276,15 @@ class KernelDataPlane:
         """Puts from_tunnel on the tunnel, replacing earlier ones atomically."""
         program = self._loaded.programs["from_tunnel"]
         tc.attach(ifindex, {tc.Hook.INGRESS: ("from_tunnel", program)})
+
+    def attach_sockets(self, cgroup: Path) -> None:
+        """Puts the programs of sockets on a cgroup, replacing earlier ones in place.
+
+        Raises:
+            OSError: it is no cgroup of version 2.
+        """
+        programs = self._loaded.programs
+        cgroups.attach(cgroup, self._pin_dir, {name: programs[name] for name in cgroups.KINDS})
 
     def close(self) -> None:
         """Closes descriptors; pinned maps and attached programs stay."""

@@ -14,8 +14,10 @@ from typing import Self
 from nodeagent.dataplane import abi, bpffs, libbpf
 from nodeagent.dataplane.maps import KernelMap, Shape, open_pinned, shape_of
 
-TUNNEL_PROGRAM = "from_tunnel"
-PROGRAMS = ("from_pod", "to_pod", "from_net", TUNNEL_PROGRAM)
+TUNNEL_OBJECT = "from_tunnel"
+OBJECTS = ("from_pod", "to_pod", "from_net", TUNNEL_OBJECT, "sock")
+"""Object files: one program each, of the same name, but for those of sockets."""
+
 CONFIG_MAP = ".rodata.config"
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -54,18 +56,18 @@ class Loaded:
             kernel_map.close()
 
 
-def find_object(program: str) -> Path:
-    """The object file of a program.
+def find_object(name: str) -> Path:
+    """An object file.
 
     Raises:
         ObjectsMissing: it has not been built.
     """
     for folder in OBJECT_FOLDERS:
-        path = folder / f"{program}.bpf.o"
+        path = folder / f"{name}.bpf.o"
         if path.is_file():
             return path
     places = " or ".join(str(folder) for folder in OBJECT_FOLDERS)
-    raise ObjectsMissing(f"{program}.bpf.o is not in {places}: run `make build`")
+    raise ObjectsMissing(f"{name}.bpf.o is not in {places}: run `make build`")
 
 
 def schema_folder(pin_dir: Path) -> Path:
@@ -101,16 +103,17 @@ def load(pin_dir: Path, *, config: abi.Config, capacities: Mapping[str, int]) ->
     programs: dict[str, int] = {}
     maps: dict[str, KernelMap] = {}
     try:
-        for program in PROGRAMS:
-            if program == TUNNEL_PROGRAM and not config.tunnel_ifindex:
+        for name in OBJECTS:
+            if name == TUNNEL_OBJECT and not config.tunnel_ifindex:
                 continue
-            with _Object(find_object(program)) as opened:
+            with _Object(find_object(name)) as opened:
                 opened.prepare(folder, config.pack(), capacities)
                 opened.load()
-                programs[program] = os.dup(opened.program_fd(program))
-                for name, fd in opened.pinned_maps():
-                    if name not in maps:
-                        maps[name] = KernelMap(name, os.dup(fd))
+                for program, fd in opened.programs():
+                    programs[program] = os.dup(fd)
+                for map_name, fd in opened.pinned_maps():
+                    if map_name not in maps:
+                        maps[map_name] = KernelMap(map_name, os.dup(fd))
     except BaseException:
         Loaded(programs, maps).close()
         raise
@@ -164,13 +167,14 @@ class _Object:
         """Creates or adopts the maps, and hands the programs to the verifier."""
         libbpf.checked(libbpf.call("bpf_object__load", self._pointer), str(self._path))
 
-    def program_fd(self, program: str) -> int:
-        """Descriptor of a loaded program; it belongs to the object."""
-        pointer = None
+    def programs(self) -> list[tuple[str, int]]:
+        """Names and descriptors of loaded programs; the descriptors belong to the object."""
+        found, pointer = [], None
         while pointer := libbpf.call("bpf_object__next_program", self._pointer, pointer):
-            if libbpf.call("bpf_program__name", pointer).decode() == program:
-                return libbpf.checked(libbpf.call("bpf_program__fd", pointer), program)
-        raise OSError(f"{self._path} has no program {program}")
+            name = libbpf.call("bpf_program__name", pointer).decode()
+            fd = libbpf.checked(libbpf.call("bpf_program__fd", pointer), name)
+            found.append((name, fd))
+        return found
 
     def pinned_maps(self) -> list[tuple[str, int]]:
         """Names and descriptors; the descriptors belong to the object."""

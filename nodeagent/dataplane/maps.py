@@ -6,6 +6,7 @@ Batches were 3 to 6 times faster than single calls. Map types that know none say
 import ctypes
 import errno
 import os
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from ctypes import byref, c_uint32, create_string_buffer
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ ENOTSUPP = 524
 """Of the kernel, not of any header: what it says when a map type has no batches."""
 
 _NO_BATCH = frozenset({errno.EINVAL, errno.EOPNOTSUPP, ENOTSUPP})
+_ARRAY = 2
 _FULL = frozenset({errno.E2BIG, errno.ENOSPC})
 
 
@@ -69,6 +71,22 @@ def open_pinned(path: Path) -> int:
         FileNotFoundError: nothing is pinned there.
     """
     return libbpf.checked(libbpf.call("bpf_obj_get", os.fsencode(path)), str(path))
+
+
+def open_by_id(name: str, number: int) -> "KernelMap":
+    """Opens a map by the number that the kernel gave it.
+
+    Raises:
+        FileNotFoundError: there is none any more.
+    """
+    fd = libbpf.checked(libbpf.call("bpf_map_get_fd_by_id", number), name)
+    return KernelMap(name, fd)
+
+
+def create_array(name: str, value_size: int, capacity: int) -> "KernelMap":
+    """Makes an array of zeros that lives as long as somebody refers to it."""
+    fd = libbpf.call("bpf_map_create", _ARRAY, name.encode(), 4, value_size, capacity, None)
+    return KernelMap(name, libbpf.checked(fd, name))
 
 
 class KernelMap:
@@ -154,6 +172,28 @@ class KernelMap:
         libbpf.checked(libbpf.call("bpf_map_lookup_elem", self.fd, key, values), self.name)
         raw = values.raw
         return [raw[start : start + self.shape.value_size] for start in range(0, len(raw), step)]
+
+    def write_array(self, values: bytes) -> None:
+        """Writes all values of an array at once."""
+        count = c_uint32(self.shape.capacity)
+        keys = array("I", range(self.shape.capacity)).tobytes()
+        if len(values) != self.shape.capacity * self.shape.value_size:
+            raise ValueError(f"{self.name} has other sizes")
+        result = libbpf.call("bpf_map_update_batch", self.fd, keys, values, byref(count), None)
+        libbpf.checked(result, self.name)
+
+    def read_array(self) -> bytes:
+        """Reads all values of an array at once."""
+        capacity = self.shape.capacity
+        count, cursor = c_uint32(capacity), create_string_buffer(4)
+        keys = create_string_buffer(4 * capacity)
+        values = create_string_buffer(self.shape.value_size * capacity)
+        result = libbpf.call(
+            "bpf_map_lookup_batch", self.fd, None, cursor, keys, values, byref(count), None
+        )
+        if result != -errno.ENOENT:
+            libbpf.checked(result, self.name)
+        return values.raw
 
     def entries(self) -> Iterator[tuple[bytes, bytes]]:
         """Reads all entries. An entry that changes meanwhile may be missing or appear twice."""

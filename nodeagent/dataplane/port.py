@@ -7,7 +7,10 @@ block (microseconds to milliseconds): the agent makes them from one worker threa
 import enum
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
+
+from nodeagent.dataplane.balancing import BalancingPlane
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -258,7 +261,7 @@ class CapacityError(Exception):
         self.capacity = capacity
 
 
-class DataPlane(Protocol):
+class DataPlane(BalancingPlane, Protocol):
     """The maps and programs of one node. tests/contract/dataplane is the contract.
 
     Upserts replace; deleting what is absent does nothing. A batch that ends with CapacityError may
@@ -360,6 +363,16 @@ class DataPlane(Protocol):
 
     def attach_tunnel(self, ifindex: int) -> None:
         """Puts from_tunnel on the tunnel, replacing earlier ones atomically."""
+        ...
+
+    def attach_sockets(self, cgroup: Path) -> None:
+        """Puts the programs of sockets on a cgroup, replacing earlier ones in place.
+
+        From then on sockets of all processes in it, and in those below, find services.
+
+        Raises:
+            OSError: it is no cgroup of version 2.
+        """
         ...
 
     def close(self) -> None:

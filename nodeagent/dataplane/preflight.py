@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from nodeagent.dataplane import libbpf, loader, tc
+from nodeagent.dataplane import cgroups, libbpf, loader, tc
 
 OLDEST_KERNEL = (5, 10)
 """The first with bpf_redirect_peer and bpf_redirect_neigh."""
@@ -28,8 +28,10 @@ _MAP_TYPES = {
     "LRU hash": 9,
     "LPM trie": 11,
     "array of maps": 12,
+    "hash of maps": 13,
 }
 _HELPERS = {"bpf_redirect_neigh": 152, "bpf_redirect_peer": 155}
+_SOCKET_HELPERS = {"bpf_get_socket_cookie": 46, "bpf_get_netns_cookie": 122}
 _NO_DESCRIPTOR = 0x7FFFFFFF
 _LOOPBACK = 1
 
@@ -62,11 +64,11 @@ def _check_files() -> Iterator[Missing]:
         yield Missing(libbpf.LIBRARY, "apt-get install libbpf1")
     except AttributeError as error:
         yield Missing(f"{libbpf.LIBRARY} of version 1.0 or later ({error})", "upgrade libbpf1")
-    for program in loader.PROGRAMS:
+    for name in loader.OBJECTS:
         try:
-            loader.find_object(program)
+            loader.find_object(name)
         except loader.ObjectsMissing:
-            yield Missing(f"{program}.bpf.o", "make build")
+            yield Missing(f"{name}.bpf.o", "make build")
     if "\tbpf\n" not in Path("/proc/filesystems").read_text():
         yield Missing("the bpf file system", "a kernel with CONFIG_BPF_SYSCALL")
 
@@ -87,9 +89,14 @@ def _is_privileged(status: str) -> bool:
 def _check_kernel() -> Iterator[Missing]:
     if libbpf.call("libbpf_probe_bpf_prog_type", _SCHED_CLS, None) != 1:
         yield Missing("BPF programs for tc", "a kernel with CONFIG_BPF_SYSCALL and CONFIG_NET")
+    if libbpf.call("libbpf_probe_bpf_prog_type", cgroups.SOCK_ADDR, None) != 1:
+        yield Missing("BPF programs for sockets", "a kernel with CONFIG_CGROUP_BPF")
     for name, number in _MAP_TYPES.items():
         if libbpf.call("libbpf_probe_bpf_map_type", number, None) != 1:
             yield Missing(f"BPF maps of type {name}", "a kernel with CONFIG_BPF_SYSCALL")
+    for name, number in _SOCKET_HELPERS.items():
+        if libbpf.call("libbpf_probe_bpf_helper", cgroups.SOCK_ADDR, number, None) != 1:
+            yield Missing(f"BPF helper {name}", "Linux 5.10 or later with CONFIG_CGROUP_BPF")
     for name, number in _HELPERS.items():
         if libbpf.call("libbpf_probe_bpf_helper", _SCHED_CLS, number, None) != 1:
             yield Missing(f"BPF helper {name}", "Linux 5.10 or later with CONFIG_INET")

@@ -4,6 +4,8 @@ import ctypes
 import errno
 import fcntl
 import os
+import socket
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -11,6 +13,9 @@ from typing import TypeVar
 CLONE_NEWNET = 0x40000000
 NS_GET_NSTYPE = 0xB703
 """ioctl of linux/nsfs.h."""
+
+SO_NETNS_COOKIE = 71
+"""Of asm-generic/socket.h."""
 
 T = TypeVar("T")
 
@@ -53,6 +58,21 @@ def leave() -> None:
 def own() -> int:
     """A descriptor of the calling thread's network namespace; the caller closes it."""
     return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def cookie() -> int:
+    """Number of the calling thread's network namespace, as BPF programs see it.
+
+    0: Linux is older than 5.14 and does not say.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        try:
+            raw = any_socket.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8)
+        except OSError as error:
+            if error.errno != errno.ENOPROTOOPT:
+                raise
+            return 0
+    return int.from_bytes(raw, sys.byteorder)
 
 
 def is_network_namespace(descriptor: int) -> bool:

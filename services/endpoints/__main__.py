@@ -45,7 +45,7 @@ async def main(settings: Config) -> None:
     """Serves until it is told to stop."""
     log.configure(settings.log_format, settings.log_level, NAME)
     store = EtcdStore(settings.etcd)
-    repositories = Repositories.over(store, settings.label_filter)
+    repositories = Repositories.over(store, settings.label_filter, settings.ranges)
 
     def register(server: grpc.aio.Server) -> Sequence[str]:
         servicer = RegistryServicer(repositories)

@@ -12,7 +12,7 @@ from deltaplane.runtime import trace, tracing
 from deltaplane.v1 import policy_pb2, registry_pb2_grpc
 from deltaplane.v1 import registry_pb2 as pb
 from services.endpoints.repository import Repositories
-from services.endpoints.wire import policies
+from services.endpoints.wire import policies, services
 from services.endpoints.wire import requests as read
 from services.endpoints.wire.records import with_meta
 from services.endpoints.wishing import Wish
@@ -34,6 +34,8 @@ class RegistryServicer(registry_pb2_grpc.RegistryServicer):
         self._endpoints = repositories.endpoints
         self._identities = repositories.identities
         self._policies = repositories.policies
+        self._services = repositories.services
+        self._slices = repositories.slices
 
     # --- nodes -----------------------------------------------------------------------------------
 
@@ -84,7 +86,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServicer):
     async def DeleteNamespaces(
         self, request: pb.DeleteNamespacesRequest, context: Context
     ) -> pb.DeleteNamespacesResponse:
-        """Removes namespaces with their pods and policies."""
+        """Removes namespaces with all that lives in them."""
         read.check_count(request.names, "names", read.MAX_OBJECTS)
         for index, name in enumerate(request.names):
             read.check_name(name, f"names[{index}]", names.dns_label_mistake)
@@ -218,6 +220,54 @@ class RegistryServicer(registry_pb2_grpc.RegistryServicer):
         references = policies.references_from_proto(request.policies)
         revision = await bounded(self._policies.delete(references))
         return pb.DeletePoliciesResponse(revision=revision)
+
+    # --- services --------------------------------------------------------------------------------
+
+    async def ApplyServices(
+        self, request: pb.ApplyServicesRequest, context: Context
+    ) -> pb.ApplyServicesResponse:
+        """Creates or replaces services: all, or none when one cannot be had."""
+        demands = services.demands_from_proto(request)
+        stored, revision = await bounded(self._services.apply(demands, _traceparent(context)))
+        return pb.ApplyServicesResponse(services=stored, revision=revision)
+
+    async def ListServices(
+        self, request: pb.ListServicesRequest, context: Context
+    ) -> pb.ListServicesResponse:
+        """Lists services by key, one page."""
+        found, token, revision = await self._services.page(
+            services.service_page_from_proto(request)
+        )
+        return pb.ListServicesResponse(services=found, next_page_token=token, revision=revision)
+
+    async def DeleteServices(
+        self, request: pb.DeleteServicesRequest, context: Context
+    ) -> pb.DeleteServicesResponse:
+        """Removes services with their addresses and node ports."""
+        revision = await bounded(self._services.delete(services.services_to_delete(request)))
+        return pb.DeleteServicesResponse(revision=revision)
+
+    async def ApplyEndpointSlices(
+        self, request: pb.ApplyEndpointSlicesRequest, context: Context
+    ) -> pb.ApplyEndpointSlicesResponse:
+        """Creates or replaces endpoint slices: all, or none when one is invalid."""
+        slices = services.slices_from_proto(request)
+        stored, revision = await bounded(self._slices.apply(slices, _traceparent(context)))
+        return pb.ApplyEndpointSlicesResponse(slices=stored, revision=revision)
+
+    async def ListEndpointSlices(
+        self, request: pb.ListEndpointSlicesRequest, context: Context
+    ) -> pb.ListEndpointSlicesResponse:
+        """Lists endpoint slices by key, one page."""
+        found, token, revision = await self._slices.page(services.slice_page_from_proto(request))
+        return pb.ListEndpointSlicesResponse(slices=found, next_page_token=token, revision=revision)
+
+    async def DeleteEndpointSlices(
+        self, request: pb.DeleteEndpointSlicesRequest, context: Context
+    ) -> pb.DeleteEndpointSlicesResponse:
+        """Removes endpoint slices."""
+        revision = await bounded(self._slices.delete(services.slices_to_delete(request)))
+        return pb.DeleteEndpointSlicesResponse(revision=revision)
 
     async def _register_one(
         self, message: pb.Endpoint, node_uid: str, path: str, traceparent: str

@@ -21,6 +21,7 @@ from deltaplane.store.etcd import EtcdStore
 from deltaplane.store.port import Store
 from deltaplane.v1 import receipts_pb2_grpc
 from services.slicer import listings, workers
+from services.slicer.admission import CHUNKS_PER_MIB, Admission
 from services.slicer.config import Config
 from services.slicer.feed import Feed
 from services.slicer.peers import Peers
@@ -52,6 +53,7 @@ async def serve(
     stages = Stages()
     feed = Feed(repository, replica, clock, stages, is_scoped=settings.span == "scoped")
     fanout = await feed.start()
+    fanout.admission = Admission(settings.snapshot_memory * CHUNKS_PER_MIB)
     progress = Progress(
         repository,
         fanout,

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from deltaplane.runtime import address
 from deltaplane.runtime.config import ListenAddress, ServiceConfig
+from services.slicer.admission import MIB_DEFAULT
 
 
 class Config(ServiceConfig):
@@ -35,6 +36,13 @@ class Config(ServiceConfig):
         default="scoped",
         description="what agents are told of: scoped: what the policies of their pods name; "
         "all: every endpoint and policy",
+    )
+
+    snapshot_memory: int = Field(
+        default=MIB_DEFAULT,
+        ge=1,
+        description="MiB that snapshots and repairs on their way to agents may hold; agents that "
+        "need one meanwhile are told when to come back",
     )
 
     workers: int = Field(

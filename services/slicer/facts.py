@@ -4,9 +4,10 @@ Level, not edge: the objects after any history of records are those of the last 
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, assert_never
 
+from deltaplane.balancing.compiler import Compiler as Balancer
 from deltaplane.delta.changes import Change, ObjectKey, Removal, Upsert, incarnation_of
 from deltaplane.model.identity import Identity
 from deltaplane.model.objects import (
@@ -16,10 +17,12 @@ from deltaplane.model.objects import (
     NodeObject,
     PeerSet,
     PoolObject,
+    ServiceObject,
     StreamObject,
     SubjectPolicy,
 )
 from deltaplane.model.policy import NetworkPolicy
+from deltaplane.model.service import EndpointSlice, Service, ServiceType
 from deltaplane.model.tiers import Policy
 from services.slicer.quarantine import Release
 from services.slicer.watermark import Fence
@@ -50,6 +53,8 @@ Content = (
     | EndpointRecord
     | NetworkPolicy
     | Policy
+    | Service
+    | EndpointSlice
 )
 
 
@@ -119,7 +124,8 @@ class Facts:
         unreadable: keys whose record could not be read, and why.
         urgent: a change since the last flush takes something away or tightens security.
         structural: the first revision since the last flush at which something else was written than
-            an endpoint or a new identity that is still there; None: nothing was.
+            an endpoint or a new identity that is still there, and whose part in policies is; None:
+            nothing was.
     """
 
     def __init__(self, compiler: Compiler) -> None:
@@ -131,6 +137,7 @@ class Facts:
         self.urgent = False
         self.structural: int | None = None
         self._compiler = compiler
+        self._balancer = Balancer()
         self._records: dict[str, Record] = {}
         # Which record an object comes from: the newest, should two of them claim one key.
         self._owners: dict[ObjectKey, str] = {}
@@ -153,6 +160,8 @@ class Facts:
             self._retract(old, record)
         if record.content is not None:
             self._assert(record.content, record)
+        # Clients are sent to a backend until they hear that it is gone.
+        self.urgent |= self._balancer.withdraws
 
     def relist(self, records: Iterable[Record], revision: int) -> None:
         """Takes a whole listing, when the history between the last record and it is gone."""
@@ -164,12 +173,13 @@ class Facts:
 
     def flush(self, revision: int) -> tuple[Change, ...]:
         """The changes since the last flush, and what follows from them at this revision."""
-        compiled = self._compiler.flush()
+        compiled, balanced = self._compiler.flush(), self._balancer.flush()
         changes = self._changes
         changes.extend(
-            Removal(kind=kind, key=key, generation=revision) for kind, key in compiled.removals
+            Removal(kind=kind, key=key, generation=revision)
+            for kind, key in (*compiled.removals, *balanced.removals)
         )
-        changes.extend(Upsert(value, revision) for value in compiled.upserts)
+        changes.extend(Upsert(value, revision) for value in (*compiled.upserts, *balanced.upserts))
         self._changes, self.urgent, self.structural = [], False, None
         self._born.clear()
         return tuple(changes)
@@ -181,6 +191,9 @@ class Facts:
             # Of an identity that has come since the last flush and goes again nothing is left that
             # would tell which nodes were told of it meanwhile.
             first = self._born.get(record.key, record.generation)
+            if isinstance(record.content or (old and old.content), NetworkPolicy | Policy):
+                # Nor of what a new identity did to a policy that is another now.
+                first = min(self._born.values(), default=first)
             self.structural = min(first, self.structural or first)
         elif isinstance(record.content, Identity) and old is None:
             self._born[record.key] = record.generation
@@ -202,6 +215,11 @@ class Facts:
             match old.content:
                 case NodeRecord(object=node):
                     self.nodes.pop(node.name, None)
+                    self._balancer.delete_node(node.name)
+                case Service(namespace=namespace, name=name):
+                    self._balancer.delete_service(namespace, name)
+                case EndpointSlice(namespace=namespace, name=name):
+                    self._balancer.delete_slice(namespace, name)
                 case Identity(id=number):
                     self._compiler.delete_identity(number)
                 case NetworkPolicy() | Policy():
@@ -237,23 +255,7 @@ class Facts:
                 pass
 
     def _assert(self, content: Content, record: Record) -> None:
-        match content:
-            case NodeRecord():
-                self.nodes[content.object.name] = content
-            case Identity():
-                self._compiler.set_identity(content)
-            case NetworkPolicy() | Policy():
-                self._compiler.set_policy(content)
-                self.urgent = True
-            case Fence(node_index=index):
-                self.fences[index] = content
-            case BlockObject(prefix=prefix) if prefix.length == 8 * len(prefix.address):
-                # Usable when no node routes this address as part of the block around it.
-                self.awaited = max(self.awaited, record.generation)
-            case BlockObject() | PoolObject() | EndpointRecord():
-                pass
-            case _:
-                assert_never(content)
+        self._note(content, record.generation)
         if (value := _stream_object(content)) is None:
             return
         key = value.kind, value.key
@@ -263,6 +265,31 @@ class Facts:
         self._owners[key] = record.key
         traceparent = content.traceparent if isinstance(content, EndpointRecord) else ""
         self._changes.append(Upsert(value, record.generation, traceparent))
+
+    def _note(self, content: Content, generation: int) -> None:
+        """Takes what is more than an object of the stream."""
+        match content:
+            case NodeRecord():
+                self.nodes[content.object.name] = content
+                self._balancer.set_node(content.object.name, content.object.index)
+            case Service():
+                self._balancer.set_service(content)
+            case EndpointSlice():
+                self._balancer.set_slice(content)
+            case Identity():
+                self._compiler.set_identity(content)
+            case NetworkPolicy() | Policy():
+                self._compiler.set_policy(content)
+                self.urgent = True
+            case Fence(node_index=index):
+                self.fences[index] = content
+            case BlockObject(prefix=prefix) if prefix.length == 8 * len(prefix.address):
+                # Usable when no node routes this address as part of the block around it.
+                self.awaited = max(self.awaited, generation)
+            case BlockObject() | PoolObject() | EndpointRecord():
+                pass
+            case _:
+                assert_never(content)
 
 
 def _is_local(record: Record, old: Record | None) -> bool:
@@ -291,7 +318,31 @@ def _stream_object(content: Content | None) -> StreamObject | None:
                 namespace=labels.namespace,
                 labels=tuple(f"{key}={value}" for key, value in labels.labels),
             )
-        case NetworkPolicy() | Policy() | Fence() | None:
+        case Service():
+            return _service_object(content)
+        case NetworkPolicy() | Policy() | EndpointSlice() | Fence() | None:
             return None
         case _:
             assert_never(content)
+
+
+def _service_object(service: Service) -> ServiceObject | None:
+    """None: it answers on no address."""
+    if service.type is ServiceType.EXTERNAL_NAME or not service.cluster_ips:
+        return None
+    return ServiceObject(
+        number=service.number,
+        namespace=service.namespace,
+        name=service.name,
+        # Only who makes slices needs to know where pods listen.
+        ports=tuple(replace(port, target="") for port in service.ports),
+        cluster_ips=service.cluster_ips,
+        external_ips=service.external_ips,
+        load_balancer_ips=service.load_balancer_ips,
+        source_ranges=service.source_ranges,
+        affinity_seconds=service.affinity_seconds,
+        internal_local=service.internal_local,
+        external_local=service.external_local,
+        health_check_node_port=service.health_check_node_port,
+        distribution=service.distribution,
+    )

@@ -8,11 +8,13 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from deltaplane.delta.changes import ObjectKey
-from deltaplane.delta.messages import Ack, ClientMessage, Drain, Hello
+from deltaplane.delta.messages import Ack, ClientMessage, Drain, Hello, Mode, Nack
 from deltaplane.delta.reader import Reader
 from deltaplane.delta.sender import Published, Sender
 from deltaplane.delta.tick import Tick
 from deltaplane.errors import Conflict, Internal, NotFound, Unavailable
+from deltaplane.model.objects import BRAKED
+from services.slicer.admission import Admission
 from services.slicer.facts import Facts, Record
 from services.slicer.pacing import STRAGGLERS, Pacer
 from services.slicer.quarantine import Quarantine
@@ -38,6 +40,7 @@ class Session:
         superseded: a newer stream of the same node has taken its place.
         round: number of the round in which its writer was woken and has not come to rest since; 0:
             it rests.
+        delivered: snapshots and repairs that admission knows of.
     """
 
     reader: Reader
@@ -45,6 +48,7 @@ class Session:
     passed: int | None = None
     superseded: bool = False
     round: int = 0
+    delivered: int = 0
 
 
 def _described(refused: Mapping[ObjectKey, str]) -> tuple[str, ...]:
@@ -73,6 +77,7 @@ class Fanout:
         self.facts = facts
         self.sender = sender
         self.pacer = Pacer()
+        self.admission = Admission()
         self.quarantine = Quarantine()
         self.timings = Timings()
         self.sessions: dict[str, Session] = {}
@@ -225,6 +230,34 @@ class Fanout:
             )
         return None
 
+    def postponed(self, hello: Hello, *, now: float, chance: float) -> float | None:
+        """Seconds after which an agent may come again; None: it is admitted; `obstacle` said None.
+
+        It is decided before any work is done for it, so a repair that only the agent's digest shows
+        to be needed is not postponed; it counts.
+
+        Args:
+            hello: its first message.
+            now: seconds.
+            chance: random, 0 to 1.
+        """
+        fenced = self.facts.nodes[hello.node].object.index in self.facts.fences
+        known = hello.lineage == self.sender.lineage and hello.applied_revision >= self.sender.start
+        if known and hello.applied_revision and not fenced:
+            return None
+        return self.admission.postponed(now, chance)
+
+    def delivering(self, session: Session, *, written: int, now: float) -> None:
+        """Notes a snapshot or repair that has begun; written: its messages that were polled."""
+        reader = session.reader
+        begun = reader.snapshots + reader.repairs
+        if begun == session.delivered:
+            return
+        session.delivered = begun
+        own = sum(not isinstance(message, bytes) for message in reader.outbox)
+        # Without scopes all are sent the same bytes: only what is being written is its own.
+        self.admission.take(session, own + written if self.sender.is_scoped else own, now)
+
     def admit(self, hello: Hello, wake: Wake, *, now: float) -> Session:
         """Starts a session, in place of an older one of the same node; `obstacle` has said None.
 
@@ -239,6 +272,9 @@ class Fanout:
             older.wake()
         known = hello.lineage == self.sender.lineage and hello.applied_revision
         session = self.sessions[hello.node] = Session(reader, wake, known or None)
+        self.delivering(session, written=0, now=now)
+        if reader.mode is Mode.REPAIR:
+            self.admission.take(session, 1, now)  # how much it will be, its digests say
         self._notify()
         return session
 
@@ -255,8 +291,13 @@ class Fanout:
         self.sender.receive(session.reader, message, now=now)
         session.wake()  # it may have brought credit, or asked for something
         if not isinstance(message, Ack):
+            if isinstance(message, Nack) and message.reason.startswith(BRAKED):
+                # It has taken its snapshot; when it acknowledges it, people decide.
+                self.admission.forget(session)
             return None
         self._time(session, now)
+        if self.sender.is_renewed(session.reader, session.reader.snapshot_revision):
+            self.admission.give_back(session, now)
         self._notify()
         if not before:
             return None  # a snapshot says nothing about how long a change took
@@ -274,6 +315,7 @@ class Fanout:
     def leave(self, session: Session) -> None:
         """Ends a session."""
         self.sender.disconnect(session.reader)
+        self.admission.forget(session)
         self.rested(session)
         if self.sessions.get(session.reader.node) is session:
             del self.sessions[session.reader.node]

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TypeVar
 
+from deltaplane.delta.log import CHUNK_BYTES
 from deltaplane.delta.sender import Sender
 from deltaplane.delta.wire import ProtobufEncoder
 from deltaplane.errors import Compacted, Unavailable
@@ -204,6 +205,8 @@ class Feed:
             metrics.AGENTS.set(len(lags))
             metrics.LAGGING.set(sum(lag > LAGGING_SECONDS for lag in lags))
             metrics.WORST_LAG.set(max(lags, default=0.0))
+            metrics.DELIVERIES.set(fanout.admission.deliveries)
+            metrics.DELIVERY_BYTES.set(fanout.admission.used * CHUNK_BYTES)
             metrics.HEAD.set(fanout.sender.head)
             metrics.QUARANTINED.set(fanout.quarantine.total)
             metrics.UNREADABLE.set(len(fanout.facts.unreadable))

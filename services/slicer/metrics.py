@@ -9,6 +9,15 @@ SENT_MESSAGES = metrics.counter("slicer_sent_messages", "Messages written to age
 SENT_BYTES = metrics.counter("slicer_sent_bytes", "Bytes written to agents")
 STREAMS = metrics.counter("slicer_streams", "Streams admitted, by mode", ("mode",))
 REFUSED = metrics.counter("slicer_streams_refused", "Streams not admitted")
+POSTPONED = metrics.counter(
+    "slicer_streams_postponed", "Agents that need a snapshot or repair and were told to come back"
+)
+DELIVERIES = metrics.gauge(
+    "slicer_deliveries", "Agents that have not acknowledged their snapshot or repair yet"
+)
+DELIVERY_BYTES = metrics.gauge(
+    "slicer_delivery_bytes", "Upper bound of the memory that snapshots and repairs hold"
+)
 BROKEN = metrics.counter("slicer_streams_broken", "Streams ended because an agent broke the rules")
 REPAIRED = metrics.counter("slicer_repaired_buckets", "Buckets that repairs replaced")
 AGENTS = metrics.gauge("slicer_agents", "Connected agents")

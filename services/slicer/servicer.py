@@ -20,6 +20,7 @@ from services.slicer import listings, metrics
 from services.slicer.facts import EndpointRecord
 from services.slicer.fanout import Fanout, Session
 from services.slicer.peers import Peers
+from services.slicer.postponing import is_postponed
 from services.slicer.receipts import (
     ENDPOINT_KINDS,
     POLICY_KINDS,
@@ -122,6 +123,8 @@ class SlicerServicer:
         wake = asyncio.Event()
         hello = await self._hello(context)
         await self._admissible(hello)
+        if await is_postponed(hello, context, self._fanout, self._clock, self._server_id):
+            return
         session = self._fanout.admit(hello, wake.set, now=self._clock.now())
         mode = session.reader.mode.name
         metrics.STREAMS.labels(mode).inc()
@@ -217,7 +220,9 @@ class SlicerServicer:
         sender, reader = self._fanout.sender, session.reader
         while not session.superseded:
             wake.clear()
-            batch = sender.poll(reader, self._clock.now())
+            now = self._clock.now()
+            batch = sender.poll(reader, now)
+            self._fanout.delivering(session, written=len(batch), now=now)
             for data in bundled(batch):
                 await context.write(data)
             if batch:

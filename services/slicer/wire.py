@@ -8,15 +8,29 @@ from collections.abc import Callable, Iterable, Mapping
 
 from google.protobuf.message import DecodeError
 
-from deltaplane import policywire, wire
+from deltaplane import policywire, servicewire, wire
 from deltaplane.delta.reader import Reader
 from deltaplane.errors import Invalid
-from deltaplane.model.objects import BlockObject, EndpointObject, NodeObject, PoolObject
+from deltaplane.model.objects import (
+    BRAKED,
+    BlockObject,
+    EndpointObject,
+    Kind,
+    NodeObject,
+    PoolObject,
+)
 from deltaplane.model.policy import NetworkPolicy
 from deltaplane.model.tiers import Policy, PolicyKind
 from deltaplane.store import keys
 from deltaplane.store.port import Event, KeyValue
-from deltaplane.v1 import ipam_pb2, policy_pb2, receipts_pb2, registry_pb2, slicer_pb2
+from deltaplane.v1 import (
+    ipam_pb2,
+    policy_pb2,
+    receipts_pb2,
+    registry_pb2,
+    service_pb2,
+    slicer_pb2,
+)
 from services.slicer.facts import Content, EndpointRecord, NodeRecord, Record
 from services.slicer.fanout import Fanout
 from services.slicer.receipts import Effective, Holder, Missing, Receipt, Report
@@ -123,6 +137,18 @@ def _endpoint(value: bytes, create_revision: int) -> tuple[str, Content]:
     return key, EndpointRecord(endpoint, message.traceparent)
 
 
+def _service(value: bytes, _: int) -> tuple[str, Content]:
+    service = servicewire.service_from_proto(service_pb2.Service.FromString(value))
+    if not service.number:
+        raise Invalid("number", "a service's number is 1 or more")
+    return keys.service(service.namespace, service.name), service
+
+
+def _endpoint_slice(value: bytes, _: int) -> tuple[str, Content]:
+    item = servicewire.slice_from_proto(service_pb2.EndpointSlice.FromString(value))
+    return keys.endpoint_slice(item.namespace, item.name), item
+
+
 def _policy(key: str, value: bytes) -> tuple[str, Content]:
     policy: NetworkPolicy | Policy
     named = keys.parse_policy(key)
@@ -135,6 +161,8 @@ def _policy(key: str, value: bytes) -> tuple[str, Content]:
 
 _PARSERS: Mapping[str, Callable[[bytes, int], tuple[str, Content]]] = {
     keys.ENDPOINTS: _endpoint,  # most of what is written
+    keys.ENDPOINT_SLICES: _endpoint_slice,
+    keys.SERVICES: _service,
     keys.NODES: _node,
     keys.FENCES: _fence,
     keys.BLOCKS: _block,
@@ -171,7 +199,14 @@ def agent_to_proto(reader: Reader, *, effective: int, now: float) -> slicer_pb2.
         worst_apply_us=reader.worst_apply_us,
         nacked_objects=len(reader.refused),
         mode=slicer_pb2.Welcome.Mode.ValueType(reader.mode),
+        braked=braked(reader),
     )
+
+
+def braked(reader: Reader) -> str:
+    """Why an agent removes nothing, in its own words; empty: it does."""
+    reason = reader.refused.get((Kind.NODE, reader.node_index.to_bytes(4)), "")
+    return reason.removeprefix(BRAKED) if reason.startswith(BRAKED) else ""
 
 
 def quarantine_to_proto(

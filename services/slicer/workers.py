@@ -8,6 +8,7 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 
 from deltaplane.runtime import address
@@ -41,7 +42,8 @@ def supervise(starts: Sequence[Callable[[], int]]) -> int:
     """Runs each in a process of its own, until it is told to stop or one of them ends.
 
     Called before anything has been opened: the processes are forks of this one. A worker that ends
-    by itself ends them all, so that whoever watches this process sees it.
+    by itself ends them all, so that whoever watches this process sees it. They end with this one,
+    too, however it ends: each holds the one end of a pipe whose other end is only here.
 
     Returns:
         The exit code: 0 when it was told to stop and all did so in good order.
@@ -57,13 +59,17 @@ def supervise(starts: Sequence[Callable[[], int]]) -> int:
                 os.kill(pid, signal.SIGTERM)
 
     former = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    theirs, ours = os.pipe()
     for start in starts:
         pid = os.fork()
         if not pid:
+            os.close(ours)
             for number, handler in former.items():
                 signal.signal(number, handler)
+            threading.Thread(target=_end_with, args=(theirs,), daemon=True).start()
             sys.exit(start())
         running.add(pid)
+    os.close(theirs)
     code = 0
     while running:
         pid, status = os.wait()
@@ -71,4 +77,14 @@ def supervise(starts: Sequence[Callable[[], int]]) -> int:
         if os.waitstatus_to_exitcode(status) or not told:
             code = 1
             stop()
+    os.close(ours)
     return code
+
+
+def _end_with(pipe: int) -> None:
+    """Tells this process to stop when nobody holds the other end of a pipe any more.
+
+    Not PR_SET_PDEATHSIG: it misses a parent that was gone before, and is Linux only.
+    """
+    os.read(pipe, 1)
+    os.kill(os.getpid(), signal.SIGTERM)

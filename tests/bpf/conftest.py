@@ -35,6 +35,14 @@ SMALL = Capacities(
     connections=4096,
     fragments=256,
     denials=4096,
+    frontends=256,
+    slots=8192,
+    members=1024,
+    tables=16,
+    sources=64,
+    affinities=256,
+    sockets=1024,
+    translations=1024,
 )
 UPLINK, UPLINK_MTU = 7, 1500
 NODE, OTHER_NODE = 1, 2
@@ -64,7 +72,13 @@ class World:
 
     def reset(self) -> None:
         for kernel_map in self.plane._maps.values():
-            if kernel_map.name not in ("outcomes", "settings", "applied"):
+            if kernel_map.name not in (
+                "outcomes",
+                "settings",
+                "applied",
+                "frontend_ports",
+                "itself_ports",
+            ):
                 kernel_map.delete([key for key, _ in kernel_map.entries()])
         self.plane._set_keys.clear()
 
@@ -134,6 +148,10 @@ class World:
 
     def outcome(self, program: str, frame: bytes, **context: int) -> str:
         """Runs a program; the one counter that moved, by exactly this packet."""
+        return self.sent(program, frame, **context)[0]
+
+    def sent(self, program: str, frame: bytes, **context: int) -> tuple[str, bytes]:
+        """The same, and what became of the frame."""
         before = {count.outcome: (count.packets, count.bytes) for count in self.plane.counters()}
         result = self.run(program, frame, **context)
         moved = {
@@ -148,9 +166,10 @@ class World:
         expected = {
             "pass_local": Action.REDIRECT,
             "pass_remote": Action.REDIRECT,
+            "pass_outside": Action.REDIRECT,
         }.get(name, Action.SHOT if name.startswith("drop_") else Action.OK)
         assert result.action == expected
-        return name
+        return name, result.packet
 
     def entry(self) -> tuple[abi.ConnectionKey, abi.Connection]:
         """The only connection."""

@@ -242,6 +242,18 @@ def test_packet_with_ip_options_is_delivered(world: World) -> None:
     assert header_is_sound(world.run("from_pod", frame).packet)
 
 
+def test_a_checksum_that_runs_over_stays_right(world: World) -> None:
+    # The identification takes from the checksum what it is.
+    highest = int.from_bytes(ipv4(A4, R4, UDP, udp(1, 2), identification=0)[10:12])
+    for wanted in [*range(0xFEF0, 0xFFFF), *range(0x10)]:
+        identification = (highest - wanted) % 0xFFFF
+        given, expected = (
+            ipv4(A4, R4, UDP, udp(1, 2), identification=identification, ttl=ttl) for ttl in (64, 63)
+        )
+        assert int.from_bytes(given[10:12]) == wanted
+        assert world.run("from_pod", ethernet(0x0800, given)).packet[14:] == expected
+
+
 def test_without_next_hop_the_stack_decides(world: World) -> None:
     world.plane.delete_next_hops([OTHER_NODE])
     assert world.outcome("from_pod", Flow(A4, R4).tcp()) == "pass_no_next_hop"

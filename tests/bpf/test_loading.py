@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from nodeagent.dataplane import abi, bpffs, libbpf, loader, testrun
+from nodeagent.dataplane import abi, bpffs, cgroups, libbpf, loader, testrun
 from nodeagent.dataplane.config import Capacities, DataPlaneConfig
 from nodeagent.dataplane.grace import GracePeriod
 from nodeagent.dataplane.kernel import KernelDataPlane
@@ -41,18 +41,19 @@ def descriptors() -> set[str]:
     return {path.name for path in Path("/proc/self/fd").iterdir()}
 
 
-def test_every_source_is_a_program_that_is_loaded() -> None:
+def test_every_source_is_an_object_that_is_loaded() -> None:
     sources = {path.name.removesuffix(".bpf.c") for path in REPOSITORY.glob("bpf/*.bpf.c")}
-    assert sources == set(loader.PROGRAMS)
+    assert sources == set(loader.OBJECTS)
 
 
 @pytest.mark.parametrize("tunnel_ifindex", [0, 7])
 def test_every_program_passes_the_verifier(pins: Path, tunnel_ifindex: int) -> None:
     plane = make(pins, tunnel_ifindex=tunnel_ifindex)
-    left_out = set() if tunnel_ifindex else {loader.TUNNEL_PROGRAM}
-    assert set(plane._loaded.programs) == set(loader.PROGRAMS) - left_out
-    for fd in plane._loaded.programs.values():
-        testrun.run(fd, Flow("10.0.0.1", "10.0.0.2").tcp())
+    left_out = {"sock"} if tunnel_ifindex else {"sock", loader.TUNNEL_OBJECT}
+    of_links = set(loader.OBJECTS) - left_out
+    assert set(plane._loaded.programs) == of_links | cgroups.KINDS.keys()
+    for name in of_links:
+        testrun.run(plane._loaded.programs[name], Flow("10.0.0.1", "10.0.0.2").tcp())
     plane.close()
 
 
@@ -82,6 +83,17 @@ def test_sizes_in_the_kernel_are_those_of_the_twin(pins: Path) -> None:
         "fragments": (abi.FRAGMENT_KEY_SIZE, abi.FRAGMENT_SIZE),
         "denials": (abi.DENIAL_KEY_SIZE, abi.DENIAL_SIZE),
         "rules": (abi.RULE_KEY_SIZE, abi.RULE_SIZE),
+        "frontends": (abi.FRONTEND_KEY_SIZE, abi.FRONTEND_SIZE),
+        "service_counts": (4, abi.SERVICE_COUNT_SIZE),
+        "slots": (abi.SLOT_KEY_SIZE, abi.BACKEND_SIZE),
+        "members": (abi.MEMBER_KEY_SIZE, 4),
+        "sources": (abi.SOURCE_KEY_SIZE, 4),
+        "affinities": (abi.AFFINITY_KEY_SIZE, abi.AFFINITY_SIZE),
+        "sockets": (abi.SOCKET_KEY_SIZE, abi.SOCKET_SIZE),
+        "translations": (abi.TRANSLATION_KEY_SIZE, abi.TRANSLATION_SIZE),
+        "tables": (4, 4),
+        "frontend_ports": (4, 4),
+        "itself_ports": (4, 4),
         "outcomes": (4, abi.COUNT_SIZE),
         "settings": (4, abi.SETTINGS_SIZE),
         "applied": (4, abi.APPLIED_SIZE),
@@ -158,7 +170,7 @@ def test_grace_period_waits_for_a_running_program(slow_object: Path) -> None:
     grace = GracePeriod()
     with loader._Object(slow_object) as opened:
         opened.load()
-        program = opened.program_fd("slow")
+        program = dict(opened.programs())["slow"]
         (fd,) = (
             libbpf.call("bpf_map__fd", pointer)
             for name, pointer in opened._maps()

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from functools import cache
 
 from deltaplane.manifest import (
-    DeploymentManifest,
     GeneralPolicyManifest,
     NamespaceManifest,
     PodManifest,
@@ -53,7 +52,7 @@ class World:
                     del self.pods[f"{manifest.namespace}/{manifest.name}"]
                 case PolicyManifest() | GeneralPolicyManifest():
                     self.compiler.delete_policy(manifest.policy.reference)
-                case DeploymentManifest():
+                case _:
                     raise AssertionError
 
     def apply(self, text: str) -> None:
@@ -65,7 +64,7 @@ class World:
                     self.pods[f"{manifest.namespace}/{manifest.name}"] = manifest
                 case PolicyManifest() | GeneralPolicyManifest():
                     self.compiler.set_policy(manifest.policy)
-                case DeploymentManifest():
+                case _:
                     raise AssertionError
 
     def settle(self) -> None:

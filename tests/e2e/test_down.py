@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from deltaplane.errors import Conflict, NotFound, Refused
-from lab import Lab, LabConfig, lifecycle, netns, processes
+from lab import Lab, LabConfig, cgroups, lifecycle, netns, processes
 from lab.layout import ROOT
 from tests.e2e.conftest import fresh_name, run_command
 
@@ -122,6 +122,8 @@ def test_down_leaves_nothing(name: str, tmp_path: Path) -> None:
 
     assert look(name) == before
     assert list(commands(name)) == []
+    groups = cgroups.root()
+    assert groups is None or list(groups.glob(f"deltaplane-{name}-*")) == []
 
 
 def test_a_lab_of_a_dead_supervisor_is_explained_and_cleaned_up(name: str) -> None:

@@ -11,6 +11,7 @@ from deltaplane import manifest
 from lab import Lab, manifests, netns
 from nodeagent.nftables.library import Nftables
 from tests.e2e.modes import MODES, Mode, lab_of
+from tests.e2e.outside import WORLD, make_world
 from tests.e2e.traffic import MEBIBYTE, Sink, counters, fragments, opened, transfer
 
 FAMILIES = pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6], ids=["v4", "v6"])
@@ -24,7 +25,6 @@ MTU_DISCOVER = {socket.AF_INET: (0, 10), socket.AF_INET6: (41, 23)}
 MTU_KNOWN = {socket.AF_INET: (0, 14), socket.AF_INET6: (41, 24)}
 DO = 2
 
-WORLD = {socket.AF_INET: "198.19.255.1", socket.AF_INET6: "fd99::ffff"}
 PODS = """
 apiVersion: v1
 kind: Pod
@@ -58,31 +58,8 @@ def lab(mode: Mode) -> Iterator[Lab]:
     for lab in lab_of(mode, nodes=2):
         wanted = manifests.sort(manifest.parse(PODS, source="pods"))
         lab.wait_enforced(lab.apply(wanted))
-        world(lab)
+        make_world(lab)
         yield lab
-
-
-def world(lab: Lab) -> str:
-    """A host beside the nodes that knows nobody's addresses but theirs. It goes with the lab."""
-    name = f"dp-{lab.layout.lab}-world"
-    netns.create(name)
-    netns.write_sysctls(name, [("net/ipv6/conf/default/accept_dad", "0")])
-    mtu = lab.topology.mtu
-    peer = f"peer name uplink mtu {mtu} netns {name}"
-    netns.ip_batch(
-        lab.topology.fabric,
-        [f"link add world mtu {mtu} type veth {peer}", "link set world master fabric up"],
-    )
-    netns.ip_batch(
-        name,
-        [
-            "link set lo up",
-            f"addr add {WORLD[socket.AF_INET]}/16 dev uplink",
-            f"addr add {WORLD[socket.AF_INET6]}/64 dev uplink nodad",
-            "link set uplink up",
-        ],
-    )
-    return name
 
 
 def namespace(lab: Lab, name: str) -> str:

@@ -114,6 +114,7 @@ class Node:
             "ipam": self.services.target("ipam"),
             "slicer": self.services.target("slicer"),
             "pin-dir": str(self.pins),
+            "cgroup": "none",
             "uplink": "uplink",
             "node-ipv4": NODE_IPV4,
             "node-ipv6": NODE_IPV6,
@@ -283,6 +284,10 @@ class Node:
     def denials(self) -> list[agent_pb2.Denial]:
         request = agent_pb2.ListDenialsRequest()
         return list(self.ask(lambda stub: stub.ListDenials(request)).denials)
+
+    def rule_counters(self) -> list[agent_pb2.RuleCounter]:
+        request = agent_pb2.ListRuleCountersRequest()
+        return list(self.ask(lambda stub: stub.ListRuleCounters(request)).counters)
 
     def status(self) -> agent_pb2.GetStatusResponse:
         request = agent_pb2.GetStatusRequest()

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from deltaplane.v1 import policy_pb2
 from tests.netns.node import NODE_IPV4, NODE_IPV6, Node, run, until
 from tests.netns.services_thread import Services
 
@@ -134,6 +135,10 @@ def test_a_pod_whose_policy_is_new_is_closed_for_others_and_open_for_its_node(
     assert "1 received" not in denied
     [denial] = until(node.denials, "the denial is counted")
     assert denial.ingress
+    # No rule allows it: the default denied as many packets.
+    [counter] = node.rule_counters()
+    assert (counter.policy, counter.ingress, counter.hits) == ("", True, denial.packets)
+    assert counter.action == policy_pb2.RULE_ACTION_DENY
 
 
 def test_policies_are_in_force_when_add_returns(node: Node) -> None:

@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
+import pytest
+
 from bench.datapath.comparing import PLAIN
 from bench.datapath.generator import Load, build
 from bench.datapath.measuring import FAMILIES, Plan, measure
 from bench.datapath.network import NODES, judged
-from bench.datapath.report import compare
 from lab import netns
 from nodeagent.dataplane import bpffs
 from nodeagent.dataplane.config import DataPlaneConfig
@@ -24,6 +25,7 @@ def outcomes(pins: Path) -> dict[str, int]:
         plane.close()
 
 
+@pytest.mark.serial
 def test_every_load_comes_to_figures_and_leaves_nothing() -> None:
     before = netns.names(), Path("/proc/self/mountinfo").read_text()
     plan = Plan(name="dpbtest", rounds=2, seconds=0.1, entries=[10])
@@ -35,7 +37,10 @@ def test_every_load_comes_to_figures_and_leaves_nothing() -> None:
     }
     for turns in found:
         assert [set(round_) for round_ in turns.rounds] == [{PLAIN, 10}] * 2
-        assert compare(turns).failures == 0
+        samples = [sample for round_ in turns.rounds for sample in round_.values()]
+        assert sum(sample.failures for sample in samples) == 0
+        # Others use the processors, too: one turn may come to nothing.
+        assert sum(sample.count for sample in samples) > 0
     assert (netns.names(), Path("/proc/self/mountinfo").read_text()) == before
 
 

@@ -1,13 +1,28 @@
 """A node is given back as it was; only then, and only by the command for it."""
 
+import os
 import signal
 import subprocess
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from nodeagent.dataplane import cgroups
 from tests.netns.node import ROOT, Node
 
 SYSCTLS = ("ipv4/ip_forward", "ipv6/conf/all/forwarding")
+
+
+@pytest.fixture
+def cgroup() -> Iterator[Path]:
+    """One without processes: programs of sockets may be put on it, and meet nobody."""
+    mount = cgroups.find_mount()
+    assert mount is not None
+    folder = mount / f"dpt{os.getpid()}-uninstall"
+    folder.mkdir()
+    yield folder
+    folder.rmdir()
 
 
 def uninstall(node: Node) -> subprocess.CompletedProcess[str]:
@@ -41,16 +56,17 @@ def left_behind(node: Node) -> dict[str, object]:
         "tunnel": "dpvxlan" in node.ip("link", "show"),
         "table": "table inet deltaplane" in node.in_node("nft", "list", "ruleset"),
         "pins": node.pins.exists(),
+        "sockets": (node.pins / "links").exists(),
         "sysctls": settings(node) != ["0", "0"],
     }
     return {kind: what for kind, what in found.items() if what}
 
 
 @pytest.mark.timeout(180)  # seven agents start, one after the other
-def test_a_drained_node_is_given_back_as_it_was(node: Node) -> None:
+def test_a_drained_node_is_given_back_as_it_was(node: Node, cgroup: Path) -> None:
     for name in SYSCTLS:
         node.in_node("sh", "-c", f"echo 0 > /proc/sys/net/{name}")
-    node.start_ready(routing="vxlan")
+    node.start_ready(routing="vxlan", cgroup=str(cgroup))
     node.add("web")
     running = uninstall(node)
     assert (running.returncode, "another agent runs" in running.stderr) == (1, True)
@@ -58,14 +74,14 @@ def test_a_drained_node_is_given_back_as_it_was(node: Node) -> None:
     everything = set(left_behind(node))
     assert everything == {
         *("filters", "routes", "links", "pins", "sysctls"),
-        *("tunnel", "table"),
+        *("tunnel", "table", "sockets"),
     }
 
     attached = uninstall(node)
     assert (attached.returncode, "shop/web" in attached.stderr) == (1, True), attached.stderr
     assert set(left_behind(node)) == everything
 
-    node.start_ready(routing="vxlan")
+    node.start_ready(routing="vxlan", cgroup=str(cgroup))
     assert node.cni("DEL", "web").code == 0
     node.stop(signal.SIGTERM)
     drained = uninstall(node)
@@ -75,6 +91,7 @@ def test_a_drained_node_is_given_back_as_it_was(node: Node) -> None:
 
     node.start_ready()
     node.add("next")
+    assert "sockets" not in left_behind(node)
 
 
 def test_what_somebody_else_has_changed_since_stays(node: Node) -> None:

@@ -27,6 +27,7 @@ from deltaplane.v1 import (
 )
 from services.endpoints.auditing import AuditServicer
 from services.endpoints.identity import LabelFilter
+from services.endpoints.ranges import DEFAULT_RANGES, Ranges
 from services.endpoints.repository import Repositories
 from services.endpoints.servicer import RegistryServicer
 from services.ipam.repository import Repository
@@ -241,10 +242,14 @@ class Plane:
 
 @contextlib.asynccontextmanager
 async def plane(
-    store: Store, socket: Path, labels: LabelFilter | None = None
+    store: Store,
+    socket: Path,
+    labels: LabelFilter | None = None,
+    *,
+    ranges: Ranges = DEFAULT_RANGES,
 ) -> AsyncIterator[Plane]:
     """Serves one replica of ipam and of the registry on a unix socket."""
-    repositories = Repositories.over(store, labels or LabelFilter())
+    repositories = Repositories.over(store, labels or LabelFilter(), ranges)
     server = grpc.aio.server(interceptors=[rpc.ErrorInterceptor()])
     ipam = Repository(store)
     claims = Claims(ipam.claimer)

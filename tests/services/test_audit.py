@@ -6,7 +6,9 @@ from deltaplane.errors import Conflict, Invalid
 from deltaplane.store import keys
 from deltaplane.store.port import Delete, Put
 from deltaplane.v1 import audit_pb2 as pb
+from deltaplane.v1 import service_pb2
 from tests.services.plane import Plane, endpoint, failure, ok, pod, release
+from tests.services.test_registry_services import one, service
 
 
 async def records(plane: Plane, size: int = 0) -> dict[str, pb.StoredRecord]:
@@ -43,11 +45,13 @@ async def test_everything_about_addresses_is_listed_at_one_revision(
     any_plane: Plane, size: int
 ) -> None:
     await populated(any_plane)
+    await one(any_plane, service("web", kind=service_pb2.SERVICE_TYPE_NODE_PORT))
     listed = await records(any_plane, size)
     stored = await any_plane.keys()
     wanted = (
         *("state/nodes", "state/pools", "state/blocks", "state/endpoints"),
         *("registry/node-endpoints", "registry/addresses", "registry/block-requests"),
+        *("state/services", "registry/cluster-ips", "registry/node-ports"),
     )
     assert listed.keys() == {
         key for key in stored if key.removeprefix(keys.ROOT).startswith(wanted)
@@ -88,6 +92,8 @@ async def test_a_listing_is_checked(memory_plane: Plane) -> None:
         keys.node_endpoint("node-1", 99),
         keys.block_request("uid-of-node-1", "99"),
         keys.fixed_address(bytes([10, 244, 0, 99])),
+        keys.cluster_ip(bytes([10, 96, 0, 99])),
+        keys.node_port(30099),
     ],
 )
 async def test_a_pointer_to_nothing_is_deleted_once(any_plane: Plane, pointer: str) -> None:

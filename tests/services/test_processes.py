@@ -224,3 +224,14 @@ async def test_a_worker_that_dies_ends_them_all(etcd: str) -> None:
             assert await process.wait() == 1
         with pytest.raises(ProcessLookupError):
             os.kill(second, 0)
+
+
+@pytest.mark.timeout(90)
+async def test_workers_end_with_a_parent_that_is_killed(etcd: str) -> None:
+    async with workers(etcd, 2) as (process, _):
+        assert process.stdout is not None
+        process.kill()
+        async with asyncio.timeout(SECONDS):
+            assert await process.wait() == -signal.SIGKILL
+            # The end of what all of them hold open, so the last of them has ended.
+            await process.stdout.read()

@@ -30,19 +30,21 @@ SECONDS = 30.0
 # --- the store alone -----------------------------------------------------------------------------
 
 
-async def of_ours(store: Store, identities: int = 300, nodes: int = 7) -> bytes:
+async def of_ours(store: Store, identities: int = 300, nodes: int = 7, services: int = 40) -> bytes:
     made = await lineage.ensure(store)
     counters = [
         Put(keys.IDENTITY_COUNTER, str(identities).encode()),
         Put(keys.NODE_COUNTER, str(nodes).encode()),
+        Put(keys.SERVICE_COUNTER, str(services).encode()),
     ]
     await store.transact([], counters)
     return made
 
 
-async def numbers(store: Store) -> tuple[int, int]:
-    found, _ = await store.get_many([keys.IDENTITY_COUNTER, keys.NODE_COUNTER])
-    return tuple(int(item.value) if item else 0 for item in found)  # type: ignore[return-value]
+async def numbers(store: Store) -> tuple[int, ...]:
+    wanted = [keys.IDENTITY_COUNTER, keys.NODE_COUNTER, keys.SERVICE_COUNTER]
+    found, _ = await store.get_many(wanted)
+    return tuple(int(item.value) if item else 0 for item in found)
 
 
 async def test_a_finish_writes_a_lineage_and_raises_the_counters(any_store: Store) -> None:
@@ -52,15 +54,16 @@ async def test_a_finish_writes_a_lineage_and_raises_the_counters(any_store: Stor
 
     assert done.before == before.hex()
     assert (await lineage.ensure(any_store)).hex() == done.lineage != done.before
-    assert await numbers(any_store) == (300 + 2**20, 7 + 2**20)
+    assert await numbers(any_store) == (300 + 2**20, 7 + 2**20, 40 + 2**20)
     assert (done.identities, done.nodes) == ((300, 300 + 2**20), (7, 7 + 2**20))
+    assert done.services == (40, 40 + 2**20)
     assert done.revision == await any_store.head()
 
 
 async def test_counters_that_nobody_has_used_begin_there(any_store: Store) -> None:
     await lineage.ensure(any_store)
     await restoring.finish(any_store, steps=3)
-    assert await numbers(any_store) == (3 * 2**20, 3 * 2**20)
+    assert await numbers(any_store) == (3 * 2**20,) * 3
 
 
 async def test_it_is_done_once_for_one_restore(any_store: Store) -> None:
@@ -80,7 +83,7 @@ async def test_it_is_done_once_for_one_restore(any_store: Store) -> None:
         first.identities,
         first.before,
     )
-    assert await numbers(any_store) == (300 + 2**20, 7 + 2**20)
+    assert await numbers(any_store) == (300 + 2**20, 7 + 2**20, 40 + 2**20)
 
 
 async def test_after_work_in_the_new_lineage_it_is_another_restore(any_store: Store) -> None:
@@ -92,7 +95,7 @@ async def test_after_work_in_the_new_lineage_it_is_another_restore(any_store: St
 
     assert not second.repeated
     assert second.before == first.lineage != second.lineage
-    assert await numbers(any_store) == (300 + 2**21, 7 + 2**21)
+    assert await numbers(any_store) == (300 + 2**21, 7 + 2**21, 40 + 2**21)
 
 
 async def test_a_dry_run_writes_nothing(any_store: Store) -> None:
@@ -114,7 +117,7 @@ async def test_an_answer_that_got_lost_does_not_raise_twice() -> None:
     done = await restoring.finish(store)
 
     assert (await lineage.ensure(store)).hex() == done.lineage
-    assert await numbers(store) == (300 + 2**20, 7 + 2**20)
+    assert await numbers(store) == (300 + 2**20, 7 + 2**20, 40 + 2**20)
 
 
 @pytest.mark.parametrize("value", [None, b"hello"])
@@ -152,7 +155,7 @@ async def test_a_living_replica_is_named_and_nothing_written(any_store: Store, p
     with pytest.raises(Refused, match="slicer host-7"):
         await restoring.finish(any_store, dry_run=True, pause=pause)
     assert sum(pauses) == 5.0
-    assert await numbers(any_store) == (300, 7)
+    assert await numbers(any_store) == (300, 7, 40)
 
     async def end(_seconds: float) -> None:
         await any_store.revoke_lease(lease)

@@ -6,8 +6,8 @@ What a barrier shows is compared with the oracle when the agent takes it.
 from collections.abc import Iterable
 
 from deltaplane.delta.acks import Refusal
-from deltaplane.delta.changes import ObjectKey, Upsert
-from deltaplane.delta.digest import BUCKETS
+from deltaplane.delta.changes import ObjectKey
+from deltaplane.delta.digest import BUCKETS, as_bytes, bucket_of
 from deltaplane.delta.messages import (
     Ack,
     Barrier,
@@ -24,17 +24,13 @@ from deltaplane.delta.messages import (
     Welcome,
 )
 from deltaplane.delta.receiver import BarrierReached, Floor, Receiver
-from deltaplane.delta.view import Held, View
+from deltaplane.delta.view import Held
 from deltaplane.delta.wire import decode_request, encode_request
-from deltaplane.model.objects import (
-    EndpointObject,
-    Kind,
-    StreamObject,
-    SubjectPolicy,
-)
+from deltaplane.model.objects import StreamObject
 from tests.decoding import decode_response
-from tests.sim.stream_oracle import EVERYTHING, History, Objects, sets_named
+from tests.sim.stream_oracle import EVERYTHING, History, Objects
 from tests.sim.stream_replica import Replica, Stream
+from tests.sim.stream_soundness import check_closure, is_generation_right, is_sound, summed_up
 from tests.sim.violation import Violation, require
 
 
@@ -57,9 +53,9 @@ class Agent:
 
     def _forget_process(self) -> None:
         self.shown: Objects = {}
+        self.history: History | None = None  # that of what is shown
         self.kernel: Objects = {}  # what it was led to by what barriers name as changed
         self.corrupted: set[ObjectKey] = set()
-        self.latent: set[ObjectKey] = set()  # what may do nothing, or mend itself
         self.wild = False  # what was corrupted may have led to more
         self.doubting = self.mended = False
         self.mends = False  # a snapshot or repair is there but for its barrier
@@ -93,18 +89,25 @@ class Agent:
     def wrong(self) -> list[ObjectKey]:
         """What was spoiled, and is not what the last barrier said.
 
-        The generation of a derived object is in no digest: it does nothing until it keeps a change
-        away.
+        It may have been spoiled back, or brought again by the stream. The generation of a derived
+        object is in no digest: it does nothing until it keeps a change away.
         """
+        return [key for key in self.corrupted if self._is_wrong(key)]
+
+    def _is_wrong(self, key: ObjectKey) -> bool:
         if self.receiver is None:
-            return []
-        view = self.receiver.view
-        return [
-            key
-            for key in self.corrupted
-            if key not in self.latent
-            or (held.value if (held := view.get(key)) else None) != self.shown.get(key)
-        ]
+            return False
+        view, bucket = self.receiver.view, bucket_of(*key)
+        held = view.get(key)
+        if (held.value if held else None) != self.shown.get(key):
+            return True
+        if held and not is_generation_right(held, self.revision, self.history):
+            return True
+        filed = view._members
+        return filed is not None and (
+            (key in filed[bucket]) != (held is not None)
+            or summed_up(view, filed[bucket]) != as_bytes(view.digest.bucket(bucket))
+        )
 
     @property
     def spoiled(self) -> str:
@@ -275,7 +278,6 @@ class Agent:
         repaired = tuple(self.corrupted) if self.mended else ()
         if self.mended:
             self.corrupted.clear()
-            self.latent.clear()
             self.wild = self.mended = self.doubting = False
             self._verified.clear()
         require(not self.doubting, "doubt: a doubted view is applied")
@@ -286,6 +288,7 @@ class Agent:
         require(barrier.revision >= self.registered_at or history.lineage != self.registered_in)
         self._check(barrier, history, repaired, was_wild=was_wild)
         self.lineage, self.revision = barrier.lineage, barrier.revision
+        self.history = history
         self.watermark = barrier.watermark
         self.refused = {(r.kind, r.key): r for r in refused}
         self.receiver.applied(barrier.revision, refused=self.refused.values())
@@ -316,10 +319,9 @@ class Agent:
                 and have != should
             ]
             require(not wrong, "changed: does not name", self.name, wrong, was_wild)
-        elif self.kernel == expected and is_sound(barrier.view, expected):
+        elif self.kernel == expected and is_sound(barrier, expected, history):
             # Nothing has come of it, and the stream has brought again what was lost.
             self.wild = False
-            self.latent |= self.corrupted
         self.shown = expected
 
     def _lead_kernel(self, barrier: BarrierReached) -> set[ObjectKey]:
@@ -357,27 +359,3 @@ class Agent:
         if ignored:
             for key in expected.keys() - ignored:
                 require(barrier.view.get(key), "prefix: without", key)
-
-
-def is_sound(view: View, expected: Objects) -> bool:
-    """Whether a view holds just this, and its digest is that of what it holds."""
-    if {(held.value.kind, held.value.key): held.value for held in view} != expected:
-        return False
-    anew = View()
-    for held in view:
-        anew.apply(Upsert(held.value, held.generation))
-    return anew.digest.root == view.digest.root
-
-
-def check_closure(objects: Objects, node: int) -> None:
-    """Everything that is named is there."""
-    for value in objects.values():
-        if isinstance(value, EndpointObject):
-            name = value.identity.to_bytes(4)
-            require((Kind.IDENTITY, name) in objects, "closure: identity")
-            require((Kind.NODE, value.node_index.to_bytes(4)) in objects, "closure: node")
-            if node in (EVERYTHING, value.node_index):
-                require((Kind.SUBJECT_POLICY, name) in objects, "closure: policy")
-        elif isinstance(value, SubjectPolicy):
-            for key in sets_named(value):
-                require((Kind.PEER_SET, key) in objects, "closure: peer set")

@@ -138,6 +138,13 @@ MUTANTS = (
         "record.generation",
     ),
     Mutant(
+        "policies_undo_nothing",
+        Facts,
+        "_note_structural",
+        "min(self._born.values(), default=first)",
+        "first",
+    ),
+    Mutant(
         "policies_are_local",
         facts,
         "_is_local",
@@ -376,6 +383,20 @@ MUTANTS = (
         "        self._mixed, self._trusted = False, True",
     ),
     Mutant("interrupted_repair_is_trusted", Receiver, "hello", "if self._mixed:", "if False:"),
+    Mutant(
+        "what_nobody_was_told_counts_as_applied",
+        Receiver,
+        "_barrier_received",
+        "self._mixed = True",
+        "pass",
+    ),
+    Mutant(
+        "a_repair_does_not_renew",
+        Writer,
+        "_renewed",
+        "reader.renew = False",
+        "pass",
+    ),
     Mutant("repair_compares_everything", Buckets, "sums", "if not self._is_scoped:", "if True:"),
     Mutant(
         "repair_replaces_everything",

@@ -94,6 +94,7 @@ class History:
         self._origin: list[Record] = []
         self._compiler = Compiler()
         self._on: defaultdict[int, dict[bytes, int]] = defaultdict(dict)
+        self._written: defaultdict[ObjectKey, list[int]] = defaultdict(list)
         self._known: dict[int, Versions] = {EVERYTHING: Versions(since=[0], contents=[{}])}
 
     def restored(self, lineage: bytes, revision: int) -> "History":
@@ -150,6 +151,7 @@ class History:
             del self._on[gone.node_index][gone.key]
         if value is not None:
             self.full[value.kind, value.key] = changed[value.kind, value.key] = value
+            self._written[value.kind, value.key].append(record.generation)
         if isinstance(value, EndpointObject):
             self._on[value.node_index][value.key] = value.identity
         return old
@@ -270,6 +272,11 @@ class History:
         """Whether a node should hold the same at every revision of after..through."""
         known = self._known[node]
         return known.number_at(after) >= known.number_at(through)
+
+    def generation_at(self, key: ObjectKey, revision: int) -> int:
+        """When a stored object, which is there, was written last; 0: it is derived."""
+        written = self._written.get(key, [])
+        return written[bisect_right(written, revision) - 1] if written else 0
 
     def holders_at(self, node: int, revision: int) -> dict[bytes, Holder]:
         """Who has which address, as far as a node should know at a revision."""

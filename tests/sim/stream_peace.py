@@ -35,6 +35,9 @@ class Peace:
                 for agent in world.agents:
                     mended = not (agent.wrong or agent.wild or agent.doubting)
                     require(mended, "repair: still spoiled:", agent.spoiled)
+            # Whoever is at rest but for its digest is to be found as soon as what is spoiled.
+            differing = [line for line in self._unsettled() if line.startswith("the digest")]
+            require(world.now < mended_by or not differing, "digest:", differing)
         for agent in world.agents:
             self._check_end(agent)
 
@@ -92,6 +95,9 @@ class Peace:
                 found.append(f"{agent.name} is at {agent.revision} of {head}")
             elif agent.wrong or agent.wild or agent.doubting:
                 found.append(agent.spoiled)
+            elif not self._agrees(agent):
+                # A generation may be wrong that no value tells: only the digest does.
+                found.append(f"the digest of {agent.name} differs")
             elif stream.session.reader.refused.keys() != agent.refused.keys():
                 found.append(f"{agent.name} has a Nack under way")
         if world.history.fences:
@@ -101,12 +107,20 @@ class Peace:
             found.append(f"the watermark is {world.board.watermark.live} of {head}")
         return found
 
-    def _check_end(self, agent: Agent) -> None:
+    @staticmethod
+    def _agrees(agent: Agent) -> bool:
+        """Whether its digest is what its replica takes it for."""
         assert agent.stream is not None
         assert agent.receiver is not None
         sender, reader = agent.stream.replica.fanout.sender, agent.stream.session.reader
         root = sender._writer.root(reader.scope, reader.node_index)
-        require(agent.receiver.view.digest.root == root, "digest: differs at the end")
+        return agent.receiver.view.digest.root == root
+
+    def _check_end(self, agent: Agent) -> None:
+        assert agent.stream is not None
+        assert agent.receiver is not None
+        require(self._agrees(agent), "digest: differs at the end")
+        reader = agent.stream.session.reader
         view = {(h.value.kind, h.value.key): h.value for h in agent.receiver.view}
         wanted = agent.stream.wanted[agent.number] if agent.is_scoped else ()
         expected = self.world.history.content_at(agent.node, agent.revision, wanted)

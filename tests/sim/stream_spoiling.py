@@ -7,7 +7,7 @@ from deltaplane.delta.changes import ObjectKey
 from deltaplane.delta.view import Held, View
 from deltaplane.model.addresses import AddressPair
 from deltaplane.model.objects import (
-    DERIVED_KINDS,
+    BackendObject,
     BlockObject,
     DirectionPolicy,
     EndpointObject,
@@ -15,6 +15,7 @@ from deltaplane.model.objects import (
     NodeObject,
     PeerSet,
     PoolObject,
+    ServiceObject,
     StreamObject,
     SubjectPolicy,
 )
@@ -41,16 +42,10 @@ def spoil(agent: Agent, chance: random.Random) -> str:
         del table[key]
     elif how == "generation":
         table[key] = Held(held.value, held.generation + chance.choice((-3, 5, 1 << 40)))
-        if kind in DERIVED_KINDS and (kind, key) not in agent.corrupted:
-            agent.latent.add((kind, key))
     elif how == "added":
         kind, key = _add(view, chance)
     else:
         table[key] = Held(_spoiled(held.value), held.generation)
-    if how == "lost" and len(keys) % 2:
-        agent.latent.add((kind, key))  # the stream may bring it again
-    elif how != "generation":
-        agent.latent.discard((kind, key))
     agent.corrupted.add((kind, key))
     return f"{agent.name} {how} {kind.name} {key.hex()}"
 
@@ -83,5 +78,7 @@ def _spoiled(value: StreamObject) -> StreamObject:
             return replace(value, draining=not value.draining)
         case NodeObject():
             return replace(value, name=f"{value.name}x")
-        case IdentityObject():
+        case IdentityObject() | ServiceObject():
             return replace(value, namespace=f"{value.namespace}x")
+        case BackendObject():
+            return replace(value, node_index=value.node_index + 1)

@@ -32,6 +32,22 @@ def test_every_invariant_holds_at_every_step(first: int) -> None:
     assert told.returncode == 0, told.stdout
 
 
+@pytest.mark.parametrize(
+    "seed",
+    [
+        pytest.param(6417, id="a_stream_ends_after_digests_of_a_spoiled_generation"),
+        pytest.param(15395, id="a_policy_is_spoiled_twice_and_is_what_it_was"),
+        pytest.param(17629, id="what_came_by_itself_goes_by_itself"),
+        pytest.param(4699, id="a_node_is_fenced_while_its_repair_waits"),
+        pytest.param(8263, id="a_stream_ends_between_a_barrier_and_the_buckets"),
+        pytest.param(201265, id="a_policy_undoes_what_a_new_identity_did"),
+    ],
+)
+def test_what_broke_once_holds(seed: int) -> None:
+    told = tell("--first", seed, "--seeds", 1)
+    assert told.returncode == 0, told.stdout
+
+
 @pytest.mark.parametrize("first", range(0, len(MUTANTS), MUTANTS_SHARE))
 @pytest.mark.timeout(300)
 def test_every_mutant_is_found(first: int) -> None:

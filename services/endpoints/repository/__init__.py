@@ -8,6 +8,7 @@ registering    endpoints in, read by read; first `newcomers`, up to 64 in one tr
 coalescing     the queue in front of it; `remembering` is what newcomers need not read
 endpoints      endpoints out, and listings
 policies       network policies
+services       services with their addresses and node ports; endpointslices: what is behind them
 repairing      finds and finishes what a killed replica began
 auditing       everything about addresses at one revision, and pointers put right
 """
@@ -16,10 +17,12 @@ from dataclasses import dataclass
 
 from deltaplane.store.port import Store
 from services.endpoints.identity import LabelFilter
+from services.endpoints.ranges import DEFAULT_RANGES, Ranges
 from services.endpoints.repository.auditing import Auditor
 from services.endpoints.repository.cleaning import Cleaner
 from services.endpoints.repository.coalescing import Coalescer
 from services.endpoints.repository.endpoints import Endpoints
+from services.endpoints.repository.endpointslices import EndpointSlices
 from services.endpoints.repository.following import Follower
 from services.endpoints.repository.identities import Identities
 from services.endpoints.repository.nodes import Nodes
@@ -27,6 +30,7 @@ from services.endpoints.repository.objects import Objects
 from services.endpoints.repository.policies import Policies
 from services.endpoints.repository.registering import Registrar
 from services.endpoints.repository.repairing import Repairer
+from services.endpoints.repository.services import Services
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,22 +43,35 @@ class Repositories:
     endpoints: Endpoints
     identities: Identities
     policies: Policies
+    services: Services
+    slices: EndpointSlices
     repairer: Repairer
     auditor: Auditor
 
     @classmethod
-    def over(cls, store: Store, labels: LabelFilter) -> "Repositories":
-        """Builds them; labels: which pod labels make no identity."""
+    def over(
+        cls, store: Store, labels: LabelFilter, ranges: Ranges = DEFAULT_RANGES
+    ) -> "Repositories":
+        """Builds them.
+
+        Args:
+            store: where everything is.
+            labels: which pod labels make no identity.
+            ranges: of services.
+        """
+        services = Services(store, ranges)
         identities = Identities(store)
         cleaner = Cleaner(store)
         follower = Follower(store, identities, labels)
         return cls(
             nodes=Nodes(store, cleaner),
-            objects=Objects(store, follower),
+            objects=Objects(store, follower, services),
             coalescer=Coalescer(Registrar(store, identities, follower, labels)),
             endpoints=Endpoints(store),
             identities=identities,
             policies=Policies(store),
+            services=services,
+            slices=EndpointSlices(store),
             repairer=Repairer(store, follower, cleaner),
             auditor=Auditor(store, cleaner),
         )

@@ -22,10 +22,11 @@ LISTED = (
     keys.POOLS,
     keys.BLOCKS,
     keys.ENDPOINTS,
+    keys.SERVICES,
     *PREFIXES,
     keys.FREED_BLOCKS,
 )
-"""All that says who has which address."""
+"""All that says who has which address, or which node port."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,19 +9,17 @@ there. Numbers are never used twice by one node.
 import time
 from collections.abc import Callable, Sequence
 
-from deltaplane.errors import Invalid, NotFound
+from deltaplane.errors import NotFound
 from deltaplane.store import keys
 from deltaplane.store.port import Absent, Compare, CreatedAt, KeyValue, Operation, Put, Store
 from deltaplane.store.retry import compare_and_swap
 from deltaplane.v1 import registry_pb2
 from services.endpoints.registration import registered
 from services.endpoints.repository.cleaning import ENDPOINTS_AT_ONCE, removal
+from services.endpoints.repository.paging import page
 from services.endpoints.repository.transactions import alive
 from services.endpoints.wire.records import endpoint_from_record, node_from_record, with_meta
-from services.endpoints.wire.requests import PageRequest, Release, page_token
-
-SCAN = 2000
-"""Endpoints that are read at once when most of them may be filtered out."""
+from services.endpoints.wire.requests import PageRequest, Release
 
 LATE_SECONDS = 60
 """A registration that is applied later than that after its release is not noticed. Its call, its
@@ -77,29 +75,15 @@ class Endpoints:
         prefix = keys.ENDPOINTS
         if request.namespace:
             prefix = keys.endpoints_of(request.namespace, request.pod)
-        if request.start_key and not request.start_key.startswith(prefix):
-            raise Invalid("page_token", "belongs to a listing with another filter")
-        found: list[registry_pb2.Endpoint] = []
-        start, revision = request.start_key, request.revision
-        while True:
-            part = await self._store.page(
-                prefix,
-                limit=SCAN if request.node else request.size,
-                start_key=start,
-                revision=revision,
-            )
-            revision = part.revision
-            for item in part.items:
-                if request.node and _node(item) != request.node:
-                    continue
-                if len(found) == request.size:
-                    return found, page_token(revision, item.key), revision
-                found.append(with_meta(registry_pb2.Endpoint, item))
-            if part.next_key is None:
-                return found, "", revision
-            if len(found) == request.size:
-                return found, page_token(revision, part.next_key), revision
-            start = part.next_key
+        found, token, revision = await page(
+            self._store,
+            prefix,
+            size=request.size,
+            start_key=request.start_key,
+            revision=request.revision,
+            keep=(lambda item: _node(item) == request.node) if request.node else None,
+        )
+        return [with_meta(registry_pb2.Endpoint, item) for item in found], token, revision
 
     async def _try_to_release(
         self, node: str, node_uid: str, batch: Sequence[Release]

@@ -6,6 +6,7 @@ from deltaplane.store import keys
 from deltaplane.store.port import Delete, DeletePrefix, Put, Store
 from deltaplane.v1 import registry_pb2
 from services.endpoints.repository.following import Follower
+from services.endpoints.repository.services import Services
 from services.endpoints.repository.writing import delete, write
 from services.endpoints.wire.records import encode, with_meta
 
@@ -17,9 +18,10 @@ class Objects:
     repeating the call or the repair of any replica does the rest.
     """
 
-    def __init__(self, store: Store, follower: Follower) -> None:
+    def __init__(self, store: Store, follower: Follower, services: Services) -> None:
         self._store = store
         self._follower = follower
+        self._services = services
 
     async def apply_namespaces(
         self, records: Sequence[registry_pb2.Namespace], traceparent: str
@@ -41,7 +43,9 @@ class Objects:
         return max(revision, await self._follower.follow_prefixes(prefixes, traceparent))
 
     async def delete_namespaces(self, names: Sequence[str]) -> int:
-        """Removes namespaces with their pods and policies; returns a revision without them."""
+        """Removes namespaces with all that lives in them; returns a revision without them."""
+        for name in dict.fromkeys(names):
+            await self._services.delete_all_of(name)
         return await delete(
             self._store,
             [
@@ -51,6 +55,7 @@ class Objects:
                     Delete(keys.namespace(name)),
                     DeletePrefix(keys.pods_of(name)),
                     DeletePrefix(keys.policies_of(name)),
+                    DeletePrefix(keys.endpoint_slices_of(name)),
                 )
             ],
         )

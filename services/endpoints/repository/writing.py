@@ -7,8 +7,8 @@ from deltaplane.store.retry import compare_and_swap
 from services.endpoints.repository.transactions import as_read, batches
 from services.endpoints.wire.records import written
 
-DELETES = 99
-"""Of one transaction; a multiple of the three that a namespace takes."""
+DELETES = 100
+"""Of one transaction; a multiple of the four that a namespace takes."""
 
 Same = Callable[[KeyValue, Put], bool]
 """Whether what is stored and what is to be written mean the same."""
@@ -66,7 +66,7 @@ async def _write_batch(
 
 
 async def delete(store: Store, operations: Sequence[Delete | DeletePrefix]) -> int:
-    """Deletes keys, 99 in one transaction; returns a revision at which none of them is."""
+    """Deletes keys, 100 in one transaction; returns a revision at which none of them is."""
     revision = 0
     for start in range(0, len(operations), DELETES):
         batch = operations[start : start + DELETES]

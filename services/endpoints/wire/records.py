@@ -9,7 +9,7 @@ from typing import TypeVar
 from deltaplane.model.addresses import AddressPair, Prefix
 from deltaplane.model.ports import NamedPort, Protocol
 from deltaplane.store.port import KeyValue
-from deltaplane.v1 import common_pb2, ipam_pb2, policy_pb2, registry_pb2
+from deltaplane.v1 import common_pb2, ipam_pb2, policy_pb2, registry_pb2, service_pb2
 from deltaplane.wire import address_pair_to_proto
 from services.endpoints.blocks import PoolRange
 from services.endpoints.records import Endpoint, Node, Owner, Pod, Request, State
@@ -25,6 +25,8 @@ Record = TypeVar(
     registry_pb2.Identity,
     policy_pb2.NetworkPolicy,
     policy_pb2.Policy,
+    service_pb2.Service,
+    service_pb2.EndpointSlice,
 )
 
 
@@ -36,7 +38,9 @@ def encode(
     | registry_pb2.Endpoint
     | registry_pb2.Identity
     | policy_pb2.NetworkPolicy
-    | policy_pb2.Policy,
+    | policy_pb2.Policy
+    | service_pb2.Service
+    | service_pb2.EndpointSlice,
 ) -> bytes:
     """Equal records have equal bytes: maps are written in key order."""
     return message.SerializeToString(deterministic=True)

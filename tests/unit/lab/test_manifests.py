@@ -92,3 +92,13 @@ def test_policies_of_other_kinds_are_policies_too(tmp_path: Path) -> None:
     assert known.all_policies == (*known.policies, other)
     assert known.only_policies().others == (other,)
     assert known.without_policies().all_policies == ()
+
+
+def test_the_example_of_services_can_be_applied() -> None:
+    known = manifests.read([SHOP.with_name("services.yaml")])
+
+    assert [item.name for item in known.services] == ["shop", "db"]
+    assert known.only_policies().services == ()
+    assert known.without_policies() == known
+    (stateful,) = [item for item in known.workloads if item.kind == "StatefulSet"]
+    assert (stateful.pod_names, stateful.subdomain) == (("db-0", "db-1"), "db")

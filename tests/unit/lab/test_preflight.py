@@ -20,7 +20,6 @@ def test_everything_that_is_missing_is_named_at_once_with_a_remedy(
 
     text = str(caught.value)
     assert "the command ip: apt-get install iproute2" in text
-    assert "the command nsenter: apt-get install util-linux" in text
     assert "the CNI plugin build/bin/deltaplane-cni is not built: make build" in text
     assert f"{tmp_path}/etcd does not run" in text
 

@@ -3,7 +3,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab.pods import Phase, Pod, Port
+from lab.pods import SERVES, Phase, Pod, Port
 from lab.probing import questions, rows, wrong
 
 A = Pod(
@@ -76,4 +76,14 @@ def test_a_row_prints_the_documented_keys() -> None:
         "protocol": "TCP",
         "family": "ipv4",
         "allowed": True,
+    }
+
+
+def test_the_name_server_is_left_out_and_http_is_asked_in_http() -> None:
+    assert questions([A, replace(B, annotations={SERVES: "dns"})]) == ()
+    asked = questions([B, replace(A, annotations={SERVES: "http"})])
+    assert {(q.destination, q.protocol, q.http) for q in asked} == {
+        ("x/a", "TCP", True),
+        ("x/a", "UDP", False),
+        ("x/b", "TCP", False),
     }

@@ -2,7 +2,7 @@ from pathlib import Path
 
 from lab.layout import Layout
 from lab.programs import Program, Stage, environment, programs
-from lab.topology import plan
+from lab.topology import SERVICE_RANGES, plan
 
 
 def all_programs(nodes: int = 2) -> dict[str, Program]:
@@ -86,3 +86,17 @@ def test_neither_proxies_nor_the_callers_settings_are_inherited() -> None:
 
 def test_pins_are_apart_from_the_files() -> None:
     assert Layout(lab="lab").node("node-1").pins == Path("/sys/fs/bpf/deltaplane/lab/node-1")
+
+
+def test_a_node_has_one_control_group_for_its_pod_host_and_its_agent() -> None:
+    network = plan("lab", 2, cgroup="/groups/lab")
+    todo = programs(network, Layout(lab="lab"), python="py", etcd=("etcd",), etcd_folder="/data")
+    known = {program.name: program for program in todo}
+    for name in ("podhost-node-2", "agent-node-2"):
+        assert option(known[name], "cgroup") == ["/groups/lab/node-2"]
+    assert option(all_programs()["podhost-node-2"], "cgroup") == []
+    assert option(all_programs()["agent-node-2"], "cgroup") == ["none"]
+
+
+def test_the_registry_knows_the_range_of_services() -> None:
+    assert tuple(option(all_programs()["endpoints"], "service-range")) == SERVICE_RANGES

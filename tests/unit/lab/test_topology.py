@@ -99,3 +99,23 @@ def test_a_bad_number_of_nodes_is_refused(nodes: int) -> None:
 def test_an_unknown_node_is_named_together_with_the_known_ones() -> None:
     with pytest.raises(Invalid, match=r"'node-9'.*node-1, node-2"):
         plan("lab", 2).node("node-9")
+
+
+def test_nodes_are_spread_over_zones() -> None:
+    network = plan("lab", 5, zones=2)
+    assert [network.zone(node) for node in network.nodes] == [
+        *("zone-1", "zone-2", "zone-1", "zone-2", "zone-1")
+    ]
+    assert plan("lab", 1).zone(network.nodes[0]) == ""
+    with pytest.raises(Invalid, match="zones"):
+        plan("lab", 1, zones=-1)
+
+
+def test_name_servers_lie_in_the_range_of_services() -> None:
+    for text, inside in zip(topology.NAME_SERVERS, topology.SERVICE_RANGES, strict=True):
+        assert ipaddress.ip_address(text) in ipaddress.ip_network(inside)
+
+
+def test_a_node_has_a_control_group_where_there_are_some() -> None:
+    assert plan("lab", 1, cgroup="/groups/lab").group("node-1") == "/groups/lab/node-1"
+    assert plan("lab", 1).group("node-1") == ""

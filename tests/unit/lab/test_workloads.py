@@ -164,3 +164,42 @@ def test_a_lone_pod_keeps_its_addresses_whatever_its_annotations_say() -> None:
     (old,) = apply([lone("web")])
     (now,) = apply([lone("web", annotations={"deltaplane.dev/ipv4-pool": "blue"})], [old])
     assert now.uid == old.uid
+
+
+def stateful(replicas: int, first: int = 0) -> Workload:
+    return Workload(
+        kind="StatefulSet",
+        namespace="shop",
+        name="db",
+        replicas=replicas,
+        first=first,
+        subdomain="peers",
+        hostname="ignored",
+    )
+
+
+def test_pods_of_a_stateful_set_keep_their_names_and_know_them() -> None:
+    pods = apply([stateful(3)])
+
+    assert names(pods) == ["db-0", "db-1", "db-2"]
+    assert {(pod.name, pod.hostname, pod.subdomain) for pod in pods} == {
+        (name, name, "peers") for name in names(pods)
+    }
+    assert names(apply([stateful(2, first=1)], pods)) == ["db-1", "db-2"]
+
+
+def test_a_deployment_is_not_the_stateful_set_of_its_name() -> None:
+    pods = apply([stateful(1)])
+
+    assert names(apply([deployment("db", 1)], pods)) == ["db-0", "db-1"]
+    assert plan_delete([deployment("db", 1)], (), pods).is_empty
+    with pytest.raises(Invalid, match=r"shop/db-0 belongs to StatefulSet db already"):
+        plan_apply([lone("db-0")], pods, NODES, NEW_UID)
+
+
+def test_a_pod_that_is_ending_is_not_kept() -> None:
+    pods = [replace(pod, phase=Phase.TERMINATING) for pod in apply([lone("one")])]
+
+    change = plan_apply([lone("one")], pods, NODES, NEW_UID)
+
+    assert (names(change.remove), names(change.create)) == (["one"], ["one"])

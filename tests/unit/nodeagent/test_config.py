@@ -66,6 +66,14 @@ def test_a_wrong_exclusion_is_refused(wrong: str, capsys: pytest.CaptureFixture[
     assert "--masquerade-exclude" in capsys.readouterr().err
 
 
+def test_cgroup_is_a_word_or_a_path(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = [None, "auto", "none", "/sys/fs/cgroup"]
+    assert [read(cgroup=text).cgroup for text in asked] == ["auto", *asked[1:]]
+    with pytest.raises(SystemExit):
+        read(cgroup="kubepods")
+    assert "--cgroup" in capsys.readouterr().err
+
+
 def test_routing_is_one_of_two(capsys: pytest.CaptureFixture[str]) -> None:
     assert (read().routing, read(routing="vxlan").routing) == ("native", "vxlan")
     with pytest.raises(SystemExit):

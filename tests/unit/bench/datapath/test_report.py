@@ -27,10 +27,15 @@ def test_lines_are_by_entries_and_failures_are_summed() -> None:
     assert found.tenfold.mean == pytest.approx((1.2 / 0.9) ** 0.5)
 
 
-def test_a_turn_without_a_sample_is_no_comparison() -> None:
-    rounds = [{PLAIN: sample(1.0), 1: sample(0.0, failures=7, count=0)}] * 2
-    with pytest.raises(Unavailable, match="7 attempts failed"):
-        compare(Turns(Load.RR, "ipv4", rounds))
+def test_a_round_without_a_sample_is_left_out_and_its_failures_are_not() -> None:
+    good = {PLAIN: sample(100.0), 1: sample(110.0)}
+    cold = {PLAIN: sample(900.0), 1: sample(0.0, failures=7, count=0)}
+    found = compare(Turns(Load.RR, "ipv4", [good, cold, good]))
+    assert (found.rounds, found.left_out, found.failures) == (2, 1, 7)
+    assert found.lines[0].of_plain
+    assert found.lines[0].of_plain.mean == pytest.approx(1.1)
+    with pytest.raises(Unavailable, match="1 of 3 rounds measured something, 14 attempts failed"):
+        compare(Turns(Load.RR, "ipv4", [cold, good, cold]))
 
 
 def test_the_ends_need_two_processors() -> None:

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from deltaplane.check.facts import Freed, Node, Pointer, Stored
+from deltaplane.check.facts import Freed, Node, Pointer, Service, Stored
 from deltaplane.check.findings import Finding, FixPointer, Kind, RemoveLeftovers
 from deltaplane.check.stored import findings
 from deltaplane.model.addresses import Prefix
@@ -73,6 +73,33 @@ def test_a_pointer_to_what_does_not_have_it(key: str, kind: Kind, target: str) -
     assert found.kind is kind
     assert found.repair == FixPointer(key=key, revision=9)
     assert found.seen.endswith("which does not have it")
+
+
+SERVICE = Service(
+    key=keys.service("shop", "web"),
+    pointers=frozenset({keys.cluster_ip(bytes((10, 96, 0, 1))), keys.node_port(30080)}),
+)
+
+
+@pytest.mark.parametrize(
+    ("key", "kind"),
+    [
+        (keys.cluster_ip(bytes((10, 96, 0, 1))), Kind.CLUSTER_IP_KEY),
+        (keys.node_port(30080), Kind.NODE_PORT_KEY),
+    ],
+)
+def test_what_a_service_has_is_its_own(key: str, kind: Kind) -> None:
+    sound = replace(STORED, services={SERVICE.key: SERVICE})
+    for pointer in SERVICE.pointers:
+        sound = pointing(sound, pointer, SERVICE.key)
+    assert list(findings(sound)) == []
+    missing = only(without(sound, key))
+    assert missing.kind is kind
+    assert missing.repair == FixPointer(key=key, revision=0, target=SERVICE.key)
+    other = Service(key=keys.service("shop", "db"), pointers=frozenset({key}))
+    twice = only(replace(sound, services={**sound.services, other.key: other}))
+    assert (twice.kind, twice.repair) == (kind, None)
+    assert twice.advice == "delete one of the services"
 
 
 def test_two_endpoints_with_one_address() -> None:

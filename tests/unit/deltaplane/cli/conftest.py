@@ -13,7 +13,14 @@ import pytest
 from google.protobuf.message_factory import GetMessageClass
 
 from deltaplane.cli import main
-from deltaplane.v1 import ipam_pb2, policy_pb2, receipts_pb2, registry_pb2, slicer_pb2
+from deltaplane.v1 import (
+    ipam_pb2,
+    policy_pb2,
+    receipts_pb2,
+    registry_pb2,
+    service_pb2,
+    slicer_pb2,
+)
 
 
 @dataclass
@@ -35,6 +42,9 @@ class Cluster:
     pool_calls: list[Any] = field(default_factory=list)
     blocks: list[ipam_pb2.Block] = field(default_factory=list)
     slices: list[slicer_pb2.Slice] = field(default_factory=list)
+    services: list[service_pb2.Service] = field(default_factory=list)
+    endpoint_slices: list[service_pb2.EndpointSlice] = field(default_factory=list)
+    deleted_services: list[str] = field(default_factory=list)
     agents: list[slicer_pb2.AgentStatus] = field(default_factory=list)
     receipts: list[receipts_pb2.WatchResponse] = field(default_factory=list)
     watched: list[receipts_pb2.WatchRequest] = field(default_factory=list)
@@ -77,6 +87,34 @@ class FakeRegistry:
         return registry_pb2.ListEndpointsResponse(
             endpoints=found[start:end], next_page_token=str(end) if end < len(found) else ""
         )
+
+    def ListServices(self, request: Any, _context: Any) -> Any:  # noqa: N802
+        found = [
+            item
+            for item in self._cluster.services
+            if request.namespace in ("", item.namespace) and request.name in ("", item.name)
+        ]
+        start = int(request.page_token or 0)
+        end = start + self._cluster.page
+        return registry_pb2.ListServicesResponse(
+            services=found[start:end], next_page_token=str(end) if end < len(found) else ""
+        )
+
+    def ListEndpointSlices(self, request: Any, _context: Any) -> Any:  # noqa: N802
+        found = [
+            item
+            for item in self._cluster.endpoint_slices
+            if request.namespace in ("", item.namespace) and request.service in ("", item.service)
+        ]
+        start = int(request.page_token or 0)
+        end = start + self._cluster.page
+        return registry_pb2.ListEndpointSlicesResponse(
+            slices=found[start:end], next_page_token=str(end) if end < len(found) else ""
+        )
+
+    def DeleteServices(self, request: Any, _context: Any) -> Any:  # noqa: N802
+        self._cluster.deleted_services += [f"{it.namespace}/{it.name}" for it in request.services]
+        return registry_pb2.DeleteServicesResponse(revision=self._cluster.revision)
 
     def ListIdentities(self, _request: Any, _context: Any) -> Any:  # noqa: N802
         return registry_pb2.ListIdentitiesResponse(identities=self._cluster.identities)

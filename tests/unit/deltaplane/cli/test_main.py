@@ -40,9 +40,12 @@ def test_no_argument_gets_lost_and_hoisting_twice_changes_nothing(arguments: lis
     [
         [],
         *(["lab", name] for name in ("up", "down", "apply", "probe", "exec", "logs", "status")),
-        *(["get", name] for name in ("nodes", "policy", "receipts")),
+        *(["get", name] for name in ("nodes", "policy", "receipts", "services", "endpointslices")),
         ["policy", "apply"],
         ["describe", "pod"],
+        ["describe", "service"],
+        ["service", "delete"],
+        ["service", "trace"],
         ["status"],
         ["demo"],
     ],

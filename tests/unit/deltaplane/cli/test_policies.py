@@ -97,6 +97,7 @@ def test_get_policies_lists_every_kind(run: Run, applied: str) -> None:
         ("ClusterNetworkPolicy", "", "web", "admin", 12),
     ]
     assert [record["types"] for record in records] == [["Ingress"], [], ["Egress"], ["Ingress"]]
+    assert [record["audit"] for record in records] == [False, False, False, True]
     assert "KIND" in run("get", "policies").out
 
 
@@ -173,6 +174,44 @@ def test_describe_pod_names_policies_of_every_kind(
     assert record["policies"] == ["shop/web", "CiliumNetworkPolicy:shop/web", *more]
     assert record["isolated for ingress by"] == ["shop/web"]
     assert record["isolated for egress by"] == ["CiliumNetworkPolicy:shop/web"]
+
+
+def test_describe_pod_shows_the_rest_when_a_policy_cannot_be_read(
+    cluster: Cluster, run: Run, applied: str
+) -> None:
+    del applied
+    cluster.pods = [
+        registry_pb2.Pod(
+            namespace="shop", name="web", uid="u", node="node-1", labels={"app": "web"}
+        )
+    ]
+    assert len(run("describe", "pod", "shop/web", "-o", "json").out.split("cannot be read")) == 1
+    broken = cluster.policies["NetworkPolicy", "shop", "web"]
+    assert isinstance(broken, policy_pb2.NetworkPolicy)
+    broken.applies_to_ingress = False
+
+    done = run("describe", "pod", "shop/web", "-o", "json")
+
+    assert done.code == 0, done.err
+    record = json.loads(done.out)
+    assert record["policies"] == ["CiliumNetworkPolicy:shop/web"]
+    (told,) = record["policies that cannot be read, and may isolate it, too"]
+    assert told.startswith("shop/web: applies_to_ingress: ")
+
+
+def test_a_policy_under_audit_selects_and_does_not_isolate(
+    cluster: Cluster, run: Run, applied: str
+) -> None:
+    del applied
+    cluster.pods = [
+        registry_pb2.Pod(
+            namespace="shop", name="web", uid="u", node="node-1", labels={"app": "web"}
+        )
+    ]
+    cluster.policies["NetworkPolicy", "shop", "web"].audit = True
+    record = json.loads(run("describe", "pod", "shop/web", "-o", "json").out)
+    assert record["policies"] == ["shop/web", "CiliumNetworkPolicy:shop/web"]
+    assert record["isolated for ingress by"].startswith("nothing")
 
 
 def test_a_policy_without_its_spec_is_told_so(cluster: Cluster, run: Run, applied: str) -> None:

@@ -1,10 +1,11 @@
 import json
+from pathlib import Path
 
 import pytest
 
 from deltaplane.cli.references import policy_reference
 from deltaplane.errors import Invalid
-from deltaplane.v1 import receipts_pb2
+from deltaplane.v1 import policy_pb2, receipts_pb2
 from tests.unit.deltaplane.cli.conftest import Cluster, Run
 from tests.unit.deltaplane.cli.test_commands import receipt
 
@@ -83,6 +84,7 @@ def test_a_status_for_programs(cluster: Cluster, run: Run) -> None:
 
     assert record == {
         "policy": "CiliumClusterwideNetworkPolicy:web",
+        "audit": False,
         "revision": 40,
         "enforced": 2,
         "nodes": 3,
@@ -104,6 +106,35 @@ def test_a_status_for_programs(cluster: Cluster, run: Run) -> None:
         ],
         "missing_total": 1,
     }
+
+
+def test_a_status_says_that_the_policy_is_under_audit(cluster: Cluster, run: Run) -> None:
+    cluster.receipts = [partly(total=3)]
+    audited = policy_pb2.NetworkPolicy(namespace="shop", name="web", audit=True)
+    cluster.policies["NetworkPolicy", "shop", "web"] = audited
+    cluster.policies["CiliumNetworkPolicy", "shop", "web"] = policy_pb2.Policy(
+        kind="CiliumNetworkPolicy", namespace="shop", name="web"
+    )
+
+    done = run("policy", "status", "shop/web")
+
+    assert done.out.startswith("shop/web (under audit, drops nothing): enforced 3/3 since")
+    assert json.loads(run("policy", "status", "shop/web", "-o", "json").out)["audit"] is True
+    namesake = run("policy", "status", "cnp:shop/web").out
+    assert namesake.startswith("CiliumNetworkPolicy:shop/web: enforced 3/3 since")
+
+
+def test_a_status_goes_without_the_registry(
+    cluster: Cluster, command: Run, target: str, tmp_path: Path
+) -> None:
+    cluster.receipts = [partly(total=3)]
+    where = ("--slicer", target, "--ipam", target, "--registry", f"unix:{tmp_path}/nobody")
+
+    done = command("policy", "status", "shop/web", *where)
+
+    assert done.out.startswith("shop/web (perhaps under audit: the registry does not answer): enf")
+    done = command("policy", "status", "shop/web", "-o", "json", *where)
+    assert "audit" not in json.loads(done.out)
 
 
 def test_waiting_ends_with_the_last_node(cluster: Cluster, run: Run) -> None:

@@ -276,6 +276,7 @@ def test_acks_keep_their_distance(receiver: Receiver) -> None:
             # The snapshot's four messages came back with the first Ack.
             added_credit_bytes=0,
             worst_apply_us=2000,
+            renewals=1,
         ),
     )
     assert receiver.ack_due_at() is None

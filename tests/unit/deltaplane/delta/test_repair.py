@@ -8,6 +8,7 @@ from deltaplane.delta.changes import Change, Removal, Upsert
 from deltaplane.delta.digest import BUCKETS, bucket_of
 from deltaplane.delta.holding import AUDIT_SHARE
 from deltaplane.delta.messages import (
+    Ack,
     Barrier,
     BucketReplace,
     DigestRequest,
@@ -296,6 +297,43 @@ def test_a_repair_counts_only_with_its_barrier(pair: Pair) -> None:
     pair.check()
 
 
+def test_what_a_barrier_inside_a_repair_shows_is_not_claimed_as_applied(pair: Pair) -> None:
+    pair.publish(20, node(3, 20, "w"))
+    frame, barrier = pair.messages()
+    pair.take(DigestRequest(revision=10))
+    pair.take(frame)
+    pair.take(barrier)
+    assert pair.apply() == frozenset()
+    hello = pair.receiver.hello()
+    assert hello.applied_revision == 0
+    assert pair.connect() is Mode.REPAIR
+    assert pair.run(4) >= {(Kind.NODE, key_of(node(3, 20)))}
+    pair.check()
+
+
+def test_a_snapshot_of_a_revision_that_was_shown_before_is_proven_by_its_number(
+    pair: Pair,
+) -> None:
+    assert pair.reader.applied == 10
+    pair.sender.renew(pair.reader)
+    sent = pair.messages()
+    assert not pair.sender.is_renewed(pair.reader, 10)
+    for message in sent:
+        pair.take(message)
+    pair.answer()
+    # It is there, but its barrier has not been applied.
+    assert not pair.sender.is_renewed(pair.reader, 10)
+    pair.run(2)
+    assert pair.reader.applied == 10
+    assert pair.sender.is_renewed(pair.reader, 10)
+
+
+def test_more_snapshots_than_were_sent_are_not_acknowledged(pair: Pair) -> None:
+    ack = Ack(applied_revision=10, received_revision=10, renewals=2)
+    with pytest.raises(StreamBroken, match="2 snapshots and repairs acknowledged, 1 sent"):
+        pair.sender.receive(pair.reader, ack, now=pair.now)
+
+
 def test_the_view_before_a_repair_is_not_shown_after_its_first_bucket(pair: Pair) -> None:
     pair.receiver.receive(Barrier(revision=10, head_revision=10, head_unix_ns=0), 10)
     pair.receiver.receive(DigestRequest(revision=10), 10)
@@ -316,6 +354,35 @@ def test_an_answer_that_crosses_a_snapshot_is_answered(pair: Pair) -> None:
         pair.take(message)
     pair.run(4)
     assert pair.reader.snapshots == 1
+    pair.check()
+
+
+def test_a_repair_of_all_it_holds_renews_an_agent(pair: Pair) -> None:
+    unknown_history(pair)
+    pair.connect()
+    for message in pair.messages():
+        pair.take(message)
+    pair.publish(31, node(9, 31))  # its fence, say
+    pair.sender.renew(pair.reader)
+    pair.answer()
+    pair.run(4)
+    # A snapshot of what the repair has shown could not be proven before something is written.
+    assert pair.reader.snapshots == 0
+    assert pair.sender.is_renewed(pair.reader, 31)
+    pair.check()
+
+
+def test_what_came_before_the_buckets_of_a_repair_does_not_count_as_applied(pair: Pair) -> None:
+    pair.take(DigestRequest(revision=10))
+    pair.publish(30, node(3, 30, "y"))
+    for message in pair.messages():
+        pair.take(message)
+    assert pair.receiver.revision == 30
+    assert pair.receiver.take_barrier() is None
+    assert pair.receiver.hello().applied_revision == 0
+    assert pair.connect() is Mode.REPAIR
+    assert not pair.sender.effective(pair.reader)
+    assert (Kind.NODE, key_of(node(3, 3))) in pair.run(4)
     pair.check()
 
 

@@ -241,8 +241,9 @@ STRANGE = {
     "an address of 3 bytes": response(
         frame={"pieces": [{"endpoints": [{"id": 1, "node_index": 1, "ipv4": b"123"}]}]}
     ),
-    "a removal of a kind that we do not hold": response(
-        frame={"pieces": [{"removals": [{"kind": slicer_pb2.KIND_BACKEND}]}]}
+    "a removal of no kind": response(frame={"pieces": [{"removals": [{}]}]}),
+    "a backend with an address of 3 bytes": response(
+        frame={"pieces": [{"backends": [{"service": 1, "address": b"123"}]}]}
     ),
     "an unknown kind": response(frame={"pieces": [{"removals": [{"kind": 77}]}]}),
     "a bundle in a bundle": response(bundle={"messages": [{"bundle": {}}]}),

@@ -185,7 +185,7 @@ def test_all_mistakes_of_all_documents_come_together_with_their_place() -> None:
     [
         ("[]", "", "must be a Kubernetes object"),
         ("{}", "kind", "is required"),
-        ("{apiVersion: v1, kind: Service, metadata: {name: a}}", "kind", "supported are Namespace"),
+        ("{apiVersion: v1, kind: Secret, metadata: {name: a}}", "kind", "supported are Namespace"),
         (
             "{apiVersion: v2, kind: Namespace, metadata: {name: a}}",
             "apiVersion",

@@ -91,7 +91,7 @@ def test_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_missing_objects_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(loader, "OBJECT_FOLDERS", (tmp_path,))
-    for program in ("from_pod", "to_pod", "from_net"):
+    for program in ("from_pod", "to_pod", "from_net", "sock"):
         assert Missing(f"{program}.bpf.o", "make build") in preflight.check()
 
 
@@ -113,7 +113,9 @@ def test_sound_machine_lacks_nothing_and_is_left_alone() -> None:
 def test_missing_kernel_features_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preflight, "_MAP_TYPES", {"of tomorrow": 9999})
     monkeypatch.setattr(preflight, "_HELPERS", {"bpf_tomorrow": 9999})
+    monkeypatch.setattr(preflight, "_SOCKET_HELPERS", {"bpf_next_week": 9998})
     assert [missing.what for missing in preflight.check()] == [
         "BPF maps of type of tomorrow",
+        "BPF helper bpf_next_week",
         "BPF helper bpf_tomorrow",
     ]

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nodeagent.dataplane import abi, records
-from nodeagent.dataplane.config import Capacities, DataPlaneConfig
+from nodeagent.dataplane.config import Capacities, DataPlaneConfig, first_tick
 from nodeagent.dataplane.port import (
     LocalEndpoint,
     Mapping,
@@ -148,11 +148,34 @@ def test_grouping_keeps_the_order() -> None:
 
 
 def test_config_without_addresses_is_zeros() -> None:
-    assert DataPlaneConfig().to_abi().pack() == bytes(abi.CONFIG_SIZE)
-    config = DataPlaneConfig(
-        uplink_ifindex=2, uplink_mtu=1500, tunnel_ifindex=3, node_ipv4=bytes([10, 0, 0, 1])
+    assert DataPlaneConfig().to_abi()._replace(tick_ns=0, first_tick=0).pack() == bytes(
+        abi.CONFIG_SIZE
     )
-    assert config.to_abi() == abi.Config(2, 1500, 3, bytes(10) + b"\xff\xff\x0a\0\0\x01", bytes(16))
+    config = DataPlaneConfig(
+        uplink_ifindex=2,
+        uplink_mtu=1500,
+        tunnel_ifindex=3,
+        node_ipv4=bytes([10, 0, 0, 1]),
+        tick_ns=4_000_000,
+    )
+    assert config.to_abi() == abi.Config(
+        uplink_ifindex=2,
+        uplink_mtu=1500,
+        tunnel_ifindex=3,
+        tick_ns=4_000_000,
+        first_tick=2**32 - 75_000,
+        node_ipv4=bytes(10) + b"\xff\xff\x0a\0\0\x01",
+        node_ipv6=bytes(16),
+        refusal=0,
+        netns_cookie=0,
+    )
+
+
+@pytest.mark.parametrize(
+    ("tick", "hz"), [(10_000_000, 100), (4_000_000, 250), (3_333_333, 300), (1_000_000, 1000)]
+)
+def test_ticks_begin_five_minutes_before_they_run_over(tick: int, hz: int) -> None:
+    assert first_tick(tick) == 2**32 - 300 * hz
 
 
 def test_addresses_have_room_for_both_families() -> None:

@@ -36,6 +36,7 @@ from nodeagent.stream import (
     Timing,
 )
 from services.slicer.__main__ import serve
+from services.slicer.admission import MIB_DEFAULT
 from services.slicer.config import Config
 
 PATIENCE = 10.0
@@ -173,10 +174,11 @@ async def slicer(
     advertise: str | None = None,
     graceful: bool = False,
     span: Literal["scoped", "all"] = "all",
+    snapshot_memory: int = MIB_DEFAULT,
 ) -> AsyncIterator[asyncio.Event]:
     stop = asyncio.Event()
     listen = (target, advertise) if advertise else (target,)
-    config = Config(listen=listen, log_level="error", span=span)
+    config = Config(listen=listen, log_level="error", span=span, snapshot_memory=snapshot_memory)
     async with background(serve(config, world.store, stop=stop)) as task:
         path = Path(target.removeprefix("unix:"))
         await until(lambda: task.done() or path.exists())

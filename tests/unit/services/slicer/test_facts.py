@@ -8,15 +8,25 @@ from deltaplane.delta.view import View
 from deltaplane.model.addresses import AddressPair, Prefix
 from deltaplane.model.identity import Identity, LabelSet
 from deltaplane.model.objects import (
+    DERIVED_KINDS,
+    BackendObject,
     BlockObject,
     EndpointObject,
     IdentityObject,
     Kind,
     NodeObject,
+    ServiceObject,
     SubjectPolicy,
 )
 from deltaplane.model.policy import NetworkPolicy
 from deltaplane.model.selector import LabelSelector
+from deltaplane.model.service import (
+    EndpointSlice,
+    Service,
+    ServicePort,
+    SliceEndpoint,
+    SlicePort,
+)
 from deltaplane.model.tiers import Policy, PolicyKind, Selector
 from deltaplane.policy.compiler import Compiler
 from services.slicer.facts import Content, EndpointRecord, Facts, NodeRecord, Record
@@ -53,6 +63,31 @@ def policy(name: str, app: str) -> NetworkPolicy:
     )
 
 
+def service(number: int, name: str = "web", *, headless: bool = False) -> Service:
+    return Service(
+        namespace="shop",
+        name=name,
+        number=number,
+        ports=(ServicePort(port=80, target="http"),),
+        cluster_ips=() if headless else (bytes((10, 96, 0, number)),),
+    )
+
+
+def endpoints(
+    *numbers: int, name: str = "s", of: str = "web", node: str = "", ready: bool = True
+) -> EndpointSlice:
+    return EndpointSlice(
+        namespace="shop",
+        name=name,
+        service=of,
+        ports=(SlicePort(number=8080),),
+        endpoints=tuple(
+            SliceEndpoint(address=bytes((10, 1, 0, number)), node=node, ready=ready)
+            for number in numbers
+        ),
+    )
+
+
 CONTENTS: dict[str, list[Content]] = {
     "nodes/node-a": [node(1), node(2)],
     "blocks/b": [
@@ -65,6 +100,10 @@ CONTENTS: dict[str, list[Content]] = {
     "endpoints/2": [endpoint(2, 300, 7), endpoint(2, 300, 7, node_index=2)],
     "policies/shop/p": [policy("p", "a300"), policy("p", "a301")],
     "policies/shop/q": [policy("q", "a300")],
+    "services/shop/web": [service(1), service(1, headless=True), service(3)],
+    "services/shop/db": [service(2, "db")],
+    "endpoint-slices/shop/s": [endpoints(1, 2), endpoints(1, ready=False), endpoints(3, of="db")],
+    "endpoint-slices/shop/t": [endpoints(2, name="t", node="node-a")],
 }
 
 STEPS = st.lists(
@@ -90,7 +129,7 @@ def stored(view: View) -> dict[tuple[Kind, bytes], object]:
     """All that is held; of derived objects the value, of stored ones the generation, too."""
     return {
         (held.value.kind, held.value.key): (
-            held.value if held.value.kind in (Kind.PEER_SET, Kind.SUBJECT_POLICY) else held
+            held.value if held.value.kind in DERIVED_KINDS else held
         )
         for held in view
     }
@@ -262,3 +301,76 @@ def test_an_identity_that_goes_is_structural_from_where_it_came() -> None:
     assert structural_after(comes, other, goes) == 10
     old = Record(key="identities/301", generation=13, content=None)
     assert structural_after(comes, old) == 13
+
+
+def test_a_policy_is_structural_from_where_an_identity_came_before_it() -> None:
+    comes = Record(key="identities/302", generation=10, content=identity(302))
+    changes = Record(key="policies/shop/p", generation=12, content=policy("p", "a1"))
+    goes = Record(key="policies/shop/p", generation=13, content=None)
+    assert structural_after(changes) == 12
+    assert structural_after(comes, changes) == 10
+    assert structural_after(comes, changes, goes) == 10
+    later = Record(key="identities/302", generation=14, content=identity(302))
+    assert structural_after(changes, later) == 12
+    facts = Facts(Compiler())
+    facts.apply(comes)
+    facts.flush(10)  # whoever was told of it then is known
+    facts.apply(changes)
+    assert facts.structural == 12
+
+
+def test_a_service_is_an_object_only_while_it_has_an_address() -> None:
+    facts = Facts(Compiler())
+    facts.apply(Record(key="services/shop/web", generation=7, content=service(1)))
+    (upsert,) = facts.flush(9)
+    assert isinstance(upsert, Upsert)
+    assert (upsert.generation, upsert.value) == (
+        7,
+        ServiceObject(
+            number=1,
+            namespace="shop",
+            name="web",
+            ports=(ServicePort(port=80),),
+            cluster_ips=(bytes((10, 96, 0, 1)),),
+        ),
+    )
+    facts.apply(Record(key="services/shop/web", generation=10, content=service(1, headless=True)))
+    assert facts.flush(11) == (Removal(kind=Kind.SERVICE, key=(1).to_bytes(4), generation=10),)
+
+
+def test_a_backend_that_is_no_longer_ready_closes_the_tick_early() -> None:
+    facts = Facts(Compiler())
+    facts.apply(Record(key="services/shop/web", generation=7, content=service(1)))
+
+    def is_urgent_after(generation: int, content: Content | None) -> bool:
+        record = Record(key="endpoint-slices/shop/s", generation=generation, content=content)
+        facts.apply(record)
+        return facts.urgent
+
+    assert not is_urgent_after(8, endpoints(1, 2))
+    upserts = facts.flush(8)
+    assert (
+        sum(isinstance(it, Upsert) and isinstance(it.value, BackendObject) for it in upserts) == 2
+    )
+    assert not is_urgent_after(9, endpoints(1, 2, 3))
+    assert facts.structural == 9
+    facts.flush(9)
+    assert is_urgent_after(10, endpoints(2, 3))
+    (removal,) = facts.flush(10)
+    assert isinstance(removal, Removal)
+    assert (removal.kind, removal.generation) == (Kind.BACKEND, 10)
+    assert is_urgent_after(11, None)
+
+
+def test_a_node_that_is_deleted_is_a_backends_node_no_more() -> None:
+    facts = Facts(Compiler())
+    facts.apply(Record(key="nodes/node-a", generation=5, content=node(2)))
+    facts.apply(Record(key="services/shop/web", generation=6, content=service(1)))
+    slices = endpoints(2, node="node-a")
+    facts.apply(Record(key="endpoint-slices/shop/s", generation=7, content=slices))
+    view = View()
+    apply_all(view, facts.flush(7))
+    assert [held.value.node_index for held in view.backends.values()] == [2]
+    facts.apply(Record(key="nodes/node-a", generation=8, content=None))
+    apply_all(view, facts.flush(8))
+    assert [held.value.node_index for held in view.backends.values()] == [0]

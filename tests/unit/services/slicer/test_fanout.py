@@ -18,14 +18,16 @@ from deltaplane.delta.wire import ProtobufEncoder
 from deltaplane.errors import Conflict, Internal, NotFound, Unavailable
 from deltaplane.model.addresses import AddressPair
 from deltaplane.model.identity import Identity, LabelSet
-from deltaplane.model.objects import EndpointObject, Kind, NodeObject
+from deltaplane.model.objects import BRAKED, EndpointObject, Kind, NodeObject
 from deltaplane.model.policy import NetworkPolicy
 from deltaplane.model.selector import LabelSelector
 from deltaplane.policy.compiler import Compiler
+from services.slicer.admission import Admission
 from services.slicer.facts import EndpointRecord, Facts, NodeRecord, Record
 from services.slicer.fanout import Fanout, Session
 from services.slicer.receipts import Effective
 from services.slicer.timings import Spread
+from services.slicer.wire import braked
 from tests.decoding import decode_response
 
 LINEAGE = b"L" * 16
@@ -209,6 +211,46 @@ def test_a_goodbye_spreads_the_agents(fanout: Fanout) -> None:
         Drain(deadline_ms=2000, retry_after_ms=500),
     ]
     assert isinstance(fanout.obstacle(hello()), Unavailable)
+
+
+def test_who_needs_a_snapshot_waits_for_a_place_and_who_resumes_does_not(fanout: Fanout) -> None:
+    fanout.admission = Admission(1)
+    empty = replace(hello(1, applied=0), lineage=b"")
+    assert fanout.postponed(empty, now=0.0, chance=0.5) is None
+    session = fanout.admit(empty, Woken(), now=0.0)
+    assert session.reader.mode is Mode.SNAPSHOT
+    others = [
+        replace(hello(2, applied=0), lineage=b""),
+        replace(hello(2), lineage=b"M" * 16),
+        hello(2, applied=9),  # before the log
+    ]
+    for other in others:
+        assert fanout.postponed(other, now=0.0, chance=0.5) is not None
+    assert fanout.postponed(hello(2), now=0.0, chance=0.5) is None
+    while fanout.sender.poll(session.reader, 0.0):
+        pass
+    assert fanout.admission.used == 1  # sent is not applied
+    fanout.receive(session, Ack(applied_revision=10, received_revision=10), now=0.1)
+    assert fanout.admission.used == 0
+    assert fanout.postponed(others[0], now=0.0, chance=0.5) is None
+
+
+def test_a_repair_takes_a_place_and_a_stream_that_ends_leaves_it(fanout: Fanout) -> None:
+    session = fanout.admit(replace(hello(), root_digest=b"?" * 16), Woken(), now=0.0)
+    assert session.reader.mode is Mode.REPAIR
+    assert fanout.admission.used == 1
+    fanout.leave(session)
+    assert fanout.admission.used == 0
+
+
+def test_who_is_braked_keeps_no_place_and_says_so(fanout: Fanout) -> None:
+    session = fanout.admit(replace(hello(applied=0), lineage=b""), Woken(), now=0.0)
+    assert (fanout.admission.used, braked(session.reader)) == (1, "")
+    nack = Nack(revision=0, kind=Kind.NODE, key=(1).to_bytes(4), reason="no route", retryable=True)
+    fanout.receive(session, nack, now=0.0)
+    assert (fanout.admission.used, braked(session.reader)) == (1, "")
+    fanout.receive(session, replace(nack, reason=f"{BRAKED}7 of 8"), now=0.0)
+    assert (fanout.admission.used, braked(session.reader)) == (0, "7 of 8")
 
 
 def test_a_listing_after_lost_history_goes_on_in_the_stream(fanout: Fanout) -> None:

@@ -276,3 +276,28 @@ async def test_slices_are_listed_in_pages(world: World, target: str) -> None:
             assert one.generation <= page.revision
         with pytest.raises(grpc.aio.AioRpcError, match="is no id of a slice"):
             await stub.ListSlices(slicer_pb2.ListSlicesRequest(page_token="x"), timeout=PATIENCE)
+
+
+async def test_a_herd_that_does_not_fit_comes_back_until_all_have_their_snapshot(
+    world: World, target: str
+) -> None:
+    for index in range(3, 13):
+        await world.node(index)
+    herd = [Agent(index) for index in range(1, 13)]
+    first, rest = herd[:4], herd[4:]  # a MiB has four places
+    postponed = metrics.POSTPONED._value.get()
+    async with slicer(world, target, snapshot_memory=1), contextlib.AsyncExitStack() as stack:
+        for agent in first:
+            agent.may_apply.clear()
+            await stack.enter_async_context(background(agent.run(target)))
+        await until(lambda: all(agent.stream.received_revision for agent in first))
+        for agent in rest:
+            await stack.enter_async_context(background(agent.run(target)))
+        await until(lambda: metrics.POSTPONED._value.get() >= postponed + len(rest))
+        connected = {status.node for status in await agents(target)}
+        assert connected == {agent.hello.node for agent in first}
+        assert not any(agent.barriers for agent in rest)
+        for agent in first:
+            agent.may_apply.set()
+        await until(lambda: all(agent.barriers for agent in herd))
+        assert {Mode(status.mode) for status in await agents(target)} == {Mode.SNAPSHOT}

@@ -1,11 +1,20 @@
+from dataclasses import replace
+
 import pytest
 
-from deltaplane import wire
+from deltaplane import servicewire, wire
 from deltaplane.model.addresses import AddressPair, Prefix
 from deltaplane.model.identity import Identity, LabelSet
 from deltaplane.model.objects import BlockObject, EndpointObject, NodeObject, PoolObject
 from deltaplane.model.policy import NetworkPolicy
 from deltaplane.model.selector import LabelSelector
+from deltaplane.model.service import (
+    EndpointSlice,
+    Service,
+    ServicePort,
+    SliceEndpoint,
+    SlicePort,
+)
 from deltaplane.store import keys
 from deltaplane.store.port import Event, KeyValue
 from deltaplane.v1 import common_pb2, ipam_pb2, registry_pb2
@@ -21,6 +30,21 @@ POLICY = NetworkPolicy(
     pod_selector=LabelSelector.of({"app": "web"}),
     applies_to_ingress=True,
     applies_to_egress=False,
+)
+SERVICE = Service(
+    namespace="shop",
+    name="web",
+    number=7,
+    ports=(ServicePort(port=80),),
+    cluster_ips=(b"\x0a\x60\x00\x07",),
+    selector=(),
+)
+SLICE = EndpointSlice(
+    namespace="shop",
+    name="web-1",
+    service="web",
+    ports=(SlicePort(number=8080),),
+    endpoints=(SliceEndpoint(address=IPV4.ipv4, terminating=True, ready=False),),
 )
 NODE = registry_pb2.Node(name="node-1", uid="uid", index=4, addresses=IPV4)
 ENDPOINT = registry_pb2.Endpoint(
@@ -99,6 +123,16 @@ def kind_of(parameter: object) -> str:
             wire.network_policy_to_proto(POLICY).SerializeToString(),
             POLICY,
         ),
+        (
+            keys.service("shop", "web"),
+            servicewire.service_to_proto(SERVICE).SerializeToString(),
+            SERVICE,
+        ),
+        (
+            keys.endpoint_slice("shop", "web-1"),
+            servicewire.slice_to_proto(SLICE).SerializeToString(),
+            SLICE,
+        ),
         (keys.STATE + "later/thing", b"whatever", None),
     ],
     ids=kind_of,
@@ -123,6 +157,14 @@ def test_a_deletion() -> None:
         (keys.node("node-1"), registry_pb2.Node(name="node-1", addresses=IPV4).SerializeToString()),
         (ENDPOINT_KEY, registry_pb2.Endpoint(node="node-1").SerializeToString()),
         (keys.identity(300), registry_pb2.Identity(id=7).SerializeToString()),
+        (
+            keys.service("shop", "web"),
+            servicewire.service_to_proto(replace(SERVICE, number=0)).SerializeToString(),
+        ),
+        (
+            keys.endpoint_slice("shop", "web-2"),  # belongs to another key
+            servicewire.slice_to_proto(SLICE).SerializeToString(),
+        ),
     ],
     ids=kind_of,
 )

@@ -1,0 +1,154 @@
+"""Services in a lab of two nodes in two zones: each line of what Kubernetes' services can do."""
+
+import json
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deltaplane import manifest
+from deltaplane.errors import Invalid
+from lab import Lab, LabConfig, manifests, topology
+from lab.probe import Call
+from tests.e2e.conftest import Command, command_of, fresh_name
+from tests.e2e.outside import make_world
+
+FAMILIES = pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6], ids=["v4", "v6"])
+MANIFEST = Path(__file__).with_name("services.yaml")
+
+NEAR, FAR = "default/near", "default/far"
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    with Lab.up(LabConfig(name=fresh_name(), nodes=2, zones=2)) as lab:
+        lab.wait_enforced(lab.apply([MANIFEST]))
+        make_world(lab)
+        yield lab
+
+
+@pytest.fixture
+def command(lab: Lab) -> Command:
+    return command_of(lab)
+
+
+def listed(command: Command, *arguments: str) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = json.loads(command(*arguments, "-o", "json").stdout)
+    return found
+
+
+# --- what does not need the data path ------------------------------------------------------------
+
+
+def test_services_get_what_they_ask_for(command: Command) -> None:
+    known = {str(item["name"]): item for item in listed(command, "get", "services")}
+
+    def families(name: str) -> list[bool]:
+        ips = known[name]["cluster_ips"]
+        assert isinstance(ips, list)
+        return [":" in ip for ip in ips]
+
+    assert families("four") == [False]
+    assert families("six") == [True]
+    assert families("dual") == [False, True]
+    assert known["peers"]["cluster_ips"] == ["None"]
+    assert known["dual"]["ports"] == ["80:30080/TCP", "81:30081/TCP", "53:30053/UDP"]
+    assert known["kube-dns"]["cluster_ips"] == list(topology.NAME_SERVERS)
+    assert known["guarded"]["external"] == [
+        *("198.51.100.8", "2001:db8:1::8", "203.0.113.8", "2001:db8::8")
+    ]
+
+
+def test_slices_follow_the_pods(lab: Lab, command: Command) -> None:
+    slices = listed(command, "get", "endpointslices", "--service", "default/dual")
+
+    # Of each family, one for each number that the name "web" has.
+    assert len(slices) == 4
+    near, far = lab.pod(NEAR), lab.pod(FAR)
+    assert {(str(item["ports"]), str(item["addresses"])) for item in slices} == {
+        (str([f"http:{number}/TCP", "number:9000/TCP", "dns:5353/UDP"]), str([address]))
+        for pod, number in ((near, 8080), (far, 8081))
+        for address in pod.addresses
+    }
+
+
+def test_applying_again_changes_nothing(lab: Lab, command: Command) -> None:
+    before = listed(command, "get", "services"), listed(command, "get", "endpointslices")
+    done = lab.apply([MANIFEST])
+    assert (done.pods.added, done.pods.updated, done.pods.removed) == ((), (), ())
+    assert (listed(command, "get", "services"), listed(command, "get", "endpointslices")) == before
+
+
+def test_a_pod_knows_its_name_and_where_to_look_names_up(command: Command) -> None:
+    script = "hostname; cat /etc/resolv.conf"
+    done = command("lab", "exec", "db-1", "--", "sh", "-c", script)
+    assert done.stdout == (
+        "db-1\n"
+        "nameserver 10.96.0.10\n"
+        "nameserver fd00:10:96::a\n"
+        "search default.svc.cluster.local svc.cluster.local cluster.local\n"
+        "options ndots:5\n"
+    )
+    # The machine has its own still.
+    assert socket.gethostname() != "db-1"
+    assert "ndots:5" not in Path("/etc/resolv.conf").read_text()
+
+
+def test_describe_says_what_becomes_of_clients(command: Command) -> None:
+    text = command("describe", "service", "default/late").stdout
+    assert "no backend is ready: connections are refused" in text
+    assert "not ready" in text
+    text = command("describe", "service", "default/alias").stdout
+    assert "another name for peers.default.svc.cluster.local: DNS only" in text
+
+
+EXTRA = """
+apiVersion: v1
+kind: Service
+metadata: {name: extra}
+spec: {selector: {app: extra}, ports: [{port: 80}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: extra, labels: {app: extra}, annotations: {lab.deltaplane.dev/ready: "false"}}
+spec: {containers: [{name: c, ports: [{containerPort: 80}]}]}
+"""
+
+
+def test_a_service_takes_its_slices_and_names_with_it(lab: Lab, command: Command) -> None:
+    def slices() -> list[tuple[object, object]]:
+        known = listed(command, "get", "endpointslices", "--service", "default/extra")
+        return [(item["endpoints"], item["ready"]) for item in known]
+
+    def names() -> bool:
+        return "extra.default.svc.cluster.local" in json.loads(lab.layout.names.read_text())
+
+    unready = manifests.sort(manifest.parse(EXTRA, source="extra"))
+    ready = manifests.sort(manifest.parse(EXTRA.replace('"false"', '"true"'), source="extra"))
+    lab.apply(unready)
+    assert (slices(), names()) == ([(1, 0)], True)
+    assert lab.apply(ready).pods.added == ()
+    assert slices() == [(1, 1)]
+    for _ in range(2):
+        assert command("service", "delete", "default/extra").returncode == 0
+        assert (slices(), names()) == ([], False)
+    lab.apply(ready)
+    assert (slices(), names()) == ([(1, 1)], True)
+    for _ in range(2):
+        lab.delete(ready)
+        assert (slices(), names()) == ([], False)
+
+
+def test_a_service_needs_its_namespace(lab: Lab) -> None:
+    text = EXTRA.partition("---")[0].replace("{name: extra}", "{name: a, namespace: nowhere}")
+    with pytest.raises(Invalid, match="Service a: there is no namespace 'nowhere'"):
+        lab.apply(manifests.sort(manifest.parse(text, source="nowhere")))
+
+
+def test_pods_answer_directly(lab: Lab) -> None:
+    what = Call(address=lab.pod(FAR).addresses[0], port=9000, times=3)
+    assert lab.call(lab.pod("default/client"), what) == [FAR] * 3
+    assert lab.call(lab.topology.node("node-2"), what) == [FAR] * 3
