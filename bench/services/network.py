@@ -9,23 +9,30 @@ import enum
 import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 from bench.datapath import world
 from bench.datapath.network import CLIENT_NODE, SERVER_NODE, Network, addresses, plain
 from bench.services import rules
-from bench.services.shape import BACKENDS, BenchService
+from bench.services.shape import BACKENDS, PORT, TARGET_PORT, BenchService
 from deltaplane.errors import Internal
-from deltaplane.model.addresses import format_address
+from deltaplane.model.addresses import format_address, to_mapped
 from lab import netns
+from nodeagent.dataplane import bpffs, cgroups
+from nodeagent.dataplane.balancing import Backend, Frontend, FrontendKey, Slot
+from nodeagent.dataplane.config import DataPlaneConfig
+from nodeagent.dataplane.kernel import KernelDataPlane
 
 _SECONDS_TO_LOAD = 120
+_TCP = 6
 
 
 class Proxy(enum.StrEnum):
     """What translates services. DIRECT: nothing, clients connect to a backend."""
 
     DIRECT = "direct"
+    SOCKETS = "deltaplane"
     IPTABLES_LEGACY = "iptables-legacy"
     IPTABLES_NFT = "iptables-nft"
     NFTABLES = "nftables"
@@ -73,7 +80,7 @@ def load_rules(
         OSError: the tool is missing.
         Internal: it refuses them.
     """
-    if proxy is Proxy.DIRECT:
+    if proxy in (Proxy.DIRECT, Proxy.SOCKETS):
         return
     make = rules.nftables if proxy is Proxy.NFTABLES else rules.iptables
     command = RESTORE[proxy, family]
@@ -104,3 +111,59 @@ def _open(network: Network) -> None:
         netns.ip_batch(network.node(SERVER_NODE), [f"{there} via {pod[word]} dev {link} onlink"])
         own = f"route add local {BACKENDS[family]} dev lo"
         netns.ip_batch(network.pod(SERVER_NODE), [own])
+
+
+@contextmanager
+def balanced(
+    name: str, mount: Path, cgroup: Path, shape: dict[int, tuple[BenchService, ...]]
+) -> Iterator[Network]:
+    """The same nodes; sockets of a cgroup find the services by themselves.
+
+    Args:
+        name: what the names of the namespaces begin with.
+        mount: a bpffs, for pins that no other process sees.
+        cgroup: folder of one that is made here, and removed at the end; nobody else is in it.
+        shape: services by family, 4 and 6.
+
+    Raises:
+        OSError: no privilege, no cgroup of version 2, or the kernel refuses the programs.
+        Internal: a link cannot be made.
+        Unavailable: nothing passes.
+    """
+    with ExitStack() as stack:
+        network = stack.enter_context(served(name, Proxy.DIRECT, shape))
+        cgroup.mkdir()
+        stack.callback(cgroup.rmdir)
+        pins = mount / name
+        stack.callback(bpffs.remove_pins, pins)
+        with netns.entered(network.node(CLIENT_NODE)):
+            plane = KernelDataPlane(pins, config=DataPlaneConfig(refusal=cgroups.refusal()))
+        stack.callback(plane.close)
+        for family, services in shape.items():
+            plane.upsert_slots(list(_slots(family, services)))
+            plane.upsert_frontends(list(_frontends(family, services)))
+        stack.callback(cgroups.detach, pins)
+        plane.attach_sockets(cgroup)
+        yield network
+
+
+def _list_id(family: int, service: BenchService) -> int:
+    return 2 * service.number + (family == 6)
+
+
+def _slots(family: int, services: tuple[BenchService, ...]) -> Iterator[Slot]:
+    for service in services:
+        for place, address in enumerate(service.backends):
+            backend = Backend(address=to_mapped(address), port=TARGET_PORT)
+            yield Slot(list_id=_list_id(family, service), slot=place, backend=backend)
+
+
+def _frontends(family: int, services: tuple[BenchService, ...]) -> Iterator[Frontend]:
+    for service in services:
+        key = FrontendKey(address=to_mapped(service.address), protocol=_TCP, port=PORT)
+        yield Frontend(
+            key=key,
+            service=service.number,
+            list_id=_list_id(family, service),
+            count=len(service.backends),
+        )
