@@ -62,9 +62,10 @@ static __always_inline struct decision decide(struct __sk_buff *skb)
 	identify(&p.tuple.daddr, &to);
 	if (is_no_pod(&to))
 		flow = flow_of_packet();
-	if (flow)
+	if (flow) {
 		service = serve_pod(skb, &p, flow, &to);
-	forget_way(skb, &p);
+		forget_way(skb, &p);
+	}
 	if (service < 0)
 		return drop(-service);
 	if (service == SERVICE_TO_ITSELF)
