@@ -73,7 +73,7 @@ check: setup ## Static checks: format, lint, types, imports, protos, C, generate
 format: setup ## Format Python and C in place
 	@.venv/bin/ruff format .
 	@.venv/bin/ruff check --fix-only --quiet --select I .
-	@find bpf nodeagent/cni/shim -name build -prune -o -name '*.[ch]' -print0 2>/dev/null | xargs -0r clang-format -i
+	@find bpf nodeagent/cni/shim nodeagent/services -name build -prune -o -name '*.[ch]' -print0 2>/dev/null | xargs -0r clang-format -i
 
 .PHONY: generate
 generate: setup ## Regenerate what is committed: protobuf code, the Python twin of bpf/include/abi.h
@@ -118,6 +118,7 @@ CC := gcc
 SHIM_SOURCES := $(wildcard nodeagent/cni/shim/*.c)
 # Compiled by the bench that needs it, not by `make build`.
 LOAD_SOURCES := $(wildcard bench/datapath/*.c)
+MAGLEV := build/lib/libdeltaplane-maglev.so
 SHIM := $(if $(SHIM_SOURCES),build/bin/deltaplane-cni build/bin/deltaplane-ipam)
 BPF_SOURCES := $(wildcard bpf/*.bpf.c)
 BPF_OBJECTS := $(BPF_SOURCES:bpf/%.bpf.c=bpf/build/%.bpf.o)
@@ -132,7 +133,7 @@ MULTIARCH_INCLUDE = /usr/include/$(shell $(CC) -print-multiarch)
 BPF_CFLAGS = -O2 -g -Wall -Werror -target bpf -D__TARGET_ARCH_$(BPF_ARCH) -D__$(shell uname -m)__ -Ibpf/include -idirafter $(MULTIARCH_INCLUDE)
 SHIM_CFLAGS := -O2 -Wall -Wextra -Werror -static
 
-build: $(BPF_OBJECTS) $(SHIM)
+build: $(BPF_OBJECTS) $(SHIM) $(MAGLEV)
 
 # Through a temporary name: an interrupted or a parallel build never leaves half an object.
 bpf/build/%.bpf.o: bpf/%.bpf.c Makefile | setup
@@ -149,6 +150,11 @@ build/bin/deltaplane-cni: $(SHIM_SOURCES) $(wildcard nodeagent/cni/shim/*.h) Mak
 build/bin/deltaplane-ipam: build/bin/deltaplane-cni
 	@ln -f $< $@
 
+$(MAGLEV): nodeagent/services/maglev.c Makefile | setup
+	@mkdir -p $(@D)
+	@echo "build: $@"
+	@$(CC) -O2 -Wall -Wextra -Werror -shared -fPIC $< -o $@.$$$$ && mv $@.$$$$ $@
+
 -include $(BPF_OBJECTS:.o=.d)
 
 # More warnings than a build stops at; part of `make check`.
@@ -156,7 +162,7 @@ build/bin/deltaplane-ipam: build/bin/deltaplane-cni
 warnings:
 	@for file in $(BPF_SOURCES); do \
 	  $(CLANG) $(BPF_CFLAGS) -Wextra -Wshadow -Wno-unused-parameter -fsyntax-only $$file; done
-	@for file in $(SHIM_SOURCES); do \
+	@for file in $(SHIM_SOURCES) nodeagent/services/maglev.c; do \
 	  $(CC) $(SHIM_CFLAGS) -Wshadow -Wstrict-prototypes -fsyntax-only $$file; done
 	@for file in $(LOAD_SOURCES); do \
 	  $(CC) $(SHIM_CFLAGS) -pthread -Wshadow -Wstrict-prototypes -fsyntax-only $$file; done

@@ -20,6 +20,7 @@ from deltaplane.runtime import log, metrics, service
 from deltaplane.runtime.clock import Clock, SystemClock
 from deltaplane.v1 import agent_pb2, agent_pb2_grpc, audit_pb2, audit_pb2_grpc
 from nodeagent.apply import Applier
+from nodeagent.balancing import Balancing
 from nodeagent.blocks import Blocks
 from nodeagent.cni.server import CniServer
 from nodeagent.cni.spool import Spool
@@ -43,6 +44,7 @@ from nodeagent.resuming import Resuming
 from nodeagent.servicer import AgentServicer, Sources
 from nodeagent.spanning import SpanWait
 from nodeagent.stream import ApplyResult, BarrierReached, Floor, HelloState, SlicerStream
+from nodeagent.tables import best_fill
 from nodeagent.tracing import Following
 from nodeagent.worker import Worker
 from nodeagent.workplace import Workplace
@@ -108,6 +110,13 @@ class Agent:
             self._worker,
             tunnel=parts.tunnel.own if parts.tunnel else None,
             masquerade=parts.masquerade,
+        )
+        self._balancing = Balancing(
+            parts.dataplane,
+            self._worker,
+            node=parts.node.name,
+            zone=parts.config.zone,
+            fill=best_fill(),
         )
         self._following = Following(parts.clock.wall_ns)
         self._stream = SlicerStream(clock=parts.clock, following=self._following)
@@ -271,6 +280,7 @@ class Agent:
         outcome = await self._applier.barrier(reached, replaced=self._stream.replaced)
         if outcome.held:
             return outcome
+        await self._balancing.barrier(reached, self._applier.tracker.node_index)
         self._following.applied(reached.revision, barrier_ns=started_ns)
         # Before the barrier is acknowledged: whoever drains a pool waits for that.
         if await self._knowledge.take(reached, own_index=self._applier.tracker.node_index):
@@ -278,7 +288,7 @@ class Agent:
         self._blocks.progressed()
         _APPLY_SECONDS.observe(self._clock.now() - started)
         _APPLIED.set(self._applier.applied)
-        return outcome
+        return ApplyResult(refused=outcome.refused + self._balancing.refused)
 
     def _check_lineage(self, lineage: bytes) -> None:
         """Ends this process where a store was restored under it: the next one starts from there.
@@ -298,6 +308,7 @@ class Agent:
             node=self._parts.node,
             journal=self._parts.journal,
             applier=self._applier,
+            balancing=self._balancing,
             stream=self._stream,
             dataplane=self._parts.dataplane,
             worker=self._worker,
@@ -327,6 +338,7 @@ class Agent:
             resuming=self._resuming,
             blocks=self._blocks,
             applier=self._applier,
+            balancing=self._balancing,
             links=self._parts.links,
             table=table,
             worker=reader,

@@ -134,6 +134,11 @@ class AgentConfig(ProcessConfig):
         "themselves; auto: all of the machine, none: services are found packet by packet, and not "
         "by the node's own processes",
     )
+    zone: str = Field(
+        default="",
+        description="zone of this node, as endpoints' hints name it; none: hints of zones do not "
+        "count",
+    )
     masquerade: bool = Field(
         default=True,
         description="true: what pods send to the world leaves with this node's address",

@@ -8,6 +8,7 @@ from deltaplane.errors import Conflict, Refused, Unavailable
 from deltaplane.model.addresses import Prefix
 from deltaplane.runtime import log
 from nodeagent.apply import Applier
+from nodeagent.balancing import Balancing
 from nodeagent.blocks import Blocks
 from nodeagent.control import NodeFacts
 from nodeagent.journal import Journal
@@ -29,6 +30,7 @@ class Mender:
         resuming: Resuming,
         blocks: Blocks,
         applier: Applier,
+        balancing: Balancing,
         links: PodLinks,
         table: AddressTable,
         worker: Worker,
@@ -38,6 +40,7 @@ class Mender:
         self._resuming = resuming
         self._blocks = blocks
         self._applier = applier
+        self._balancing = balancing
         self._links = links
         self._table = table
         self._worker = worker
@@ -91,8 +94,12 @@ class Mender:
                 await self._worker.call(self._table.delete_route, prefix, route.index)
 
     async def data_path(self) -> None:
-        """Reads the data path and the block routes back, and makes them what they should be."""
+        """Reads the data path and the block routes back, and makes them what they should be.
+
+        Services, too.
+        """
         await self._applier.reread()
+        await self._balancing.reread()
 
     async def blocks(self) -> None:
         """Makes the journal's blocks those that this node owns, and closes what is lost.

@@ -10,6 +10,7 @@ import deltaplane
 from deltaplane import wire
 from deltaplane.v1 import agent_pb2, agent_pb2_grpc, policy_pb2, registry_pb2
 from nodeagent.apply import Applier
+from nodeagent.balancing import Balancing
 from nodeagent.control import NodeFacts
 from nodeagent.dataplane.port import DataPlane
 from nodeagent.entries import Kind
@@ -29,6 +30,7 @@ class Sources:
     node: NodeFacts
     journal: Journal
     applier: Applier
+    balancing: Balancing
     stream: SlicerStream
     dataplane: DataPlane
     worker: Worker
@@ -46,6 +48,7 @@ class AgentServicer(agent_pb2_grpc.AgentServicer):
         """How the agent is."""
         del request, context
         applier, node = self._from.applier, self._from.node
+        served = self._from.balancing.counts()
         counts, held = applier.tracker.counts(), applier.brake.sweep
         return agent_pb2.GetStatusResponse(
             node=node.name,
@@ -60,11 +63,14 @@ class AgentServicer(agent_pb2_grpc.AgentServicer):
             interfaces=len(self._from.journal.interfaces),
             refused=[
                 f"{refusal.kind.name} {refusal.key.hex()}: {refusal.reason}"
-                for refusal in applier.refused
+                for refusal in applier.refused + self._from.balancing.refused
             ],
             version=deltaplane.__version__,
             held_entries=held.entries if held else 0,
             held_of=held.held if held else 0,
+            services=served.services,
+            backends=served.backends,
+            frontends=served.frontends,
         )
 
     async def ConfirmSweep(

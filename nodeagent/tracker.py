@@ -213,7 +213,7 @@ class Tracker:
                     if held_policy and name in _peer_set_keys(held_policy.value):
                         touched.subjects.add(identity)
             case _:
-                # Identities are for people; services have no kernel state yet; for the rest the
+                # Identities are for people; services are `nodeagent.balancing`'s; for the rest the
                 # origins have answered.
                 pass
 

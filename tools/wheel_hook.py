@@ -14,6 +14,8 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 CNI_BINARY = Path("build/bin/deltaplane-cni")
 IPAM_BINARY = Path("build/bin/deltaplane-ipam")
 """The same under a second name: the IPAM-only mode."""
+MAGLEV_LIBRARY = Path("build/lib/libdeltaplane-maglev.so")
+"""Makes tables of services; without it Python does."""
 IN_WHEEL = Path("nodeagent/prebuilt")
 EXAMPLE = ("examples/shop.yaml", "lab/shop.yaml")
 """What `deltaplane demo` shows, and where it finds it in a wheel."""
@@ -26,7 +28,8 @@ def built_files(root: Path) -> dict[str, str]:
     """
     sources = sorted(root.glob("bpf/*.bpf.c"))
     objects = [root / "bpf/build" / f"{source.name.removesuffix('.c')}.o" for source in sources]
-    built = [path for path in [*objects, root / CNI_BINARY, root / IPAM_BINARY] if path.exists()]
+    everything = [*objects, *(root / path for path in (CNI_BINARY, IPAM_BINARY, MAGLEV_LIBRARY))]
+    built = [path for path in everything if path.exists()]
     return {str(path): str(IN_WHEEL / path.name) for path in built}
 
 

@@ -25,6 +25,11 @@ class Upsert:
     traceparent: str = ""
 
     @property
+    def kind(self) -> Kind:
+        """Of the object."""
+        return self.value.kind
+
+    @property
     def object_key(self) -> ObjectKey:
         """Which object."""
         return self.value.kind, self.value.key

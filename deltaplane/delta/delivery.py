@@ -89,7 +89,7 @@ class Delivery:
     def _kept(self, based: Based, old: Scope, new: Scope, node_index: int) -> _Part | None:
         """A change as the node must see it; None: it need not, or gets the whole content."""
         recorded = based.recorded
-        kind = recorded.change.object_key[0]
+        kind = recorded.change.kind
         if kind is Kind.ENDPOINT:
             change = endpoint_change(recorded, old, new, node_index)
         elif kind in COMMON_KINDS or (

@@ -215,15 +215,18 @@ class Log:
             None: not known; look at everything.
         """
         found: list[Based] = []
-        changed = 0
+        changed = sources = 0
         for segment in self._segments[self._first_after(cursor) :]:
             if (relevance := segment.relevance) is None:
                 return None
             changed += node_index in relevance.unsettled
             if segment.changes:
+                sources += 1
                 found.extend(segment.based[position] for position in relevance.of(node_index))
         if changed > 1:
             return None
+        if sources <= 1:
+            return found  # each object once: it is what was merged
         keys = [based.recorded.change.object_key for based in found]
         if len(set(keys)) == len(keys):
             return found

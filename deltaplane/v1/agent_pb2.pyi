@@ -58,6 +58,9 @@ class GetStatusResponse(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     HELD_ENTRIES_FIELD_NUMBER: _builtins.int
     HELD_OF_FIELD_NUMBER: _builtins.int
+    SERVICES_FIELD_NUMBER: _builtins.int
+    BACKENDS_FIELD_NUMBER: _builtins.int
+    FRONTENDS_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     """Node name."""
     node_uid: _builtins.str
@@ -84,6 +87,12 @@ class GetStatusResponse(_message.Message):
     """Entries that a snapshot or repair would remove and that stay until ConfirmSweep; 0: the brake is off."""
     held_of: _builtins.int
     """Entries that the kernel holds, where held_entries are counted; 0 while the brake is off."""
+    services: _builtins.int
+    """Services in the view that answer on an address."""
+    backends: _builtins.int
+    """Backends of services in the view."""
+    frontends: _builtins.int
+    """Addresses and ports at which services answer on this node."""
     @_builtins.property
     def refused(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Objects that could not be applied and are held closed, for people."""
@@ -105,10 +114,13 @@ class GetStatusResponse(_message.Message):
         version: _builtins.str = ...,
         held_entries: _builtins.int = ...,
         held_of: _builtins.int = ...,
+        services: _builtins.int = ...,
+        backends: _builtins.int = ...,
+        frontends: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_revision", b"applied_revision", "connected", b"connected", "endpoints", b"endpoints", "held_entries", b"held_entries", "held_of", b"held_of", "identities", b"identities", "interfaces", b"interfaces", "lineage", b"lineage", "node", b"node", "node_index", b"node_index", "node_uid", b"node_uid", "refused", b"refused", "subject_policies", b"subject_policies", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_revision", b"applied_revision", "backends", b"backends", "connected", b"connected", "endpoints", b"endpoints", "frontends", b"frontends", "held_entries", b"held_entries", "held_of", b"held_of", "identities", b"identities", "interfaces", b"interfaces", "lineage", b"lineage", "node", b"node", "node_index", b"node_index", "node_uid", b"node_uid", "refused", b"refused", "services", b"services", "subject_policies", b"subject_policies", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -60,15 +60,15 @@ class AgentStub(object):
                 request_serializer=deltaplane_dot_v1_dot_agent__pb2.ListRuleCountersRequest.SerializeToString,
                 response_deserializer=deltaplane_dot_v1_dot_agent__pb2.ListRuleCountersResponse.FromString,
                 _registered_method=True)
-        self.ConfirmSweep = channel.unary_unary(
-                '/deltaplane.v1.Agent/ConfirmSweep',
-                request_serializer=deltaplane_dot_v1_dot_agent__pb2.ConfirmSweepRequest.SerializeToString,
-                response_deserializer=deltaplane_dot_v1_dot_agent__pb2.ConfirmSweepResponse.FromString,
-                _registered_method=True)
         self.ListFrontends = channel.unary_unary(
                 '/deltaplane.v1.Agent/ListFrontends',
                 request_serializer=deltaplane_dot_v1_dot_agent__pb2.ListFrontendsRequest.SerializeToString,
                 response_deserializer=deltaplane_dot_v1_dot_agent__pb2.ListFrontendsResponse.FromString,
+                _registered_method=True)
+        self.ConfirmSweep = channel.unary_unary(
+                '/deltaplane.v1.Agent/ConfirmSweep',
+                request_serializer=deltaplane_dot_v1_dot_agent__pb2.ConfirmSweepRequest.SerializeToString,
+                response_deserializer=deltaplane_dot_v1_dot_agent__pb2.ConfirmSweepResponse.FromString,
                 _registered_method=True)
 
 
@@ -111,15 +111,15 @@ class AgentServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def ConfirmSweep(self, request, context):
-        """Lets a sweep happen that the brake holds. FAILED_PRECONDITION: it holds none; ALREADY_EXISTS: a larger one.
+    def ListFrontends(self, request, context):
+        """Where services answer on this node and who is given to clients, read from the kernel.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def ListFrontends(self, request, context):
-        """Where services answer on this node and who is given to clients, read from the kernel.
+    def ConfirmSweep(self, request, context):
+        """Lets a sweep happen that the brake holds. FAILED_PRECONDITION: it holds none; ALREADY_EXISTS: a larger one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -153,15 +153,15 @@ def add_AgentServicer_to_server(servicer, server):
                     request_deserializer=deltaplane_dot_v1_dot_agent__pb2.ListRuleCountersRequest.FromString,
                     response_serializer=deltaplane_dot_v1_dot_agent__pb2.ListRuleCountersResponse.SerializeToString,
             ),
-            'ConfirmSweep': grpc.unary_unary_rpc_method_handler(
-                    servicer.ConfirmSweep,
-                    request_deserializer=deltaplane_dot_v1_dot_agent__pb2.ConfirmSweepRequest.FromString,
-                    response_serializer=deltaplane_dot_v1_dot_agent__pb2.ConfirmSweepResponse.SerializeToString,
-            ),
             'ListFrontends': grpc.unary_unary_rpc_method_handler(
                     servicer.ListFrontends,
                     request_deserializer=deltaplane_dot_v1_dot_agent__pb2.ListFrontendsRequest.FromString,
                     response_serializer=deltaplane_dot_v1_dot_agent__pb2.ListFrontendsResponse.SerializeToString,
+            ),
+            'ConfirmSweep': grpc.unary_unary_rpc_method_handler(
+                    servicer.ConfirmSweep,
+                    request_deserializer=deltaplane_dot_v1_dot_agent__pb2.ConfirmSweepRequest.FromString,
+                    response_serializer=deltaplane_dot_v1_dot_agent__pb2.ConfirmSweepResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -311,33 +311,6 @@ class Agent(object):
             _registered_method=True)
 
     @staticmethod
-    def ConfirmSweep(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/deltaplane.v1.Agent/ConfirmSweep',
-            deltaplane_dot_v1_dot_agent__pb2.ConfirmSweepRequest.SerializeToString,
-            deltaplane_dot_v1_dot_agent__pb2.ConfirmSweepResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
     def ListFrontends(request,
             target,
             options=(),
@@ -354,6 +327,33 @@ class Agent(object):
             '/deltaplane.v1.Agent/ListFrontends',
             deltaplane_dot_v1_dot_agent__pb2.ListFrontendsRequest.SerializeToString,
             deltaplane_dot_v1_dot_agent__pb2.ListFrontendsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ConfirmSweep(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/deltaplane.v1.Agent/ConfirmSweep',
+            deltaplane_dot_v1_dot_agent__pb2.ConfirmSweepRequest.SerializeToString,
+            deltaplane_dot_v1_dot_agent__pb2.ConfirmSweepResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -43,10 +43,10 @@ class AgentStub:
     """Packet counters of the data path, one per outcome."""
     ListRuleCounters: _grpc.UnaryUnaryMultiCallable[_agent_pb2.ListRuleCountersRequest, _agent_pb2.ListRuleCountersResponse]
     """How often each rule of each policy has decided on this node."""
-    ConfirmSweep: _grpc.UnaryUnaryMultiCallable[_agent_pb2.ConfirmSweepRequest, _agent_pb2.ConfirmSweepResponse]
-    """Lets a sweep happen that the brake holds. FAILED_PRECONDITION: it holds none; ALREADY_EXISTS: a larger one."""
     ListFrontends: _grpc.UnaryUnaryMultiCallable[_agent_pb2.ListFrontendsRequest, _agent_pb2.ListFrontendsResponse]
     """Where services answer on this node and who is given to clients, read from the kernel."""
+    ConfirmSweep: _grpc.UnaryUnaryMultiCallable[_agent_pb2.ConfirmSweepRequest, _agent_pb2.ConfirmSweepResponse]
+    """Lets a sweep happen that the brake holds. FAILED_PRECONDITION: it holds none; ALREADY_EXISTS: a larger one."""
 
 @_typing.type_check_only
 class AgentAsyncStub(AgentStub):
@@ -63,10 +63,10 @@ class AgentAsyncStub(AgentStub):
     """Packet counters of the data path, one per outcome."""
     ListRuleCounters: _aio.UnaryUnaryMultiCallable[_agent_pb2.ListRuleCountersRequest, _agent_pb2.ListRuleCountersResponse]  # type: ignore[assignment]
     """How often each rule of each policy has decided on this node."""
-    ConfirmSweep: _aio.UnaryUnaryMultiCallable[_agent_pb2.ConfirmSweepRequest, _agent_pb2.ConfirmSweepResponse]  # type: ignore[assignment]
-    """Lets a sweep happen that the brake holds. FAILED_PRECONDITION: it holds none; ALREADY_EXISTS: a larger one."""
     ListFrontends: _aio.UnaryUnaryMultiCallable[_agent_pb2.ListFrontendsRequest, _agent_pb2.ListFrontendsResponse]  # type: ignore[assignment]
     """Where services answer on this node and who is given to clients, read from the kernel."""
+    ConfirmSweep: _aio.UnaryUnaryMultiCallable[_agent_pb2.ConfirmSweepRequest, _agent_pb2.ConfirmSweepResponse]  # type: ignore[assignment]
+    """Lets a sweep happen that the brake holds. FAILED_PRECONDITION: it holds none; ALREADY_EXISTS: a larger one."""
 
 class AgentServicer(metaclass=_abc_1.ABCMeta):
     """One node's view of itself. All but ConfirmSweep only read."""
@@ -112,19 +112,19 @@ class AgentServicer(metaclass=_abc_1.ABCMeta):
         """How often each rule of each policy has decided on this node."""
 
     @_abc_1.abstractmethod
-    def ConfirmSweep(
-        self,
-        request: _agent_pb2.ConfirmSweepRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_agent_pb2.ConfirmSweepResponse, _abc.Awaitable[_agent_pb2.ConfirmSweepResponse]]:
-        """Lets a sweep happen that the brake holds. FAILED_PRECONDITION: it holds none; ALREADY_EXISTS: a larger one."""
-
-    @_abc_1.abstractmethod
     def ListFrontends(
         self,
         request: _agent_pb2.ListFrontendsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_agent_pb2.ListFrontendsResponse, _abc.Awaitable[_agent_pb2.ListFrontendsResponse]]:
         """Where services answer on this node and who is given to clients, read from the kernel."""
+
+    @_abc_1.abstractmethod
+    def ConfirmSweep(
+        self,
+        request: _agent_pb2.ConfirmSweepRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_pb2.ConfirmSweepResponse, _abc.Awaitable[_agent_pb2.ConfirmSweepResponse]]:
+        """Lets a sweep happen that the brake holds. FAILED_PRECONDITION: it holds none; ALREADY_EXISTS: a larger one."""
 
 def add_AgentServicer_to_server(servicer: AgentServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

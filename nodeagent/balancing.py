@@ -1,0 +1,186 @@
+"""Makes the kernel's maps of services agree with the view, next to what `apply` does for policies.
+
+A service for which a map has no room keeps what it has, less what goes, and is reported; the
+others go on. It is tried again at the next barrier.
+"""
+
+from dataclasses import replace
+from typing import assert_never
+
+from deltaplane.model.addresses import format_address, from_mapped
+from deltaplane.model.objects import Kind
+from deltaplane.runtime import log, metrics
+from nodeagent.dataplane.balancing import FrontendKey
+from nodeagent.dataplane.port import CapacityError, DataPlane
+from nodeagent.services import steps as s
+from nodeagent.services.balancer import Balancer, Counts, HealthPort
+from nodeagent.services.choosing import Where
+from nodeagent.services.drafts import Draft
+from nodeagent.services.maglev import Fill, table
+from nodeagent.stream import BarrierReached, Refusal
+from nodeagent.worker import Worker
+
+_SERVICES = metrics.gauge("services", "Services that answer on an address")
+_BACKENDS = metrics.gauge("service_backends", "Backends of services, wherever they are")
+_FRONTENDS = metrics.gauge("service_frontends", "Addresses and ports of services on this node")
+_REFUSED = metrics.gauge("services_refused", "Services that the kernel's maps have no room for")
+_FORGOTTEN = metrics.counter(
+    "service_flows_moved", "UDP and SCTP flows whose backend has gone, and that get another one"
+)
+
+
+def execute(step: s.Step, dataplane: DataPlane, fill: Fill) -> None:  # noqa: C901, PLR0912 - one case per step
+    """Runs one step.
+
+    Raises:
+        CapacityError: a map is full.
+        OSError: the kernel refuses.
+    """
+    match step:
+        case s.SetSources(sources):
+            dataplane.upsert_sources(sources)
+        case s.SetMembers(members):
+            dataplane.upsert_members(members)
+        case s.SetSlots(slots):
+            dataplane.upsert_slots(slots)
+        case s.WriteTable(list_id, backends):
+            dataplane.write_table(list_id, table(backends, fill))
+        case s.SetFrontends(frontends):
+            dataplane.upsert_frontends(frontends)
+        case s.DeleteFrontends(keys):
+            dataplane.delete_frontends(keys)
+        case s.Synchronize():
+            dataplane.synchronize()
+        case s.DeleteSlots(places):
+            dataplane.delete_slots(places)
+        case s.DeleteMembers(members):
+            dataplane.delete_members(members)
+        case s.DeleteTables(list_ids):
+            dataplane.delete_tables(list_ids)
+        case s.DeleteSources(sources):
+            dataplane.delete_sources(sources)
+        case s.ForgetBackends(gone):
+            _FORGOTTEN.inc(dataplane.forget_backends(gone))
+        case _:
+            assert_never(step)
+
+
+class Balancing:
+    """The only one that changes the maps of services.
+
+    Attributes:
+        refused: services that are not as they should be.
+    """
+
+    def __init__(
+        self, dataplane: DataPlane, worker: Worker, *, node: str, zone: str, fill: Fill
+    ) -> None:
+        self.refused: tuple[Refusal, ...] = ()
+        self._dataplane = dataplane
+        self._worker = worker
+        self._fill = fill
+        self._balancer = Balancer(Where(node_index=0, node=node, zone=zone), fill)
+        self._complete = False
+        self._full: dict[int, str] = {}
+
+    async def barrier(self, reached: BarrierReached, node_index: int) -> None:
+        """Takes a barrier; the first complete one adopts what the kernel holds.
+
+        Args:
+            reached: nothing happens before its view is complete.
+            node_index: number of this node.
+        """
+        if reached.complete:
+            await self._worker.call(self._take, reached, node_index)
+            self._tell()
+
+    async def reread(self) -> None:
+        """Reads the maps back and makes them what they should be, whoever has written to them."""
+        if self._complete:
+            await self._worker.call(self._start_again)
+            self._tell()
+
+    def counts(self) -> Counts:
+        """How much there is; nothing before the first complete view."""
+        return self._balancer.counts()
+
+    def health_ports(self) -> list[HealthPort]:
+        """What health checks are told."""
+        return self._balancer.health_ports()
+
+    # --- in the worker thread --------------------------------------------------------------------
+
+    def _take(self, reached: BarrierReached, node_index: int) -> None:
+        balancer = self._balancer
+        first, self._complete = not self._complete, True
+        if first:
+            balancer.learn(
+                (held.value for held in reached.view.services.values()),
+                (held.value for held in reached.view.backends.values()),
+            )
+        moved = balancer.where.node_index != node_index
+        balancer.where = replace(balancer.where, node_index=node_index)
+        draft = Draft() if first else balancer.advance(reached.view, reached.changed)
+        if first or moved or self._full:
+            self._start_again()
+        else:
+            self._write(draft)
+
+    def _write(self, draft: Draft) -> None:
+        try:
+            self._run(draft)
+        except (CapacityError, OSError) as error:
+            log.get().error("services_not_written", reason=str(error))
+            self._one_by_one()
+
+    def _start_again(self) -> None:
+        """From a dump: after a start, in a repair, and to try what had no room."""
+        self._full = {}
+        self._write(self._balancer.adopt(self._dataplane.balancing()))
+
+    def _one_by_one(self) -> None:
+        """Finds the services for which there is no room, newest last, and writes the others."""
+        self._full = {}
+        draft = self._balancer.adopt(self._dataplane.balancing())
+        for number, part in self._balancer.parts(draft):
+            try:
+                self._run(part)
+            except (CapacityError, OSError) as error:
+                self._full[number] = str(error)
+        try:
+            held = self._dataplane.balancing()
+            self._run(self._balancer.adopt(held, frozenset(self._full)))
+        except (CapacityError, OSError) as error:
+            # Nothing grows any more: what is left to do is in the next barrier's way, too.
+            log.get().error("services_left", reason=str(error))
+            self._full.setdefault(0, str(error))
+
+    def _run(self, draft: Draft) -> None:
+        for step in s.steps(draft):
+            execute(step, self._dataplane, self._fill)
+
+    def _tell(self) -> None:
+        balancer = self._balancer
+        refused = {
+            number: Refusal(
+                kind=Kind.SERVICE, key=number.to_bytes(4), reason=reason, retryable=True
+            )
+            for number, reason in self._full.items()
+            if number
+        }
+        for number, key in balancer.shadowed().items():
+            reason = f"an older service answers on {_text(key)}"
+            refused.setdefault(
+                number,
+                Refusal(kind=Kind.SERVICE, key=number.to_bytes(4), reason=reason, retryable=False),
+            )
+        self.refused = tuple(refused.values())
+        counts = balancer.counts()
+        _SERVICES.set(counts.services)
+        _BACKENDS.set(counts.backends)
+        _FRONTENDS.set(counts.frontends)
+        _REFUSED.set(len(self._full))
+
+
+def _text(key: FrontendKey) -> str:
+    return f"{format_address(from_mapped(key.address))} port {key.port}"
