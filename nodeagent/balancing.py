@@ -13,6 +13,7 @@ from deltaplane.runtime import log, metrics
 from nodeagent.dataplane.balancing import FrontendKey
 from nodeagent.dataplane.port import CapacityError, DataPlane
 from nodeagent.services import steps as s
+from nodeagent.services.adopting import undone
 from nodeagent.services.balancer import Balancer, Counts, HealthPort
 from nodeagent.services.choosing import Where
 from nodeagent.services.drafts import Draft
@@ -27,6 +28,9 @@ _REFUSED = metrics.gauge("services_refused", "Services that the kernel's maps ha
 _FORGOTTEN = metrics.counter(
     "service_flows_moved", "UDP and SCTP flows whose backend has gone, and that get another one"
 )
+
+EARLY = frozenset({"slots", "members"})
+"""Maps that are written before a table or a frontend says so."""
 
 
 def execute(step: s.Step, dataplane: DataPlane, fill: Fill) -> None:  # noqa: C901, PLR0912 - one case per step
@@ -141,11 +145,19 @@ class Balancing:
     def _one_by_one(self) -> None:
         """Finds the services for which there is no room, newest last, and writes the others."""
         self._full = {}
-        draft = self._balancer.adopt(self._dataplane.balancing())
-        for number, part in self._balancer.parts(draft):
+        # First what nobody was led to yet goes: it takes the room of others.
+        everyone = frozenset(self._balancer.numbers)
+        self._run(self._balancer.adopt(self._dataplane.balancing(), everyone))
+        held = self._dataplane.balancing()
+        for number, part in self._balancer.parts(self._balancer.adopt(held)):
             try:
                 self._run(part)
-            except (CapacityError, OSError) as error:
+            except CapacityError as error:
+                self._full[number] = str(error)
+                if error.map_name in EARLY:
+                    # Room for the next ones; later maps are put right at the end.
+                    self._run(undone(part, held))
+            except OSError as error:
                 self._full[number] = str(error)
         try:
             held = self._dataplane.balancing()

@@ -5,7 +5,7 @@ one place in each of their lists.
 """
 
 from bisect import insort
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -184,6 +184,11 @@ class Balancer:
         return sorted(parts.items(), key=itemgetter(0))
 
     # --- answers ---------------------------------------------------------------------------------
+
+    @property
+    def numbers(self) -> Collection[int]:
+        """Of all services."""
+        return self._values.keys()
 
     def counts(self) -> Counts:
         """How much there is."""
