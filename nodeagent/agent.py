@@ -279,6 +279,7 @@ class Agent:
         started, started_ns = self._clock.now(), self._clock.wall_ns()
         outcome = await self._applier.barrier(reached, replaced=self._stream.replaced)
         if outcome.held:
+            self._balancing.missed()
             return outcome
         await self._balancing.barrier(reached, self._applier.tracker.node_index)
         self._following.applied(reached.revision, barrier_ns=started_ns)

@@ -98,6 +98,10 @@ class Balancing:
             await self._worker.call(self._take, reached, node_index)
             self._tell()
 
+    def missed(self) -> None:
+        """A barrier has not come here: the next one is compared as a whole."""
+        self._complete = False
+
     async def reread(self) -> None:
         """Reads the maps back and makes them what they should be, whoever has written to them."""
         if self._complete:

@@ -128,19 +128,17 @@ class AgentConfig(ProcessConfig):
         "nodes that need to know the pod do so, too (250 ms at most)",
     )
 
-    zone: str = Field(
-        default="",
-        description="zone of this node, as endpoints' hints name it; none: hints of zones do not "
-        "count",
-    )
-
     cgroup: Annotated[str, AfterValidator(_cgroup)] = Field(
         default=FOUND_CGROUP,
         description="folder of the control group (version 2) whose sockets find services by "
         "themselves; auto: all of the machine, none: services are found packet by packet, and not "
         "by the node's own processes",
     )
-
+    zone: str = Field(
+        default="",
+        description="zone of this node, as endpoints' hints name it; none: hints of zones do not "
+        "count",
+    )
     masquerade: bool = Field(
         default=True,
         description="true: what pods send to the world leaves with this node's address",
