@@ -74,12 +74,16 @@ class Balancing:
 
     Attributes:
         refused: services that are not as they should be.
+        counts: how much there is; nothing before the first complete view.
+        health_ports: what health checks are told.
     """
 
     def __init__(
         self, dataplane: DataPlane, worker: Worker, *, node: str, zone: str, fill: Fill
     ) -> None:
         self.refused: tuple[Refusal, ...] = ()
+        self.counts = Counts(0, 0, 0)
+        self.health_ports: list[HealthPort] = []
         self._dataplane = dataplane
         self._worker = worker
         self._fill = fill
@@ -96,7 +100,6 @@ class Balancing:
         """
         if reached.complete:
             await self._worker.call(self._take, reached, node_index)
-            self._tell()
 
     def missed(self) -> None:
         """A barrier has not come here: the next one is compared as a whole."""
@@ -106,15 +109,6 @@ class Balancing:
         """Reads the maps back and makes them what they should be, whoever has written to them."""
         if self._complete:
             await self._worker.call(self._start_again)
-            self._tell()
-
-    def counts(self) -> Counts:
-        """How much there is; nothing before the first complete view."""
-        return self._balancer.counts()
-
-    def health_ports(self) -> list[HealthPort]:
-        """What health checks are told."""
-        return self._balancer.health_ports()
 
     # --- in the worker thread --------------------------------------------------------------------
 
@@ -140,6 +134,7 @@ class Balancing:
         except (CapacityError, OSError) as error:
             log.get().error("services_not_written", reason=str(error))
             self._one_by_one()
+        self._tell()
 
     def _start_again(self) -> None:
         """From a dump: after a start, in a repair, and to try what had no room."""
@@ -191,7 +186,8 @@ class Balancing:
                 Refusal(kind=Kind.SERVICE, key=number.to_bytes(4), reason=reason, retryable=False),
             )
         self.refused = tuple(refused.values())
-        counts = balancer.counts()
+        self.health_ports = balancer.health_ports()
+        counts = self.counts = balancer.counts()
         _SERVICES.set(counts.services)
         _BACKENDS.set(counts.backends)
         _FRONTENDS.set(counts.frontends)
