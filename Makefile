@@ -39,6 +39,10 @@ bench: setup build ## Measure: the load shapes of bench/
 bench-scale: setup ## Measure many agents: the delta stream beside endpoint objects and slices (ARGS="--nodes 20")
 	@.venv/bin/python -m bench scale $(ARGS)
 
+.PHONY: bench-services
+bench-services: setup build ## Measure connections to services: ours, direct, and kube-proxy's rules (as root)
+	@.venv/bin/python -m bench services $(ARGS)
+
 CYCLES ?= 100000
 .PHONY: soak-reuse
 soak-reuse: setup ## Use CYCLES addresses again while nodes, slicers and etcd fail, in virtual time

@@ -1,7 +1,7 @@
 """`python -m bench`: what ADD costs, how soon a new pod answers, how soon policies are in force.
 
 Each on a lab of its own. `compile` is about many policies, `scale` about many agents, `datapath`
-about what a packet costs.
+about what a packet costs, `services` about connections to services.
 """
 
 import asyncio
@@ -30,6 +30,8 @@ from bench.following import follow as follow_changes
 from bench.reuse import measure as measure_reuse
 from bench.rounds import FULL, Kind, Together, floor, full_node, measure, measure_together
 from bench.scale.command import EPILOG, scale
+from bench.services.command import EPILOG as SERVICES_EPILOG
+from bench.services.command import services
 from bench.summary import Summary, rows, summarize, table
 from lab import cni
 from lab.cluster import Lab, LabConfig
@@ -351,6 +353,7 @@ def compile_(
 
 app.command(epilog=EPILOG)(scale)
 app.command(epilog=DATAPATH_EPILOG)(datapath)
+app.command(epilog=SERVICES_EPILOG)(services)
 
 
 @app.callback(invoke_without_command=True)
@@ -364,6 +367,7 @@ def everything(context: typer.Context) -> None:
             _report("After ADD, from another node", _first_pings(lab, 40), Output.TABLE)
             _enforcing(lab, 300, Output.TABLE)
         datapath()
+        services()
 
 
 if __name__ == "__main__":

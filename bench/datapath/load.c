@@ -2,9 +2,10 @@
 /*
  * Load between two pods, and what it takes. Python is too slow for it: a packet costs about a microsecond.
  *
- *	load udp|rr|crr NETNS NETNS ADDRESS ADDRESS MILLISECONDS CPU CPU
+ *	load udp|rr|crr NETNS NETNS ADDRESS ADDRESS MILLISECONDS CPU CPU [ADDRESS PORT]
  *
  * First the client's, then the server's. One line of JSON: how many samples, how many failures, and nanoseconds.
+ * With an address and a port at the end, clients of rr and crr connect there, and the server answers on any address.
  *
  * udp  Bursts of datagrams in turn, sent and then received by one thread. A veth's receiving side runs in the
  *	context of who sends, so the thread's CPU time is all that a packet costs between the two sockets, and
@@ -47,6 +48,8 @@ struct end {
 };
 
 static struct end client, server;
+/* Where clients connect to. */
+static struct sockaddr_storage target;
 static uint32_t samples[MAX_SAMPLES];
 static size_t count;
 static uint64_t failures, total, milliseconds;
@@ -223,8 +226,7 @@ static int connected(void)
 
 	if (setsockopt(descriptor, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset)))
 		fail("SO_LINGER");
-	if (connect(descriptor, (struct sockaddr *)&server.address, sizeof(server.address)) &&
-	    errno != EINPROGRESS)
+	if (connect(descriptor, (struct sockaddr *)&target, sizeof(target)) && errno != EINPROGRESS)
 		fail("connect");
 	return descriptor;
 }
@@ -272,22 +274,34 @@ static void converse(bool anew)
 
 /* --- what is asked for, and what came out -------------------------------------------------------- */
 
-static void parse(struct end *end, const char *netns, const char *address, const char *cpu)
+static void parse(struct sockaddr_storage *address, const char *text, in_port_t port)
 {
-	struct sockaddr_in *v4 = (struct sockaddr_in *)&end->address;
-	struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)&end->address;
+	struct sockaddr_in *v4 = (struct sockaddr_in *)address;
+	struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)address;
 
-	end->netns = netns;
-	end->cpu = atoi(cpu);
-	if (inet_pton(AF_INET, address, &v4->sin_addr) == 1) {
+	if (inet_pton(AF_INET, text, &v4->sin_addr) == 1) {
 		v4->sin_family = AF_INET;
-	} else if (inet_pton(AF_INET6, address, &v6->sin6_addr) == 1) {
+	} else if (inet_pton(AF_INET6, text, &v6->sin6_addr) == 1) {
 		v6->sin6_family = AF_INET6;
 	} else {
-		fprintf(stderr, "%s is no address\n", address);
+		fprintf(stderr, "%s is no address\n", text);
 		exit(2);
 	}
-	v4->sin_port = htons(PORT);
+	v4->sin_port = htons(port);
+}
+
+static void parse_end(struct end *end, const char *netns, const char *address, const char *cpu)
+{
+	end->netns = netns;
+	end->cpu = atoi(cpu);
+	parse(&end->address, address, PORT);
+}
+
+/* The server answers on any address, of the same family. */
+static void parse_target(const char *address, const char *port)
+{
+	parse(&target, address, atoi(port));
+	parse(&server.address, target.ss_family == AF_INET ? "0.0.0.0" : "::", PORT);
 }
 
 static int ascending(const void *a, const void *b)
@@ -297,23 +311,33 @@ static int ascending(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
+/* Of the samples in order; 0: there are none. */
+static uint32_t quantile(unsigned int percent)
+{
+	return count ? samples[count * percent / 100] : 0;
+}
+
 int main(int argc, char **argv)
 {
-	if (argc != 9) {
-		fprintf(stderr,
-			"load udp|rr|crr NETNS NETNS ADDRESS ADDRESS MILLISECONDS CPU CPU\n");
+	if (argc != 9 && argc != 11) {
+		fprintf(stderr, "load udp|rr|crr NETNS NETNS ADDRESS ADDRESS MILLISECONDS CPU CPU "
+				"[ADDRESS PORT]\n");
 		return 2;
 	}
-	parse(&client, argv[2], argv[4], argv[7]);
-	parse(&server, argv[3], argv[5], argv[8]);
+	parse_end(&client, argv[2], argv[4], argv[7]);
+	parse_end(&server, argv[3], argv[5], argv[8]);
+	target = server.address;
+	if (argc == 11)
+		parse_target(argv[9], argv[10]);
 	milliseconds = strtoull(argv[6], NULL, 10);
 	if (!strcmp(argv[1], "udp"))
 		flood();
 	else
 		converse(!strcmp(argv[1], "crr"));
 	qsort(samples, count, sizeof(samples[0]), ascending);
-	printf("{\"count\": %zu, \"failures\": %llu, \"p50_ns\": %u, \"mean_ns\": %.1f}\n", count,
-	       (unsigned long long)failures, count ? samples[count / 2] : 0,
+	printf("{\"count\": %zu, \"failures\": %llu, \"p50_ns\": %u, \"p99_ns\": %u, \"mean_ns\": "
+	       "%.1f}\n",
+	       count, (unsigned long long)failures, quantile(50), quantile(99),
 	       count ? (double)total / count : 0);
 	return 0;
 }

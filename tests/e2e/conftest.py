@@ -11,9 +11,11 @@ from deltaplane.manifest import NamespaceManifest
 from deltaplane.v1 import registry_pb2
 from lab import Lab, LabConfig
 from lab.manifests import Manifests
+from tests.e2e.outside import STRANGER, make_world
 
 ROOT = Path(__file__).parents[2]
 SHOP = ROOT / "examples/shop.yaml"
+SERVICES = Path(__file__).with_name("services.yaml")
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -43,6 +45,16 @@ def run_command(
 def running_lab() -> Iterator[Lab]:
     """One lab for every test that leaves it empty: starting one takes seconds."""
     with Lab.up(LabConfig(name=fresh_name(), nodes=3)) as lab:
+        yield lab
+
+
+@pytest.fixture(scope="session")
+def services_lab() -> Iterator[Lab]:
+    """Two nodes in two zones with services.yaml, and two hosts outside; tests leave it so."""
+    with Lab.up(LabConfig(name=fresh_name(), nodes=2, zones=2)) as lab:
+        lab.wait_enforced(lab.apply([SERVICES]))
+        make_world(lab)
+        make_world(lab, "stranger", STRANGER)
         yield lab
 
 

@@ -10,6 +10,7 @@ from lab.prober import Probe
 Addresses = dict[socket.AddressFamily, str]
 
 WORLD: Addresses = {socket.AF_INET: "198.19.255.1", socket.AF_INET6: "fd99::ffff"}
+STRANGER: Addresses = {socket.AF_INET: "198.19.255.2", socket.AF_INET6: "fd99::fffe"}
 
 
 def make_world(lab: Lab, host: str = "world", addresses: Addresses = WORLD) -> str:

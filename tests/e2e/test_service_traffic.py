@@ -205,9 +205,8 @@ def test_external_traffic_may_stay_on_the_node_and_keep_its_source(
 def test_nodes_say_whether_they_have_backends(lab: Lab, family: socket.AddressFamily) -> None:
     def status(node: str) -> int:
         address = node_address(lab, node, family)
-        host = f"[{address}]" if family == socket.AF_INET6 else address
         with netns.entered(world(lab)):
-            connection = http.client.HTTPConnection(host, 31000, timeout=5)
+            connection = http.client.HTTPConnection(address, 31000, timeout=5)
             connection.connect()
         connection.request("GET", "/")
         code = connection.getresponse().status

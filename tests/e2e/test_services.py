@@ -2,20 +2,15 @@
 
 import json
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from deltaplane import manifest
 from deltaplane.errors import Invalid
-from lab import Lab, LabConfig, manifests, topology
+from lab import Lab, manifests, topology
 from lab.probe import Call
-from tests.e2e.conftest import Command, command_of, fresh_name
-from tests.e2e.outside import make_world
-
-FAMILIES = pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6], ids=["v4", "v6"])
-MANIFEST = Path(__file__).with_name("services.yaml")
+from tests.e2e.conftest import SERVICES, Command, command_of
 
 NEAR, FAR = "default/near", "default/far"
 
@@ -23,11 +18,8 @@ pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    with Lab.up(LabConfig(name=fresh_name(), nodes=2, zones=2)) as lab:
-        lab.wait_enforced(lab.apply([MANIFEST]))
-        make_world(lab)
-        yield lab
+def lab(services_lab: Lab) -> Lab:
+    return services_lab
 
 
 @pytest.fixture
@@ -77,7 +69,7 @@ def test_slices_follow_the_pods(lab: Lab, command: Command) -> None:
 
 def test_applying_again_changes_nothing(lab: Lab, command: Command) -> None:
     before = listed(command, "get", "services"), listed(command, "get", "endpointslices")
-    done = lab.apply([MANIFEST])
+    done = lab.apply([SERVICES])
     assert (done.pods.added, done.pods.updated, done.pods.removed) == ((), (), ())
     assert (listed(command, "get", "services"), listed(command, "get", "endpointslices")) == before
 

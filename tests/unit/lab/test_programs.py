@@ -100,3 +100,11 @@ def test_a_node_has_one_control_group_for_its_pod_host_and_its_agent() -> None:
 
 def test_the_registry_knows_the_range_of_services() -> None:
     assert tuple(option(all_programs()["endpoints"], "service-range")) == SERVICE_RANGES
+
+
+def test_an_agent_knows_its_zone() -> None:
+    network = plan("lab", 2, zones=2)
+    todo = programs(network, Layout(lab="lab"), python="py", etcd=("etcd",), etcd_folder="/data")
+    known = {program.name: program for program in todo}
+    assert option(known["agent-node-2"], "zone") == ["zone-2"]
+    assert option(all_programs()["agent-node-2"], "zone") == []

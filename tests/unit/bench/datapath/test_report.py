@@ -8,7 +8,7 @@ from deltaplane.errors import Refused, Unavailable
 
 
 def sample(p50: float, *, failures: int = 0, count: int = 10) -> Sample:
-    return Sample(count=count, failures=failures, p50_ns=p50, mean_ns=p50 + 1)
+    return Sample(count=count, failures=failures, p50_ns=p50, p99_ns=2 * p50, mean_ns=p50 + 1)
 
 
 def test_lines_are_by_entries_and_failures_are_summed() -> None:
