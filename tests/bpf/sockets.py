@@ -201,7 +201,13 @@ class Services:
             made.close()
         self.made.clear()
         for kernel_map in self.plane._maps.values():
-            if kernel_map.name not in ("outcomes", "settings", "applied"):
+            if kernel_map.name not in (
+                "outcomes",
+                "settings",
+                "applied",
+                "frontend_ports",
+                "itself_ports",
+            ):
                 kernel_map.delete([key for key, _ in kernel_map.entries()])
 
     def age_affinities(self, seconds: int) -> None:

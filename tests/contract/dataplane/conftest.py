@@ -72,7 +72,8 @@ class KernelNode:
 
     def wipe(self) -> None:
         plane = self.plane
-        for name in plane._maps.keys() - {"outcomes", "settings", "applied"}:
+        arrays = {"outcomes", "settings", "applied", "frontend_ports", "itself_ports"}
+        for name in plane._maps.keys() - arrays:
             plane._maps[name].delete([key for key, _ in plane._maps[name].entries()])
         plane._set_keys.clear()
         plane.set_applied(EMPTY.applied)
