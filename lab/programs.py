@@ -115,6 +115,7 @@ def _agent(node: Node, plan: Topology, layout: Layout, python: str) -> Program:
         "slicer": f"{CONTROL_IPV4}:{PORTS['slicer']}",
         "pin-dir": files.pins,
         "cgroup": plan.group(node.name) or "none",
+        "zone": plan.zone(node),
         "uplink": "uplink",
         "routing": plan.routing,
         "trace-ratio": str(plan.trace_ratio),

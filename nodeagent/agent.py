@@ -28,6 +28,7 @@ from nodeagent.config import AgentConfig
 from nodeagent.control import ControlPlane, NodeFacts, NodeRegistration
 from nodeagent.dataplane.port import Applied, DataPlane
 from nodeagent.execute import RouteTable
+from nodeagent.healthports import HealthPorts
 from nodeagent.interfaces import Interfaces
 from nodeagent.journal import Journal
 from nodeagent.knowledge import Knowledge
@@ -118,6 +119,7 @@ class Agent:
             zone=parts.config.zone,
             fill=best_fill(),
         )
+        self._health_ports = HealthPorts(parts.node.addresses, lambda: self._balancing.health_ports)
         self._following = Following(parts.clock.wall_ns)
         self._stream = SlicerStream(clock=parts.clock, following=self._following)
         self._blocks = Blocks(
@@ -191,6 +193,7 @@ class Agent:
             await listening.wait()
             background.append(group.create_task(self._connect(applied)))
             background.append(group.create_task(self._releases.run()))
+            background.append(group.create_task(self._health_ports.run()))
             background.append(group.create_task(self._replay()))
             background.append(group.create_task(self._count_rules()))
             await service.serve(
@@ -279,8 +282,10 @@ class Agent:
         started, started_ns = self._clock.now(), self._clock.wall_ns()
         outcome = await self._applier.barrier(reached, replaced=self._stream.replaced)
         if outcome.held:
+            self._balancing.missed()
             return outcome
         await self._balancing.barrier(reached, self._applier.tracker.node_index)
+        self._health_ports.changed()
         self._following.applied(reached.revision, barrier_ns=started_ns)
         # Before the barrier is acknowledged: whoever drains a pool waits for that.
         if await self._knowledge.take(reached, own_index=self._applier.tracker.node_index):

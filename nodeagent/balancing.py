@@ -13,6 +13,7 @@ from deltaplane.runtime import log, metrics
 from nodeagent.dataplane.balancing import FrontendKey
 from nodeagent.dataplane.port import CapacityError, DataPlane
 from nodeagent.services import steps as s
+from nodeagent.services.adopting import undone
 from nodeagent.services.balancer import Balancer, Counts, HealthPort
 from nodeagent.services.choosing import Where
 from nodeagent.services.drafts import Draft
@@ -27,6 +28,9 @@ _REFUSED = metrics.gauge("services_refused", "Services that the kernel's maps ha
 _FORGOTTEN = metrics.counter(
     "service_flows_moved", "UDP and SCTP flows whose backend has gone, and that get another one"
 )
+
+EARLY = frozenset({"slots", "members"})
+"""Maps that are written before a table or a frontend says so."""
 
 
 def execute(step: s.Step, dataplane: DataPlane, fill: Fill) -> None:  # noqa: C901, PLR0912 - one case per step
@@ -70,12 +74,16 @@ class Balancing:
 
     Attributes:
         refused: services that are not as they should be.
+        counts: how much there is; nothing before the first complete view.
+        health_ports: what health checks are told.
     """
 
     def __init__(
         self, dataplane: DataPlane, worker: Worker, *, node: str, zone: str, fill: Fill
     ) -> None:
         self.refused: tuple[Refusal, ...] = ()
+        self.counts = Counts(0, 0, 0)
+        self.health_ports: list[HealthPort] = []
         self._dataplane = dataplane
         self._worker = worker
         self._fill = fill
@@ -92,21 +100,15 @@ class Balancing:
         """
         if reached.complete:
             await self._worker.call(self._take, reached, node_index)
-            self._tell()
+
+    def missed(self) -> None:
+        """A barrier has not come here: the next one is compared as a whole."""
+        self._complete = False
 
     async def reread(self) -> None:
         """Reads the maps back and makes them what they should be, whoever has written to them."""
         if self._complete:
             await self._worker.call(self._start_again)
-            self._tell()
-
-    def counts(self) -> Counts:
-        """How much there is; nothing before the first complete view."""
-        return self._balancer.counts()
-
-    def health_ports(self) -> list[HealthPort]:
-        """What health checks are told."""
-        return self._balancer.health_ports()
 
     # --- in the worker thread --------------------------------------------------------------------
 
@@ -132,6 +134,7 @@ class Balancing:
         except (CapacityError, OSError) as error:
             log.get().error("services_not_written", reason=str(error))
             self._one_by_one()
+        self._tell()
 
     def _start_again(self) -> None:
         """From a dump: after a start, in a repair, and to try what had no room."""
@@ -141,11 +144,19 @@ class Balancing:
     def _one_by_one(self) -> None:
         """Finds the services for which there is no room, newest last, and writes the others."""
         self._full = {}
-        draft = self._balancer.adopt(self._dataplane.balancing())
-        for number, part in self._balancer.parts(draft):
+        # First what nobody was led to yet goes: it takes the room of others.
+        everyone = frozenset(self._balancer.numbers)
+        self._run(self._balancer.adopt(self._dataplane.balancing(), everyone))
+        held = self._dataplane.balancing()
+        for number, part in self._balancer.parts(self._balancer.adopt(held)):
             try:
                 self._run(part)
-            except (CapacityError, OSError) as error:
+            except CapacityError as error:
+                self._full[number] = str(error)
+                if error.map_name in EARLY:
+                    # Room for the next ones; later maps are put right at the end.
+                    self._run(undone(part, held))
+            except OSError as error:
                 self._full[number] = str(error)
         try:
             held = self._dataplane.balancing()
@@ -175,7 +186,8 @@ class Balancing:
                 Refusal(kind=Kind.SERVICE, key=number.to_bytes(4), reason=reason, retryable=False),
             )
         self.refused = tuple(refused.values())
-        counts = balancer.counts()
+        self.health_ports = balancer.health_ports()
+        counts = self.counts = balancer.counts()
         _SERVICES.set(counts.services)
         _BACKENDS.set(counts.backends)
         _FRONTENDS.set(counts.frontends)

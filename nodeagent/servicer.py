@@ -48,7 +48,7 @@ class AgentServicer(agent_pb2_grpc.AgentServicer):
         """How the agent is."""
         del request, context
         applier, node = self._from.applier, self._from.node
-        served = self._from.balancing.counts()
+        served = self._from.balancing.counts
         counts, held = applier.tracker.counts(), applier.brake.sweep
         return agent_pb2.GetStatusResponse(
             node=node.name,

@@ -3,7 +3,7 @@
 Pure.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import TypeVar
 
 from nodeagent.dataplane.balancing import Backend, Balancing, Frontend, FrontendKey, Member
@@ -35,12 +35,15 @@ class Adoption:
     def __init__(self, held: Balancing, wanted: Mapping[FrontendKey, tuple[int, Entrance]]) -> None:
         self._numbers = _numbers(held, wanted)
         self._places: dict[int, dict[int, Backend]] = {}
+        shown = _shown(held)
         for slot in held.slots:
-            self._places.setdefault(slot.list_id, {})[slot.slot] = slot.backend
+            # What clients have not been led to yet is no reason to keep anything.
+            if slot.slot in shown.get(slot.list_id, ()):
+                self._places.setdefault(slot.list_id, {})[slot.slot] = slot.backend
         self._next = 1 + max(
             (
                 *(number for f in held.frontends for number in (f.list_id, f.outside_list)),
-                *self._places,
+                *(slot.list_id for slot in held.slots),
                 *(member.list_id for member in held.members),
                 *held.tables,
             ),
@@ -54,6 +57,15 @@ class Adoption:
             number, self._next = self._next, self._next + 1
         places = self._places.pop(number, {})
         return Holey(number, places) if key[2].is_outside else Dense(number, places)
+
+
+def _shown(held: Balancing) -> dict[int, Container[int]]:
+    """Places that frontends lead to, by list."""
+    counts: dict[int, int] = {}
+    for frontend in held.frontends:
+        counts[frontend.list_id] = max(counts.get(frontend.list_id, 0), frontend.count)
+    shown: dict[int, Container[int]] = {number: frozenset(t) for number, t in held.tables.items()}
+    return shown | {number: range(count) for number, count in counts.items()}
 
 
 def _numbers(
@@ -123,6 +135,20 @@ def lost(held: Balancing, holders: Holders) -> set[tuple[int, Backend]]:
         for protocol in protocols.get(member.list_id, ())
         if (protocol, member.backend) not in holders
     }
+
+
+def undone(part: Draft, held: Balancing) -> Draft:
+    """Takes back the places and members that a part has added; no frontend names them yet.
+
+    Args:
+        part: what was to be written.
+        held: what the kernel held before.
+    """
+    places = {(slot.list_id, slot.slot) for slot in held.slots}
+    return Draft(
+        slots={place: None for place in part.slots if place not in places},
+        members={member: False for member in part.members if member not in held.members},
+    )
 
 
 def _list(want: Draft, places: AnyList, *, has_members: bool, outside: bool) -> None:

@@ -5,7 +5,7 @@ one place in each of their lists.
 """
 
 from bisect import insort
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -61,6 +61,8 @@ class Balancer:
         self._values: dict[int, ServiceObject] = {}
         self._backends: dict[int, dict[bytes, BackendObject]] = {}
         self._claims: dict[FrontendKey, list[int]] = {}
+        self._contested: set[FrontendKey] = set()
+        self._checked: set[int] = set()
         self._start(adopting.NOTHING)
 
     # --- inputs ----------------------------------------------------------------------------------
@@ -71,10 +73,11 @@ class Balancer:
         self._backends = {}
         for value in backends:
             self._backends.setdefault(value.service, {})[value.address] = value
-        self._claims = {}
-        for number in self._values:
-            for one in entrances(self._values[number]):
-                insort(self._claims.setdefault(one.key, []), number)
+        self._claims, self._contested, self._checked = {}, set(), set()
+        for number, service in self._values.items():
+            self._check(number, service)
+            for one in entrances(service):
+                self._claim(one.key, number)
 
     def adopt(self, held: Balancing, full: frozenset[int] = frozenset()) -> Draft:
         """Makes of what the kernel holds what it should hold, and moves nothing without need.
@@ -107,6 +110,7 @@ class Balancer:
         before = self._values.pop(number, None)
         if value is not None:
             self._values[number] = value
+        self._check(number, value)
         old = {one.key for one in entrances(before)} if before is not None else set()
         new = {one.key for one in entrances(value)} if value is not None else set()
         holding = self._holdings.get(number)
@@ -120,8 +124,7 @@ class Balancer:
         for key in old - new:
             self._release(key, number, draft)
         for key in new - old:
-            # The service with the lowest number, which is the oldest, has the frontend.
-            insort(self._claims.setdefault(key, []), number)
+            self._claim(key, number)
         if value is not None and holding is not None:
             self._publish(holding, None, draft)
 
@@ -185,6 +188,11 @@ class Balancer:
 
     # --- answers ---------------------------------------------------------------------------------
 
+    @property
+    def numbers(self) -> Collection[int]:
+        """Of all services."""
+        return self._values.keys()
+
     def counts(self) -> Counts:
         """How much there is."""
         return Counts(
@@ -200,18 +208,13 @@ class Balancer:
                 value.name,
                 self._holdings[number].local_ready if number in self._holdings else 0,
             )
-            for number, value in self._values.items()
-            if value.health_check_node_port
+            for number in self._checked
+            for value in (self._values[number],)
         )
 
     def shadowed(self) -> dict[int, FrontendKey]:
         """Services that do not answer somewhere because an older one does: one place of each."""
-        return {
-            number: key
-            for key, numbers in self._claims.items()
-            if len(numbers) > 1
-            for number in numbers[1:]
-        }
+        return {number: key for key in sorted(self._contested) for number in self._claims[key][1:]}
 
     # --- inside ----------------------------------------------------------------------------------
 
@@ -230,9 +233,24 @@ class Balancer:
             if self._claims[one.key][0] == number
         }
 
+    def _check(self, number: int, value: ServiceObject | None) -> None:
+        if value is not None and value.health_check_node_port:
+            self._checked.add(number)
+        else:
+            self._checked.discard(number)
+
+    def _claim(self, key: FrontendKey, number: int) -> None:
+        """The service with the lowest number, which is the oldest, has a frontend."""
+        numbers = self._claims.setdefault(key, [])
+        insort(numbers, number)
+        if len(numbers) > 1:
+            self._contested.add(key)
+
     def _release(self, key: FrontendKey, number: int, draft: Draft) -> None:
         numbers = self._claims[key]
         numbers.remove(number)
+        if len(numbers) < 2:
+            self._contested.discard(key)
         if numbers:
             heir = self._holdings.get(numbers[0])
             if heir is not None:

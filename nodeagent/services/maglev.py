@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from hashlib import blake2b
 
-from nodeagent.dataplane import abi
 from nodeagent.dataplane.balancing import Backend
+
+TABLE_SIZE = 16381
+"""abi.TABLE_SIZE, a prime."""
 
 Permutation = tuple[int, int]
 """Offset 0..size-1 and skip 1..size-1."""
@@ -20,14 +22,14 @@ Fill = Callable[[int, Sequence[Permutation], Sequence[int]], Sequence[int]]
 """(size, permutations in turn, value of each) → a table."""
 
 
-def permutation(backend: Backend, size: int = abi.TABLE_SIZE) -> Permutation:
+def permutation(backend: Backend, size: int = TABLE_SIZE) -> Permutation:
     """The order in which a backend wants places of a table. size: a prime."""
     digest = blake2b(backend.address + backend.port.to_bytes(2), digest_size=16).digest()
     offset, skip = int.from_bytes(digest[:8]), int.from_bytes(digest[8:])
     return offset % size, skip % (size - 1) + 1
 
 
-_permutation = lru_cache(maxsize=abi.MAX_SLOTS)(permutation)
+_permutation = lru_cache(maxsize=1 << 18)(permutation)
 """Of the tables' size: a backend is asked about again whenever another one of its list changes."""
 
 
@@ -37,7 +39,7 @@ def table(turns: Iterable[tuple[Backend, int]], make: Fill) -> Sequence[int]:
     for backend, place in turns:
         permutations.append(_permutation(backend))
         places.append(place)
-    return make(abi.TABLE_SIZE, permutations, places)
+    return make(TABLE_SIZE, permutations, places)
 
 
 def fill(size: int, permutations: Sequence[Permutation], values: Sequence[int]) -> Sequence[int]:

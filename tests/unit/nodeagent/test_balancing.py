@@ -97,6 +97,16 @@ async def test_what_others_wrote_is_put_right(worker: Worker) -> None:
     story = Story(FakeDataPlane(), worker)
     await story.take(service(1), backend(1, 1))
     before = story.plane.balancing()
-    story.plane.delete_frontends([one.key for one in before.frontends])
+    story.plane.delete_slots([(slot.list_id, slot.slot) for slot in before.slots])
     await story.balancing.reread()
     assert story.plane.balancing() == before
+
+
+async def test_a_barrier_that_was_held_back_is_made_good(worker: Worker) -> None:
+    story = Story(FakeDataPlane(), worker)
+    await story.take(service(1), backend(1, 1))
+    value = backend(1, 2)
+    story.view.apply(Upsert(value, 50))
+    story.balancing.missed()
+    await story.take(service(2))
+    assert story.counts() == {1: 2, 2: 0}

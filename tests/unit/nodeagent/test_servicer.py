@@ -32,6 +32,7 @@ async def serving(applier: Applier, folder: Path) -> AsyncIterator["agent_pb2_gr
         node=nothing,
         journal=nothing,
         applier=applier,
+        balancing=nothing,
         stream=nothing,
         dataplane=nothing,
         worker=nothing,

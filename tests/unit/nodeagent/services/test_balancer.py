@@ -145,7 +145,8 @@ def standard(count: int, **changes: Any) -> tuple[Node, list[BackendObject]]:
         )
         for n in range(count)
     ]
-    for held in (replace(value, **changes), *made):
+    values: list[ServiceObject | BackendObject] = [replace(value, **changes), *made]
+    for held in values:
         node.revision += 1
         node.view.apply(Upsert(held, node.revision))
     for step in steps(node.restart()):
@@ -195,14 +196,15 @@ def test_who_is_gone_is_forgotten_only_when_no_list_has_it() -> None:
     other = ServiceObject(
         number=2, namespace="default", name="o", ports=udp, cluster_ips=(ip(2, 4),)
     )
-    changes = [one, other, replace(one, service=2)]
+    twin = replace(one, service=2)
+    changes: list[ServiceObject | BackendObject] = [one, other, twin]
     for value in changes:
         node.revision += 1
         node.view.apply(Upsert(value, node.revision))
     everything = {(value.kind, value.key) for value in changes}
     node.run(steps(node.advance(everything)), [node.wanted()])
     forgotten = []
-    for value in (changes[0], changes[2]):
+    for value in (one, twin):
         key = value.kind, value.key
         node.view.apply(Removal(kind=key[0], key=key[1], generation=9999))
         forgotten.append([s for s in steps(node.advance({key})) if isinstance(s, ForgetBackends)])

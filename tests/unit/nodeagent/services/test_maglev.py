@@ -74,3 +74,7 @@ def test_the_native_one_agrees(count: int) -> None:
     values = [chance.randrange(1 << 20) for _ in range(count)]
     native = tables.NativeFill(path)(abi.TABLE_SIZE, order, values)
     assert list(native) == list(maglev.fill(abi.TABLE_SIZE, order, values))
+
+
+def test_tables_are_as_large_as_the_kernel_expects() -> None:
+    assert maglev.TABLE_SIZE == abi.TABLE_SIZE
