@@ -1,5 +1,6 @@
 """Packets to services in a lab of two nodes in two zones, both families."""
 
+import http.client
 import socket
 import sys
 import threading
@@ -198,6 +199,21 @@ def test_external_traffic_may_stay_on_the_node_and_keep_its_source(
         connection, (peer, *_) = listener.accept()
         connection.close()
     assert peer == WORLD[family]
+
+
+@FAMILIES
+def test_nodes_say_whether_they_have_backends(lab: Lab, family: socket.AddressFamily) -> None:
+    def status(node: str) -> int:
+        address = node_address(lab, node, family)
+        with netns.entered(world(lab)):
+            connection = http.client.HTTPConnection(address, 31000, timeout=5)
+            connection.connect()
+        connection.request("GET", "/")
+        code = connection.getresponse().status
+        connection.close()
+        return code
+
+    assert (status("node-1"), status("node-2")) == (200, 503)
 
 
 @FAMILIES
