@@ -126,8 +126,6 @@ def _agent(node: Node, plan: Topology, layout: Layout, python: str) -> Program:
     argv = [python, "-m", "nodeagent"]
     for flag, value in flags.items():
         argv += [f"--{flag}", str(value)]
-    if zone := plan.zone(node):
-        argv += ["--zone", zone]
     return Program(name=agent_name(node.name), argv=tuple(argv), stage=Stage.NODES)
 
 

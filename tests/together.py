@@ -18,6 +18,7 @@ SHARING: Mapping[str, str] = {
     "tests/e2e/test_ipam_only.py": "shop",
     "tests/e2e/test_network_policies.py": "policies",
     "tests/e2e/test_routing.py": "routing",
+    "tests/e2e/test_service_traffic.py": "services",
     "tests/e2e/test_services.py": "services",
     "tests/e2e/test_shop.py": "shop",
     "tests/e2e/test_standing_shop.py": "shop",

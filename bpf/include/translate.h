@@ -55,6 +55,15 @@ static __always_inline long write_header(struct __sk_buff *skb, __u32 l3, bool i
 	return failed ?: write_addresses(skb, l3, ipv6, source, destination, flags);
 }
 
+/* What lowers the TTL goes on from the checksum that was parsed. */
+static __always_inline long reread_checksum(struct __sk_buff *skb, struct packet *p, bool ipv6)
+{
+	if (ipv6)
+		return 0;
+	return bpf_skb_load_bytes(skb, ETH_HLEN + offsetof(struct iphdr, check), &p->checksum,
+				  sizeof(p->checksum));
+}
+
 /* 0: the protocol's checksum is no sum, or it has none. */
 static __always_inline __u32 checksum_offset(__u8 protocol)
 {
@@ -87,7 +96,8 @@ static __noinline int rewrite_packet(struct __sk_buff *skb, struct packet *p,
 	bool ipv6 = p->flags & PACKET_IPV6;
 	__u32 diff = difference(&p->tuple, to);
 
-	if (write_header(skb, ETH_HLEN, ipv6, diff, &to->saddr, &to->daddr, BPF_F_RECOMPUTE_CSUM))
+	if (write_header(skb, ETH_HLEN, ipv6, diff, &to->saddr, &to->daddr, BPF_F_RECOMPUTE_CSUM) ||
+	    reread_checksum(skb, p, ipv6))
 		return -1;
 	if (!(p->flags & PACKET_NOT_FIRST) && write_l4(skb, p, to, diff))
 		return -1;
@@ -119,7 +129,8 @@ static __noinline int rewrite_error(struct __sk_buff *skb, struct packet *p,
 		outer.saddr = to->saddr;
 	diff = difference(&p->tuple, &outer);
 	if (write_header(skb, ETH_HLEN, ipv6, diff, &outer.saddr, &outer.daddr,
-			 BPF_F_RECOMPUTE_CSUM))
+			 BPF_F_RECOMPUTE_CSUM) ||
+	    reread_checksum(skb, p, ipv6))
 		return -1;
 	if (write_header(skb, p->l4_offset + sizeof(struct icmphdr), ipv6, quoted, &to->daddr,
 			 &to->saddr, 0))
