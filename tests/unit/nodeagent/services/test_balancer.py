@@ -97,6 +97,15 @@ class Node:
         return self.balancer.adopt(self.plane.balancing())
 
 
+def serving(wanted: Answers) -> set[tuple[int, Backend]]:
+    """(protocol, backend) that clients may be given."""
+    return {
+        (key.protocol, one)
+        for key, (inside, outside) in wanted.items()
+        for one in inside | (outside or frozenset())
+    }
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_any_history(seed: int) -> None:
     node = Node(seed)
@@ -109,6 +118,8 @@ def test_any_history(seed: int) -> None:
             answers(node.services(), backends),
         ]
         planned = steps(node.advance(changed))
+        forgotten = {one for s in planned if isinstance(s, ForgetBackends) for one in s.gone}
+        assert not forgotten & serving(node.wanted())
         if node.chance.random() < 0.2:
             # The process dies in between, and the next one has never seen what was before.
             node.run(planned, before, until=node.chance.randrange(len(planned) + 1))
