@@ -1,6 +1,6 @@
 """Control groups of the nodes: the programs for sockets act on what runs in them.
 
-    /sys/fs/cgroup/…/deltaplane-LAB-1f2e3d4c/NODE    pod host and shells of one node
+    /sys/fs/cgroup/…/deltaplane-LAB-4026531841/NODE    pod host and shells of one node
 
 Never a group that was there before: nothing else on the machine is touched. A machine without
 cgroup2 has none, and services then work packet by packet only.
@@ -8,7 +8,6 @@ cgroup2 has none, and services then work packet by packet only.
 
 import contextlib
 import os
-import secrets
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -35,16 +34,16 @@ def root(mounts: Path = MOUNTS) -> Path | None:
 def make(lab: str, nodes: Iterable[str]) -> str:
     """Makes a group for each node; returns the folder that they are in, "" where there are none.
 
-    The name holds a random part: labs of one name may run in several mount namespaces.
+    The name holds the number of our mount namespace: in several of them labs of one name may run.
+    Groups that a lab of this name has left behind here are used again.
     """
     mounted = root()
     if mounted is None:
         return ""
-    folder = mounted / f"deltaplane-{lab}-{secrets.token_hex(4)}"
+    folder = mounted / f"deltaplane-{lab}-{Path('/proc/self/ns/mnt').stat().st_ino}"
     try:
-        folder.mkdir()
-        for node in nodes:
-            (folder / node).mkdir()
+        for group in (folder, *(folder / node for node in nodes)):
+            group.mkdir(exist_ok=True)
     except PermissionError:
         remove(str(folder))
         return ""

@@ -159,14 +159,8 @@ static __noinline int rewrite_error(struct __sk_buff *skb, struct packet *p,
 static __always_inline int rewrite(struct __sk_buff *skb, struct packet *p,
 				   const struct dp_connection_key *to, bool hide)
 {
-	int failed = p->flags & PACKET_ICMP_ERROR ? rewrite_error(skb, p, to, hide)
-						  : rewrite_packet(skb, p, to);
-
-	if (failed || p->flags & PACKET_IPV6)
-		return failed;
-	/* Whoever lowers the hop limit goes on from the header's checksum as it is now. */
-	return bpf_skb_load_bytes(skb, ETH_HLEN + offsetof(struct iphdr, check), &p->checksum,
-				  sizeof(p->checksum));
+	return p->flags & PACKET_ICMP_ERROR ? rewrite_error(skb, p, to, hide)
+					    : rewrite_packet(skb, p, to);
 }
 
 #endif

@@ -22,9 +22,10 @@ def test_the_second_version_is_found_wherever_it_is_mounted(tmp_path: Path) -> N
 
 def test_groups_come_and_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cgroups, "root", lambda: tmp_path)
-    one, two = (cgroups.make("lab", ["node-1", "node-2"]) for _ in range(2))
+    one, two = (cgroups.make(lab, ["node-1", "node-2"]) for lab in ("one", "two"))
 
     assert one != two
+    assert cgroups.make("one", ["node-1", "node-2"]) == one
     assert {path.name for path in Path(one).iterdir()} == {"node-1", "node-2"}
     cgroups.remove(one)
     cgroups.remove(one)
