@@ -139,6 +139,8 @@ class PodHost:
             wanted = self._wanted()
             for key in self._open.keys() - wanted.keys():
                 self._open.pop(key).close()
+            # A datagram transport lets go of its port one step of the loop later.
+            await asyncio.sleep(0)
             for key in wanted.keys() - self._open.keys():
                 self._open[key] = await self._listen(*key)
             return len(self._open)
