@@ -70,7 +70,8 @@ def services(
     if output is Format.JSON:
         print(json.dumps(list(map(asdict, found)), indent=2))
     else:
-        Console().print(_table(found, rounds))
+        # Piped, a console takes itself for narrow.
+        Console(width=None if sys.stdout.isatty() else 120).print(_table(found, rounds))
     if any(comparison.failures for comparison in found):
         print("transactions failed", file=sys.stderr)
         raise typer.Exit(1)
