@@ -196,13 +196,17 @@ class Plane:
         if self.mode.name == "delta":
             await self.acknowledged(written.revision)
             return
-        raw = (await self.stats())["agents"]
         deadline = time.monotonic() + SETTLE_SECONDS
-        while (await self.stats())["applied"] < raw * len(written.committed):
+        while not await self._have_all(len(written.committed)):
             if time.monotonic() > deadline:
                 self.progress(f"{self.mode.title}: some changes did not arrive")
                 return
             await asyncio.sleep(0.1)
+
+    async def _have_all(self, changes: int) -> bool:
+        """Whether raw and control agents have each applied so many since they were cleared."""
+        found = await asyncio.gather(*(one.ask("stats") for one in self.everyone))
+        return all(one["applied"] >= one["agents"] * changes for one in found)
 
     async def acknowledged(self, revision: int) -> bool:
         """Waits until the receipt of a revision is complete; False: it did not become so."""

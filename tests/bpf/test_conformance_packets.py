@@ -115,18 +115,19 @@ PROTOCOLS = EVERY if IS_FULL else ONLY_SCTP
 """TCP and UDP of these tables are only asked of compiler and resolver in a short run."""
 
 TABLES = [
-    ("cyclonus_cases.json", "IPv4"),
-    ("cyclonus_cases.json", "IPv6"),
-    ("random_300.json", "both"),
+    ("cyclonus_cases.json", "IPv4", 100_000),
+    ("cyclonus_cases.json", "IPv6", 100_000),
+    ("random_300.json", "both", 300_000),
 ]
+"""The last: so many connections at least in a full run; a table read as empty passes as well."""
 if IS_FULL:
     # They hold hardly any SCTP.
-    TABLES += [("k8s_e2e_netpol.json", "IPv4"), ("cilium_knp.json", "IPv4")]
+    TABLES += [("k8s_e2e_netpol.json", "IPv4", 500), ("cilium_knp.json", "IPv4", 2_000)]
 
 
 @pytest.mark.timeout(600 if IS_FULL else 120)
-@pytest.mark.parametrize(("table", "family"), TABLES)
-def test_no_packet_of_a_table_differs(node: Node, table: str, family: str) -> None:
+@pytest.mark.parametrize(("table", "family", "least"), TABLES)
+def test_no_packet_of_a_table_differs(node: Node, table: str, family: str, least: int) -> None:
     total = 0
     cases = part_of(load(oracles() / table))
     for case in cases:
@@ -134,5 +135,4 @@ def test_no_packet_of_a_table_differs(node: Node, table: str, family: str) -> No
         found, compared = node.differences(case, stepped, protocols=PROTOCOLS)
         assert found[:5] == []
         total += compared
-    # A table that was read as empty would have passed as well.
-    assert total > (10 if IS_FULL else 100) * len(cases)
+    assert total > (least if IS_FULL else 100 * len(cases))
