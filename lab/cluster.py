@@ -34,6 +34,7 @@ from lab.manifests import Manifests
 from lab.pods import Pod
 from lab.probe import DEADLINE_SECONDS, Call, call, probe
 from lab.probing import ProbeResult
+from lab.programs import numbered
 from lab.records import namespace_record
 from lab.services import Services
 from lab.supervision import ProcessState, SupervisorState
@@ -56,6 +57,7 @@ class LabConfig:
         mtu: of the uplinks, bytes.
         trace_ratio: part of the ADDs that is traced, 0..1.
         zones: how many zones the nodes are spread over; 0: nodes have none.
+        replicas: of each service; with two or more of them, etcd has three members.
     """
 
     name: str = DEFAULT_NAME
@@ -64,6 +66,7 @@ class LabConfig:
     mtu: int = topology.DEFAULT_MTU
     trace_ratio: float = 1.0
     zones: int = 0
+    replicas: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,12 +92,16 @@ class Applied:
     started: float = field(default_factory=time.monotonic)
 
 
-def targets(layout: Layout) -> Targets:
-    """Where the services of a lab are."""
+def targets(layout: Layout, replica: int = 1) -> Targets:
+    """Where one replica, from 1, of each service of a lab is."""
+
+    def target(service: str) -> str:
+        return f"unix:{layout.service_socket(numbered(service, replica))}"
+
     return Targets(
-        registry=f"unix:{layout.service_socket('endpoints')}",
-        ipam=f"unix:{layout.service_socket('ipam')}",
-        slicer=f"unix:{layout.service_socket('slicer')}",
+        registry=target("endpoints"),
+        ipam=target("ipam"),
+        slicer=target("slicer"),
         hint=f"See `deltaplane lab status --name {layout.lab}` and `deltaplane lab logs`.",
     )
 
@@ -102,10 +109,11 @@ def targets(layout: Layout) -> Targets:
 class Lab:
     """A running lab. As a context manager it ends with the block."""
 
-    def __init__(self, layout: Layout, network: Topology) -> None:
+    def __init__(self, layout: Layout, network: Topology, replica: int = 1) -> None:
+        """replica: which one of each service to talk to, from 1."""
         self.layout = layout
         self.topology = network
-        self.client = Client(targets(layout))
+        self.client = Client(targets(layout, replica))
 
     @classmethod
     def up(cls, config: LabConfig | None = None, progress: Progress = quiet) -> "Lab":
@@ -125,6 +133,7 @@ class Lab:
             mtu=config.mtu,
             trace_ratio=config.trace_ratio,
             zones=config.zones,
+            replicas=config.replicas,
         )
         preflight.require()
         for warning in preflight.warnings():

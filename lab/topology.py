@@ -40,6 +40,11 @@ NAME_SERVERS = ("10.96.0.10", "fd00:10:96::a")
 PORTS = {"etcd": 2379, "ipam": 4001, "endpoints": 4002, "slicer": 4003}
 """TCP ports in the control namespace, which is the lab's own: they cannot be taken."""
 
+PORTS_APART = 100
+"""Between the ports of one replica, or member of etcd, and those of the next."""
+
+MAX_REPLICAS = 9
+
 # Duplicate address detection would delay every address by a second, router advertisements never
 # come.
 NAMESPACE_SYSCTLS = (
@@ -104,6 +109,7 @@ class Topology:
         trace_ratio: part of the ADDs that is traced, 0..1.
         zones: how many zones the nodes are spread over; 0: nodes have none.
         cgroup: folder of the nodes' control groups; empty: there are none.
+        replicas: of each service.
     """
 
     lab: str
@@ -113,6 +119,12 @@ class Topology:
     trace_ratio: float = 1.0
     zones: int = 0
     cgroup: str = ""
+    replicas: int = 1
+
+    @property
+    def members(self) -> int:
+        """How many members etcd has: where one service may be lost, one of them may be, too."""
+        return 3 if self.replicas > 1 else 1
 
     @property
     def control(self) -> str:
@@ -214,6 +226,7 @@ def plan(
     trace_ratio: float = 1.0,
     zones: int = 0,
     cgroup: str = "",
+    replicas: int = 1,
 ) -> Topology:
     """Computes the network of a lab.
 
@@ -229,6 +242,8 @@ def plan(
         raise Invalid("trace_ratio", f"{trace_ratio} is outside 0..1")
     if not 0 <= zones <= MAX_NODES:
         raise Invalid("zones", f"{zones} is outside 0..{MAX_NODES}")
+    if not 1 <= replicas <= MAX_REPLICAS:
+        raise Invalid("replicas", f"{replicas} is outside 1..{MAX_REPLICAS}")
     if not 1 <= nodes <= MAX_NODES:
         raise Invalid("nodes", f"{nodes} is outside 1..{MAX_NODES}")
     return Topology(
@@ -242,6 +257,7 @@ def plan(
         trace_ratio=trace_ratio,
         zones=zones,
         cgroup=cgroup,
+        replicas=replicas,
     )
 
 
