@@ -1,0 +1,1 @@
+"""The bridge between a Kubernetes API server and our registry."""
