@@ -56,6 +56,7 @@ class LabConfig:
         mtu: of the uplinks, bytes.
         trace_ratio: part of the ADDs that is traced, 0..1.
         zones: how many zones the nodes are spread over; 0: nodes have none.
+        external_mode: "snat" or "dsr".
     """
 
     name: str = DEFAULT_NAME
@@ -64,6 +65,7 @@ class LabConfig:
     mtu: int = topology.DEFAULT_MTU
     trace_ratio: float = 1.0
     zones: int = 0
+    external_mode: str = "snat"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +127,7 @@ class Lab:
             mtu=config.mtu,
             trace_ratio=config.trace_ratio,
             zones=config.zones,
+            external_mode=config.external_mode,
         )
         preflight.require()
         for warning in preflight.warnings():
