@@ -58,6 +58,7 @@ class LabConfig:
         trace_ratio: part of the ADDs that is traced, 0..1.
         zones: how many zones the nodes are spread over; 0: nodes have none.
         replicas: of each service; with two or more of them, etcd has three members.
+        external_mode: "snat" or "dsr".
     """
 
     name: str = DEFAULT_NAME
@@ -67,6 +68,7 @@ class LabConfig:
     trace_ratio: float = 1.0
     zones: int = 0
     replicas: int = 1
+    external_mode: str = "snat"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +136,7 @@ class Lab:
             trace_ratio=config.trace_ratio,
             zones=config.zones,
             replicas=config.replicas,
+            external_mode=config.external_mode,
         )
         preflight.require()
         for warning in preflight.warnings():

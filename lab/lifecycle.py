@@ -193,6 +193,7 @@ def lay_out(layout: Layout, network: Topology) -> None:
         "mtu": network.mtu,
         "trace_ratio": network.trace_ratio,
         "zones": network.zones,
+        "external_mode": network.external_mode,
         "cgroup": network.cgroup,
         "replicas": network.replicas,
     }

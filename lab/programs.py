@@ -139,6 +139,7 @@ def _agent(node: Node, plan: Topology, layout: Layout, python: str) -> Program:
         "zone": plan.zone(node),
         "uplink": "uplink",
         "routing": plan.routing,
+        "external-mode": plan.external_mode,
         "trace-ratio": str(plan.trace_ratio),
         "node-ipv4": node.uplink_ipv4,
         "node-ipv6": node.uplink_ipv6,
