@@ -1,5 +1,6 @@
 """The lab as an object: what the command, the demo, the tests and the benchmarks use."""
 
+import os
 import time
 import uuid
 from collections.abc import Iterable
@@ -41,6 +42,8 @@ from lab.topology import Node, Topology
 from lab.workloads import plan_apply, plan_delete
 
 DEFAULT_NAME = "lab"
+TLS_VARIABLE = "DELTAPLANE_TLS"
+"""1: labs are made with certificates unless they say otherwise; for tests."""
 POLL_SECONDS = 0.02
 RESTART_SECONDS = 30.0
 
@@ -56,6 +59,8 @@ class LabConfig:
         mtu: of the uplinks, bytes.
         trace_ratio: part of the ADDs that is traced, 0..1.
         zones: how many zones the nodes are spread over; 0: nodes have none.
+        tls: processes show each other certificates of the lab's own CA, else they work in plain
+            text.
     """
 
     name: str = DEFAULT_NAME
@@ -64,6 +69,7 @@ class LabConfig:
     mtu: int = topology.DEFAULT_MTU
     trace_ratio: float = 1.0
     zones: int = 0
+    tls: bool = field(default_factory=lambda: os.environ.get(TLS_VARIABLE, "") == "1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +102,7 @@ def targets(layout: Layout) -> Targets:
         ipam=f"unix:{layout.service_socket('ipam')}",
         slicer=f"unix:{layout.service_socket('slicer')}",
         hint=f"See `deltaplane lab status --name {layout.lab}` and `deltaplane lab logs`.",
+        tls_dir=layout.certificate("admin") if layout.authority.exists() else None,
     )
 
 
@@ -125,6 +132,7 @@ class Lab:
             mtu=config.mtu,
             trace_ratio=config.trace_ratio,
             zones=config.zones,
+            tls=config.tls,
         )
         preflight.require()
         for warning in preflight.warnings():

@@ -9,7 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.layout import Layout
-from lab.topology import CONTROL_IPV4, PORTS, SERVICE_RANGES, Node, Topology
+from lab.topology import (
+    CONTROL_IPV4,
+    ETCD_HEALTH_PORT,
+    PORTS,
+    SERVICE_RANGES,
+    Node,
+    Topology,
+)
 
 POOLS = (
     ("pods-ipv4", "10.244.0.0/16", 26),
@@ -65,7 +72,7 @@ def programs(
             name="etcd",
             argv=tuple(etcd),
             stage=Stage.STORE,
-            health=f"http://127.0.0.1:{PORTS['etcd']}/health",
+            health=f"http://127.0.0.1:{ETCD_HEALTH_PORT if plan.tls else PORTS['etcd']}/health",
             folder=etcd_folder,
         )
     ]
@@ -83,6 +90,7 @@ def _service(name: str, plan: Topology, layout: Layout, python: str) -> Program:
         *("--admin", f"unix:{layout.admin_socket(name)}"),
         *("--etcd", f"127.0.0.1:{PORTS['etcd']}"),
         *("--trace-ratio", str(plan.trace_ratio)),
+        *_security(plan, layout, name),
     ]
     if name == "endpoints":
         for prefix in SERVICE_RANGES:
@@ -90,6 +98,12 @@ def _service(name: str, plan: Topology, layout: Layout, python: str) -> Program:
     if name == "slicer":
         argv += ["--advertise", f"{CONTROL_IPV4}:{PORTS[name]}"]
     return Program(name=name, argv=tuple(argv), stage=Stage.SERVICES)
+
+
+def _security(plan: Topology, layout: Layout, peer: str) -> tuple[str, ...]:
+    if plan.tls:
+        return ("--tls-dir", str(layout.certificate(peer)))
+    return ("--insecure",)
 
 
 def agent_name(node: str) -> str:
@@ -126,6 +140,7 @@ def _agent(node: Node, plan: Topology, layout: Layout, python: str) -> Program:
     argv = [python, "-m", "nodeagent"]
     for flag, value in flags.items():
         argv += [f"--{flag}", str(value)]
+    argv += _security(plan, layout, f"node/{node.name}")
     return Program(name=agent_name(node.name), argv=tuple(argv), stage=Stage.NODES)
 
 

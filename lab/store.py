@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from deltaplane.store.embedded import EtcdProcess, find_etcd
-from lab.topology import PORTS
+from lab.topology import ETCD_HEALTH_PORT, PORTS
 
 HEALTH_SECONDS = 1.0
 
@@ -21,15 +21,23 @@ class Etcd:
     warning: str
 
 
-def etcd(data: Path) -> Etcd:
+def etcd(data: Path, tls_dir: Path | None = None) -> Etcd:
     """The lab's etcd on a data folder; it serves in the control namespace.
+
+    Args:
+        data: its folder.
+        tls_dir: folder with its certificate; None: in plain text.
 
     Raises:
         Refused: no usable etcd is installed.
     """
     binary = find_etcd()
-    process = EtcdProcess(binary, data, client_address=f"127.0.0.1:{PORTS['etcd']}")
-    return Etcd(argv=process.command(), folder=str(process.folder), warning=binary.warning)
+    address = f"127.0.0.1:{PORTS['etcd']}"
+    process = EtcdProcess(binary, data, client_address=address, tls_dir=tls_dir)
+    argv = process.command()
+    if tls_dir:
+        argv += (f"--listen-metrics-urls=http://127.0.0.1:{ETCD_HEALTH_PORT}",)
+    return Etcd(argv=argv, folder=str(process.folder), warning=binary.warning)
 
 
 def remove_dead_sockets(folder: Path) -> None:

@@ -40,6 +40,9 @@ NAME_SERVERS = ("10.96.0.10", "fd00:10:96::a")
 PORTS = {"etcd": 2379, "ipam": 4001, "endpoints": 4002, "slicer": 4003}
 """TCP ports in the control namespace, which is the lab's own: they cannot be taken."""
 
+ETCD_HEALTH_PORT = 2381
+"""Where etcd says in plain text that it is well, if its other port wants a certificate."""
+
 # Duplicate address detection would delay every address by a second, router advertisements never
 # come.
 NAMESPACE_SYSCTLS = (
@@ -104,6 +107,7 @@ class Topology:
         trace_ratio: part of the ADDs that is traced, 0..1.
         zones: how many zones the nodes are spread over; 0: nodes have none.
         cgroup: folder of the nodes' control groups; empty: there are none.
+        tls: processes show each other certificates of the lab's own CA.
     """
 
     lab: str
@@ -113,6 +117,7 @@ class Topology:
     trace_ratio: float = 1.0
     zones: int = 0
     cgroup: str = ""
+    tls: bool = False
 
     @property
     def control(self) -> str:
@@ -214,6 +219,7 @@ def plan(
     trace_ratio: float = 1.0,
     zones: int = 0,
     cgroup: str = "",
+    tls: bool = False,
 ) -> Topology:
     """Computes the network of a lab.
 
@@ -242,6 +248,7 @@ def plan(
         trace_ratio=trace_ratio,
         zones=zones,
         cgroup=cgroup,
+        tls=tls,
     )
 
 
