@@ -1,5 +1,6 @@
 """The lab as an object: what the command, the demo, the tests and the benchmarks use."""
 
+import os
 import time
 import uuid
 from collections.abc import Iterable
@@ -42,6 +43,8 @@ from lab.topology import Node, Topology
 from lab.workloads import plan_apply, plan_delete
 
 DEFAULT_NAME = "lab"
+TLS_VARIABLE = "DELTAPLANE_TLS"
+"""1: labs are made with certificates unless they say otherwise; for tests."""
 POLL_SECONDS = 0.02
 RESTART_SECONDS = 30.0
 
@@ -59,6 +62,8 @@ class LabConfig:
         zones: how many zones the nodes are spread over; 0: nodes have none.
         replicas: of each service; with two or more of them, etcd has three members.
         external_mode: "snat" or "dsr".
+        tls: processes show each other certificates of the lab's own CA, else they work in plain
+            text.
     """
 
     name: str = DEFAULT_NAME
@@ -69,6 +74,7 @@ class LabConfig:
     zones: int = 0
     replicas: int = 1
     external_mode: str = "snat"
+    tls: bool = field(default_factory=lambda: os.environ.get(TLS_VARIABLE, "") == "1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +111,7 @@ def targets(layout: Layout, replica: int = 1) -> Targets:
         ipam=target("ipam"),
         slicer=target("slicer"),
         hint=f"See `deltaplane lab status --name {layout.lab}` and `deltaplane lab logs`.",
+        tls_dir=layout.certificate("admin") if layout.authority.exists() else None,
     )
 
 
@@ -137,6 +144,7 @@ class Lab:
             zones=config.zones,
             replicas=config.replicas,
             external_mode=config.external_mode,
+            tls=config.tls,
         )
         preflight.require()
         for warning in preflight.warnings():

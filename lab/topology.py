@@ -112,6 +112,7 @@ class Topology:
         external_mode: one of EXTERNAL_MODES.
         cgroup: folder of the nodes' control groups; empty: there are none.
         replicas: of each service.
+        tls: processes show each other certificates of the lab's own CA.
     """
 
     lab: str
@@ -123,6 +124,7 @@ class Topology:
     external_mode: str = "snat"
     cgroup: str = ""
     replicas: int = 1
+    tls: bool = False
 
     @property
     def members(self) -> int:
@@ -231,6 +233,7 @@ def plan(
     external_mode: str = "snat",
     cgroup: str = "",
     replicas: int = 1,
+    tls: bool = False,
 ) -> Topology:
     """Computes the network of a lab.
 
@@ -265,6 +268,7 @@ def plan(
         external_mode=external_mode,
         cgroup=cgroup,
         replicas=replicas,
+        tls=tls,
     )
 
 
