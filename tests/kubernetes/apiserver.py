@@ -72,7 +72,7 @@ class Faults:
 
     streaming_lists: bool = True
     ignores_streaming: bool = False
-    answers: dict[str, list[Refusal]] = field(default_factory=dict)
+    answers: dict[str, list[Refusal | None]] = field(default_factory=dict)
     silent: bool = False
     piece_bytes: int | None = None
     cut_after_bytes: int | None = None
@@ -125,6 +125,7 @@ class ApiServer:
         self.calls: list[Call] = []
         self.watches: set[Watch] = set()
         self.most_watches = 0
+        self.opened = 0
         self._told = threading.Condition()
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self._socket.getsockname()[1]}"
@@ -133,6 +134,8 @@ class ApiServer:
             uvicorn.Config(
                 self._answer,
                 log_config=None,
+                # A connection that is cut is an error to uvicorn.
+                log_level="critical",
                 lifespan="off",
                 interface="asgi3",
                 ssl_certfile=certificate,
@@ -187,8 +190,8 @@ class ApiServer:
     def delete(self, resource: Resource, name: str, *, namespace: str = "") -> None:
         self.storage.delete(resource, _key(resource, name, namespace))
 
-    def refuse(self, verb: str, *refusals: Refusal) -> None:
-        """The next requests of a verb are answered so."""
+    def refuse(self, verb: str, *refusals: Refusal | None) -> None:
+        """The next requests of a verb are answered so; None: as if nothing were wrong."""
         self.faults.answers.setdefault(verb, []).extend(refusals)
 
     def bookmark(self) -> None:
@@ -292,8 +295,9 @@ class ApiServer:
         )
         self.calls.append(call)
         self._tell()
-        if queue := self.faults.answers.get(call.verb):
-            raise queue.pop(0)
+        queue = self.faults.answers.get(call.verb)
+        if queue and (refusal := queue.pop(0)) is not None:
+            raise refusal
         return call
 
     def _resource(self, group: str, version: str, plural: str) -> Resource:
@@ -378,6 +382,7 @@ class ApiServer:
             }
         )
         self.watches.add(watch)
+        self.opened += 1
         self.most_watches = max(self.most_watches, len(self.watches))
         self._tell()
         left = asyncio.ensure_future(_disconnected(receive, watch))

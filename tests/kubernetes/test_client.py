@@ -156,8 +156,8 @@ async def test_a_request_has_a_deadline() -> None:
     port = listener.sockets[0].getsockname()[1]
     connection = Connection(server=f"http://127.0.0.1:{port}")
     async with listener, Client(connection, deadline_seconds=0.05) as client:
-        with pytest.raises(Unavailable, match="list pods: no answer within"):
-            await client.page(resources.PODS, {})
+        with pytest.raises(Unavailable, match=r"get leases.* no answer within"):
+            await client.get(resources.LEASES, "a", Lease, namespace="b")
         for writer in writers:
             writer.close()
 

@@ -14,7 +14,7 @@ from services.kubernetes.api import events
 from services.kubernetes.api.kubeconfig import Connection
 from services.kubernetes.api.permissions import PERMISSIONS, Permission, Verb, require
 from services.kubernetes.api.resource import EVENTS, Resource
-from services.kubernetes.api.transport import DEADLINE_SECONDS, Request, Transport
+from services.kubernetes.api.transport import DEADLINE_SECONDS, LIST_SECONDS, Request, Transport
 from services.kubernetes.api.types import Body
 
 T = TypeVar("T")
@@ -92,6 +92,7 @@ class Client:
                 path=resource.collection(),
                 what=f"list {resource}",
                 params=params,
+                deadline_seconds=LIST_SECONDS,
             )
         )
 

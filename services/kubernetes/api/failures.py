@@ -45,6 +45,10 @@ class Expired(Compacted):
         self.args = (message,)
 
 
+class Silent(Unavailable):
+    """A stream that was accepted has brought nothing for too long."""
+
+
 class Throttled(Unavailable):
     """The server asks to come again later.
 

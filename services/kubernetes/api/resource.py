@@ -20,6 +20,7 @@ class Resource:
         plural: name in paths, for example "networkpolicies".
         kind: name in objects, for example "NetworkPolicy".
         namespaced: its objects live in namespaces.
+        custom: defined in the cluster: a server may not have it.
     """
 
     group: str
@@ -27,6 +28,7 @@ class Resource:
     plural: str
     kind: str
     namespaced: bool
+    custom: bool = False
 
     def __post_init__(self) -> None:
         if not _VERSION.fullmatch(self.version):
@@ -91,6 +93,7 @@ CILIUM_NETWORK_POLICIES = Resource(
     plural="ciliumnetworkpolicies",
     kind="CiliumNetworkPolicy",
     namespaced=True,
+    custom=True,
 )
 CILIUM_CLUSTERWIDE_NETWORK_POLICIES = Resource(
     group="cilium.io",
@@ -98,6 +101,7 @@ CILIUM_CLUSTERWIDE_NETWORK_POLICIES = Resource(
     plural="ciliumclusterwidenetworkpolicies",
     kind="CiliumClusterwideNetworkPolicy",
     namespaced=False,
+    custom=True,
 )
 CLUSTER_NETWORK_POLICIES = Resource(
     group="policy.networking.k8s.io",
@@ -105,6 +109,7 @@ CLUSTER_NETWORK_POLICIES = Resource(
     plural="clusternetworkpolicies",
     kind="ClusterNetworkPolicy",
     namespaced=False,
+    custom=True,
 )
 ADMIN_NETWORK_POLICIES = Resource(
     group="policy.networking.k8s.io",
@@ -112,6 +117,7 @@ ADMIN_NETWORK_POLICIES = Resource(
     plural="adminnetworkpolicies",
     kind="AdminNetworkPolicy",
     namespaced=False,
+    custom=True,
 )
 BASELINE_ADMIN_NETWORK_POLICIES = Resource(
     group="policy.networking.k8s.io",
@@ -119,6 +125,7 @@ BASELINE_ADMIN_NETWORK_POLICIES = Resource(
     plural="baselineadminnetworkpolicies",
     kind="BaselineAdminNetworkPolicy",
     namespaced=False,
+    custom=True,
 )
 EVENTS = Resource(
     group="events.k8s.io", version="v1", plural="events", kind="Event", namespaced=True

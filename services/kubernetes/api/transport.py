@@ -12,12 +12,16 @@ import httpx2
 
 from deltaplane.errors import DeltaplaneError, Unavailable
 from services.kubernetes.api import failures
-from services.kubernetes.api.failures import Throttled
+from services.kubernetes.api.failures import Silent, Throttled
 from services.kubernetes.api.kubeconfig import Connection
 
 DEADLINE_SECONDS = 10.0
 """For a request and its answer, and its repetitions when the server asks to come again."""
 CONNECT_SECONDS = 5.0
+ACCEPT_SECONDS = 30.0
+"""For the head of a stream."""
+LIST_SECONDS = 30.0
+"""For a chunk of a list, instead of DEADLINE_SECONDS."""
 CALLS = 8
 """Connections for calls. Each watch has one of its own besides: their number is constant."""
 WATCHES = 32
@@ -35,6 +39,7 @@ class Request:
 
     Attributes:
         what: for people: "list pods".
+        deadline_seconds: None: the client's.
     """
 
     method: str
@@ -43,6 +48,7 @@ class Request:
     params: Mapping[str, str] | None = None
     body: bytes | None = None
     content_type: str = "application/json"
+    deadline_seconds: float | None = None
 
 
 class Transport:
@@ -86,12 +92,17 @@ class Transport:
         """An answer that does not end: an iterator of chunks; leaving it closes the connection.
 
         Raises:
-            Unavailable: connection lost, or silent; also while it is iterated.
+            Unavailable: connection lost, or Silent; also while it is iterated.
             DeltaplaneError: the server refuses it, see `failures`.
         """
         timeout = httpx2.Timeout(CONNECT_SECONDS, read=silence_seconds, pool=self._deadline)
         with _translated(request.what):
-            answer = await self._send(self._watches, request, timeout=timeout)
+            try:
+                # A sound server says at once that it will stream.
+                async with asyncio.timeout(ACCEPT_SECONDS):
+                    answer = await self._send(self._watches, request, timeout=timeout)
+            except TimeoutError as error:
+                raise Unavailable(f"{request.what}: not accepted in time") from error
             try:
                 if not answer.is_success:
                     if answer.status_code == 401:
@@ -108,7 +119,8 @@ class Transport:
             DeltaplaneError: see `failures`.
         """
         loop = asyncio.get_running_loop()
-        until = loop.time() + self._deadline
+        seconds = request.deadline_seconds or self._deadline
+        until = loop.time() + seconds
         while True:
             try:
                 async with asyncio.timeout_at(until):
@@ -118,9 +130,7 @@ class Transport:
                     raise
                 await self._pause(error.retry_after_seconds)
             except TimeoutError as error:
-                raise Unavailable(
-                    f"{request.what}: no answer within {self._deadline:g} s"
-                ) from error
+                raise Unavailable(f"{request.what}: no answer within {seconds:g} s") from error
 
     async def _once(self, request: Request) -> bytes:
         with _translated(request.what):
@@ -195,7 +205,8 @@ def _connections(connection: Connection, tls: ssl.SSLContext, most: int) -> http
         # Neither a proxy nor other authorities from the environment: what is configured counts.
         trust_env=False,
         headers={"User-Agent": USER_AGENT, "Accept": "application/json"},
-        timeout=httpx2.Timeout(DEADLINE_SECONDS, connect=CONNECT_SECONDS),
+        # Every call has a deadline of its own, every stream a longest silence.
+        timeout=httpx2.Timeout(None, connect=CONNECT_SECONDS),
         limits=httpx2.Limits(max_connections=most, max_keepalive_connections=most),
     )
 
@@ -204,8 +215,10 @@ def _connections(connection: Connection, tls: ssl.SSLContext, most: int) -> http
 def _translated(what: str) -> Iterator[None]:
     try:
         yield
+    except httpx2.ReadTimeout as error:
+        raise Silent(f"{what}: nothing came for too long") from error
     except httpx2.TimeoutException as error:
-        raise Unavailable(f"{what}: silent for too long ({type(error).__name__})") from error
+        raise Unavailable(f"{what}: {type(error).__name__}") from error
     except (httpx2.TransportError, httpx2.StreamError) as error:
         raise Unavailable(f"{what}: {type(error).__name__}: {error}") from error
 
