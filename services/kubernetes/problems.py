@@ -38,6 +38,10 @@ class Problems:
         """Objects of a kind with a problem."""
         return self._known[kind].keys()
 
+    def all_of(self, kind: Kind) -> list[Problem]:
+        """Those of a kind, ordered by object."""
+        return [problem for _, problem in sorted(self._known[kind].items())]
+
     def report(self, kind: Kind, key: Key, uid: str, text: str) -> None:
         """An object has this problem now; "": none."""
         if not text:

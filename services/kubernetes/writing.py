@@ -36,11 +36,7 @@ _PAUSES = Pauses(first=0.1, longest=5.0)
 
 
 class Writer:
-    """Makes the registry agree with the books.
-
-    Attributes:
-        wake: set it when the books have changed.
-    """
+    """Makes the registry agree with the books."""
 
     def __init__(
         self,
@@ -50,8 +46,20 @@ class Writer:
         *,
         problems: Problems,
         may_write: Callable[[], bool],
+        wake: asyncio.Event,
         audit_seconds: float = AUDIT_SECONDS,
     ) -> None:
+        """Makes one.
+
+        Args:
+            books: what is wanted, and what is stored.
+            repository: the registry.
+            clock: where the time comes from.
+            problems: what the registry does not take is written there.
+            may_write: asked before each round.
+            wake: set when the books have changed.
+            audit_seconds: how often the registry is listed again.
+        """
         self._books = books
         self._repository = repository
         self._clock = clock
@@ -59,7 +67,7 @@ class Writer:
         self._may_write = may_write
         self._audit_seconds = audit_seconds
         self._backoff = Backoff(_PAUSES, random.random)
-        self.wake = asyncio.Event()
+        self._wake = wake
 
     async def run(self) -> None:
         """Lists the registry, then writes until it is cancelled."""
@@ -133,11 +141,11 @@ class Writer:
         pause = min(longest, LOOK_SECONDS if due == 0 else longest if due is None else due)
         try:
             async with asyncio.timeout(pause):
-                await self.wake.wait()
+                await self._wake.wait()
         except TimeoutError:
             return
         finally:
-            self.wake.clear()
+            self._wake.clear()
 
     async def _insist(self, call: Callable[[], Awaitable[None]]) -> None:
         """Until it succeeds: a registry that is away comes back."""

@@ -29,6 +29,9 @@ from services.kubernetes.api.types import Status
 LONGEST_RETRY_AFTER_SECONDS = 60.0
 """A server may ask for more; nobody is served by a bridge that sleeps for an hour."""
 
+SHORTEST_RETRY_AFTER_SECONDS = 1.0
+"""Also where the server says 0, or what we cannot read."""
+
 _MESSAGE_BYTES = 300
 _INVALID = frozenset({400, 405, 406, 413, 415, 422})
 _decoder = msgspec.json.Decoder(Status)
@@ -91,7 +94,7 @@ def of_status(
     if code == 410 or status.reason in {"Expired", "Gone"}:
         return Expired(message)
     if code == 429 or (code >= 500 and retry_after is not None):
-        return Throttled(message, 1.0 if retry_after is None else retry_after)
+        return Throttled(message, retry_after or SHORTEST_RETRY_AFTER_SECONDS)
     if code in _INVALID:
         return Invalid("", message)
     match code:
@@ -120,4 +123,4 @@ def _retry_after(status: Status, headers: Mapping[str, str]) -> float | None:
         seconds = status.details.retry_after_seconds
     if not seconds and not text:
         return None
-    return float(min(max(seconds, 0), LONGEST_RETRY_AFTER_SECONDS))
+    return min(max(float(seconds), SHORTEST_RETRY_AFTER_SECONDS), LONGEST_RETRY_AFTER_SECONDS)
