@@ -8,6 +8,7 @@ import asyncio
 import enum
 import json
 import os
+import random
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,6 +33,8 @@ from bench.rounds import FULL, Kind, Together, floor, full_node, measure, measur
 from bench.scale.command import EPILOG, scale
 from bench.services.command import EPILOG as SERVICES_EPILOG
 from bench.services.command import services
+from bench.services.pinger_command import pinger
+from bench.services.programming import program as program_backends
 from bench.summary import Summary, rows, summarize, table
 from lab import cni
 from lab.cluster import Lab, LabConfig
@@ -201,6 +204,37 @@ def enforce(count: Count = 300, output: Format = Output.TABLE) -> None:
         _enforcing(lab, count, output)
 
 
+def _programming(lab: Lab, count: int, seed: int, output: Output) -> None:
+    found = program_backends(
+        lab, count, random.Random(seed), lambda text: print(text, file=sys.stderr)
+    )
+    _report(
+        f"A backend of 801 services comes or goes, {len(lab.topology.nodes)} nodes, seed {seed}",
+        [
+            summarize("a service with 20: last node's kernel", found.small),
+            summarize("the one with 4000: last node's kernel", found.large),
+            summarize("written, the call returns", found.written),
+            summarize("all services, cold", [found.fill]),
+        ],
+        output,
+    )
+
+
+@app.command()
+def backends(
+    count: Count = 100,
+    nodes: Annotated[int, typer.Option(min=1, max=20)] = 3,
+    seed: int = 1,
+    output: Format = Output.TABLE,
+) -> None:
+    """Time from the call that changes a backend of a service to the kernel of the last node.
+
+    Each of so many backends goes and comes back: two changes, both families in one call.
+    """
+    with _lab(nodes=nodes) as lab:
+        _programming(lab, count, seed, output)
+
+
 @app.command()
 def claims(  # noqa: PLR0917 - options, by name
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="claims to make")] = 20_000,
@@ -354,6 +388,7 @@ def compile_(
 app.command(epilog=EPILOG)(scale)
 app.command(epilog=DATAPATH_EPILOG)(datapath)
 app.command(epilog=SERVICES_EPILOG)(services)
+app.command()(pinger)
 
 
 @app.callback(invoke_without_command=True)

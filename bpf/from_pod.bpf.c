@@ -75,7 +75,7 @@ static __always_inline struct decision decide(struct __sk_buff *skb)
 	if (judge(&p, &egress) != DP_VERDICT_ALLOW)
 		return drop(is_closed(egress.identity) ? DP_DROP_CLOSED : DP_DROP_EGRESS_POLICY);
 	if (flow && service == SERVICE_NONE && egress.may_return && find_leg(flow, &p, DP_LEG_BACK))
-		return answer_client(skb, &p, &flow->to);
+		return answer_client(skb, &p, flow);
 	local = bpf_map_lookup_elem(&addresses, &p.tuple.daddr);
 	if (local) {
 		identify(&p.tuple.saddr, &source);
@@ -89,7 +89,9 @@ static __always_inline struct decision decide(struct __sk_buff *skb)
 SEC("tc")
 int from_pod(struct __sk_buff *skb)
 {
-	return finish(skb, decide(skb));
+	__u32 length = skb->len;
+
+	return finish(length, decide(skb));
 }
 
 char LICENSE[] SEC("license") = "Apache-2.0";

@@ -34,6 +34,7 @@ from lab.manifests import Manifests
 from lab.pods import Pod
 from lab.probe import DEADLINE_SECONDS, Call, call, probe
 from lab.probing import ProbeResult
+from lab.programs import numbered
 from lab.records import namespace_record
 from lab.sandboxes import LocalSandboxes, Sandboxes
 from lab.services import Services
@@ -57,6 +58,8 @@ class LabConfig:
         mtu: of the uplinks, bytes.
         trace_ratio: part of the ADDs that is traced, 0..1.
         zones: how many zones the nodes are spread over; 0: nodes have none.
+        replicas: of each service; with two or more of them, etcd has three members.
+        external_mode: "snat" or "dsr".
     """
 
     name: str = DEFAULT_NAME
@@ -65,6 +68,8 @@ class LabConfig:
     mtu: int = topology.DEFAULT_MTU
     trace_ratio: float = 1.0
     zones: int = 0
+    replicas: int = 1
+    external_mode: str = "snat"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,12 +95,16 @@ class Applied:
     started: float = field(default_factory=time.monotonic)
 
 
-def targets(layout: Layout) -> Targets:
-    """Where the services of a lab are."""
+def targets(layout: Layout, replica: int = 1) -> Targets:
+    """Where one replica, from 1, of each service of a lab is."""
+
+    def target(service: str) -> str:
+        return f"unix:{layout.service_socket(numbered(service, replica))}"
+
     return Targets(
-        registry=f"unix:{layout.service_socket('endpoints')}",
-        ipam=f"unix:{layout.service_socket('ipam')}",
-        slicer=f"unix:{layout.service_socket('slicer')}",
+        registry=target("endpoints"),
+        ipam=target("ipam"),
+        slicer=target("slicer"),
         hint=f"See `deltaplane lab status --name {layout.lab}` and `deltaplane lab logs`.",
     )
 
@@ -104,11 +113,23 @@ class Lab:
     """A running lab. As a context manager it ends with the block."""
 
     def __init__(
-        self, layout: Layout, network: Topology, sandboxes: Sandboxes | None = None
+        self,
+        layout: Layout,
+        network: Topology,
+        replica: int = 1,
+        sandboxes: Sandboxes | None = None,
     ) -> None:
+        """Uses a lab.
+
+        Args:
+            layout: its files.
+            network: its nodes.
+            replica: which one of each service to talk to, from 1.
+            sandboxes: of its pods; None: on this machine.
+        """
         self.layout = layout
         self.topology = network
-        self.client = Client(targets(layout))
+        self.client = Client(targets(layout, replica))
         self._sandboxes = sandboxes or LocalSandboxes(layout)
 
     @classmethod
@@ -129,6 +150,8 @@ class Lab:
             mtu=config.mtu,
             trace_ratio=config.trace_ratio,
             zones=config.zones,
+            replicas=config.replicas,
+            external_mode=config.external_mode,
         )
         preflight.require()
         for warning in preflight.warnings():

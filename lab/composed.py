@@ -139,7 +139,8 @@ def targets() -> Targets:
 
 def show(files: Sequence[Path]) -> bool:
     """Applies manifests, prints who reaches whom; whether that is what the policies say."""
-    lab = Lab(Layout(lab=NAME), network(), RemoteSandboxes(Layout(lab=NAME)))
+    layout = Layout(lab=NAME)
+    lab = Lab(layout, network(), sandboxes=RemoteSandboxes(layout))
     lab.client = Client(targets())
     try:
         applied = lab.apply(files, _tell)

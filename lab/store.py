@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from deltaplane.store.embedded import EtcdProcess, find_etcd
+from deltaplane.store.embedded import Cluster, EtcdProcess, find_etcd
+from lab.programs import port
 from lab.topology import PORTS
 
 HEALTH_SECONDS = 1.0
@@ -30,6 +31,31 @@ def etcd(data: Path) -> Etcd:
     binary = find_etcd()
     process = EtcdProcess(binary, data, client_address=f"127.0.0.1:{PORTS['etcd']}")
     return Etcd(argv=process.command(), folder=str(process.folder), warning=binary.warning)
+
+
+def members(data: Path, count: int) -> tuple[Etcd, ...]:
+    """The members of the lab's etcd, each with a folder of its own below the data folder.
+
+    Raises:
+        Refused: no usable etcd is installed.
+    """
+    if count == 1:
+        return (etcd(data),)
+    binary = find_etcd()
+    peers = tuple(f"127.0.0.1:{port('etcd', number) + 1}" for number in range(1, count + 1))
+    found = []
+    for number in range(1, count + 1):
+        process = EtcdProcess(
+            binary,
+            data / str(number),
+            client_address=f"127.0.0.1:{port('etcd', number)}",
+            cluster=Cluster(peers=peers, number=number),
+        )
+        process.folder.mkdir(exist_ok=True)
+        found.append(
+            Etcd(argv=process.command(), folder=str(process.folder), warning=binary.warning)
+        )
+    return tuple(found)
 
 
 def remove_dead_sockets(folder: Path) -> None:

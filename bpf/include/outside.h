@@ -3,7 +3,7 @@
 #ifndef DELTAPLANE_OUTSIDE_H
 #define DELTAPLANE_OUTSIDE_H
 
-#include "balance.h"
+#include "direct.h"
 
 /* How many ports are tried for a flow. With half of them in use, one flow in 2^32 finds none. */
 #define PORT_TRIES 32
@@ -80,7 +80,7 @@ static __always_inline struct dp_frontend *outside_frontend(const struct dp_conn
 
 /* A packet from outside to a frontend that has no entry: begins one. Below 0: an outcome. */
 static __noinline int begin_outside(struct flow *flow, const struct packet *p,
-				    struct dp_frontend *frontend)
+				    struct dp_frontend *frontend, const struct dp_mapping *source)
 {
 	struct dp_affinity_key client = {.client = p->tuple.saddr};
 	struct dp_backend backend = {};
@@ -99,6 +99,8 @@ static __noinline int begin_outside(struct flow *flow, const struct packet *p,
 	} else {
 		if (frontend->flags & DP_FRONTEND_LOCAL)
 			return -DP_DROP_NO_BACKEND;
+		if (may_hand_over(p, source, &backend.address))
+			return put_handed_over(flow, p) ? SERVICE_TO_NODE : -DP_DROP_NO_PORT;
 		if (p->tuple.protocol == PROTOCOL_SCTP)
 			return -DP_DROP_UNSUPPORTED;
 		flow->forward.saddr = own_address(p->flags & PACKET_IPV6);
@@ -117,7 +119,7 @@ static __noinline int begin_outside(struct flow *flow, const struct packet *p,
  * 4. its flow has an entry: to that backend; UDP and SCTP only while there is the frontend
  * 5. no frontend for clients outside: the stack
  * 6. not in a source range, or nobody answers: dropped
- * 7. to a backend: a pod of this node sees the client, others see this node
+ * 7. to a backend: a pod of this node sees the client, and others do so if their node answers; else they see this node
  */
 static __noinline int serve_outside(struct __sk_buff *skb, struct packet *p, struct flow *flow,
 				    struct dp_mapping *source)
@@ -151,10 +153,12 @@ static __noinline int serve_outside(struct __sk_buff *skb, struct packet *p, str
 			found = find_leg(flow, p, DP_LEG_FORWARD);
 	}
 	if (!found) {
-		begun = begin_outside(flow, p, frontend);
+		begun = begin_outside(flow, p, frontend, source);
 		if (begun < 0)
 			return begun;
 	}
+	if (config.hands_over && flow->handed == DP_HANDED_OVER)
+		return SERVICE_TO_NODE;
 	if (rewrite(skb, p, &flow->to, !same_address(&flow->to.saddr, &subject_of(p)->saddr)))
 		return -DP_DROP_REWRITE_FAILED;
 	p->flags |= PACKET_TRANSLATED;

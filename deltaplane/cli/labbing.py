@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deltaplane.cli.options import Files, LabName, Mtu, Options, Output, Routing
+from deltaplane.cli.options import ExternalMode, Files, LabName, Mtu, Options, Output, Routing
 
 if TYPE_CHECKING:
     from lab.cluster import Applied, Lab
@@ -47,6 +47,7 @@ def up(
     routing: Routing = "native",
     mtu: Mtu = 1500,
     *,
+    external_mode: ExternalMode = "snat",
     zones: Annotated[int, typer.Option(help="Spread the nodes over so many zones.", min=0)] = 0,
     trace: Annotated[
         float, typer.Option(help="Part of the ADDs that is traced.", min=0.0, max=1.0)
@@ -62,7 +63,13 @@ def up(
 
     chosen = name or _lab_option(context) or "lab"
     config = LabConfig(
-        name=chosen, nodes=nodes, routing=routing, mtu=mtu, trace_ratio=trace, zones=zones
+        name=chosen,
+        nodes=nodes,
+        routing=routing,
+        external_mode=external_mode,
+        mtu=mtu,
+        trace_ratio=trace,
+        zones=zones,
     )
     lab = Lab.up(config, _tell)
     typer.echo(

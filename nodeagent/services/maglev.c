@@ -6,11 +6,11 @@
 
 #include <stdint.h>
 
-void dp_maglev_fill(uint32_t size, uint32_t n, uint32_t *places, const uint32_t *skips, const uint32_t *values,
-		    uint32_t *table, uint8_t *taken);
+void dp_maglev_fill(uint32_t size, uint32_t n, uint32_t *places, const uint32_t *skips,
+		    const uint32_t *values, uint32_t *table, uint8_t *taken);
 
-void dp_maglev_fill(uint32_t size, uint32_t n, uint32_t *places, const uint32_t *skips, const uint32_t *values,
-		    uint32_t *table, uint8_t *taken)
+void dp_maglev_fill(uint32_t size, uint32_t n, uint32_t *places, const uint32_t *skips,
+		    const uint32_t *values, uint32_t *table, uint8_t *taken)
 {
 	uint32_t left = size;
 
@@ -19,7 +19,8 @@ void dp_maglev_fill(uint32_t size, uint32_t n, uint32_t *places, const uint32_t 
 			uint64_t place = places[turn];
 
 			while (taken[place])
-				place = place + skips[turn] < size ? place + skips[turn] : place + skips[turn] - size;
+				place = place + skips[turn] < size ? place + skips[turn]
+								   : place + skips[turn] - size;
 			taken[place] = 1;
 			table[place] = values[turn];
 			place += skips[turn];

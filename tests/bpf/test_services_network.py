@@ -45,15 +45,15 @@ def cluster(request: pytest.FixtureRequest, private_bpffs: Path) -> Iterator[Net
             # As ADD does it: segments of TCP fit through the tunnel from the first one on.
             ip("link", "set", "eth0", "mtu", "1450", namespace=pod.namespace)
         for node in built.nodes:
-            complete_checksums(node)
+            complete_checksums(node.namespace)
         yield built
 
 
-def complete_checksums(node: Node) -> None:
+def complete_checksums(namespace: str) -> None:
     """The uplink leaves none to the card: what a program did to an unfinished one is sent."""
     command = array.array("B", struct.pack("=II", ETHTOOL_STXCSUM, 0))
     request = struct.pack("=16sQ16x", b"uplink", command.buffer_info()[0])
-    with inside(node.namespace), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+    with inside(namespace), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         fcntl.ioctl(any_socket, SIOCETHTOOL, request)
 
 
@@ -74,15 +74,22 @@ def backend_pod(world: Network, *, here: bool) -> Pod:
 
 
 @contextlib.contextmanager
-def answering(listener: socket.socket) -> Iterator[None]:
-    """Gives back all that a connection has brought, once it has ended; or a datagram."""
+def answering(listener: socket.socket, seen: list[str] | None = None) -> Iterator[None]:
+    """Gives back all that a connection has brought, once it has ended; or a datagram.
+
+    seen: gets the address of the client.
+    """
+    clients = [] if seen is None else seen
 
     def serve() -> None:
         if listener.type == socket.SOCK_DGRAM:
             data, who = listener.recvfrom(65535)
+            clients.append(who[0])
             listener.sendto(data, who)
             return
-        with listener.accept()[0] as connection:
+        connection, who = listener.accept()
+        clients.append(who[0])
+        with connection:
             connection.settimeout(20)
             parts = []
             while part := connection.recv(1 << 20):
