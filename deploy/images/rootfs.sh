@@ -26,6 +26,10 @@ dpkg --listfiles $packages | sort -u | while read -r file; do
   esac
   if [ -L "$file" ] || [ -f "$file" ]; then printf '%s\n' "${file#/}"; fi
 done >/tmp/files
+# Libraries of packages that were there before.
+grep -E '\.so(\.|$)|^usr/bin/' /tmp/files | sed 's,^,/,' | xargs ldd 2>/dev/null | awk '$2 == "=>" && $3 ~ "^/" {print $3}' |
+  sort -u | while read -r file; do printf '%s\n' "${file#/}" "$(readlink --canonicalize "$file" | cut -c 2-)"; done >>/tmp/files
+sort -u -o /tmp/files /tmp/files
 tar --create --no-recursion --files-from /tmp/files --directory / --file - | tar --extract --directory /rootfs --file -
 cp /etc/group /etc/nsswitch.conf /etc/passwd /rootfs/etc/
 
