@@ -37,6 +37,7 @@ from lab.probe import DEADLINE_SECONDS, Call, call, probe
 from lab.probing import ProbeResult
 from lab.programs import numbered
 from lab.records import namespace_record
+from lab.sandboxes import LocalSandboxes, Sandboxes
 from lab.services import Services
 from lab.supervision import ProcessState, SupervisorState
 from lab.topology import Node, Topology
@@ -118,11 +119,25 @@ def targets(layout: Layout, replica: int = 1) -> Targets:
 class Lab:
     """A running lab. As a context manager it ends with the block."""
 
-    def __init__(self, layout: Layout, network: Topology, replica: int = 1) -> None:
-        """replica: which one of each service to talk to, from 1."""
+    def __init__(
+        self,
+        layout: Layout,
+        network: Topology,
+        replica: int = 1,
+        sandboxes: Sandboxes | None = None,
+    ) -> None:
+        """Uses a lab.
+
+        Args:
+            layout: its files.
+            network: its nodes.
+            replica: which one of each service to talk to, from 1.
+            sandboxes: of its pods; None: on this machine.
+        """
         self.layout = layout
         self.topology = network
         self.client = Client(targets(layout, replica))
+        self._sandboxes = sandboxes or LocalSandboxes(layout)
 
     @classmethod
     def up(cls, config: LabConfig | None = None, progress: Progress = quiet) -> "Lab":
@@ -219,7 +234,7 @@ class Lab:
             known = nameserver.added(known, self._namespaces())
         with locked(self.layout):
             services = self._services()
-            applier = Applier(self.layout, self.client, services.drain)
+            applier = self._applier(services)
             nodes = [node.name for node in self.topology.nodes]
             change = plan_apply(known.workloads, applier.pods, nodes, lambda: str(uuid.uuid4()))
             self._check_namespaces(known)
@@ -240,6 +255,9 @@ class Lab:
             revision=revision,
             started=started,
         )
+
+    def _applier(self, services: Services) -> Applier:
+        return Applier(self.layout, self.client, self._sandboxes, services.drain)
 
     def _services(self) -> Services:
         return Services(self.layout, self.topology, self.client)
@@ -285,7 +303,7 @@ class Lab:
             gone = [(item.namespace, item.name) for item in known.services]
             slices = [(item.namespace, item.name) for item in known.slices]
             revision = max(revision, services.delete(gone, slices, names))
-            applier = Applier(self.layout, self.client, services.drain)
+            applier = self._applier(services)
             change = plan_delete(known.workloads, names, applier.pods)
             done = applier.carry_out(change, progress)
             revision = max(revision, services.agree(applier.pods))
@@ -305,7 +323,7 @@ class Lab:
     def terminate(self, unwanted: Iterable[Pod]) -> None:
         """Begins to end pods: services send nobody new to them. `delete` or `apply` end them."""
         with locked(self.layout):
-            Applier(self.layout, self.client, self._services().drain).terminate(unwanted)
+            self._applier(self._services()).terminate(unwanted)
 
     def agree(self) -> int:
         """Lets slices and names follow services that somebody else has changed; the revision."""

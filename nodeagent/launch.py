@@ -45,7 +45,10 @@ def node_variables(environment: Mapping[str, str]) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for text in filter(None, (part.strip() for part in environment.get(HOST_IPS, "").split(","))):
-        name = IPV4 if len(parse_address(text)) == 4 else IPV6
+        try:
+            name = IPV4 if len(parse_address(text)) == 4 else IPV6
+        except ValueError as error:
+            raise Invalid(HOST_IPS, str(error)) from error
         if not environment.get(name):
             found.setdefault(name, text)
     return found

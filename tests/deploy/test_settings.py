@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from deltaplane.runtime import config
+from deltaplane.runtime import config, rpc
 from deltaplane.runtime.config import ProcessConfig
 from tests.deploy.manifests import OVERLAYS, Object, kustomized, pods, settings
 
@@ -81,6 +81,13 @@ def test_every_setting_is_an_option_of_somebody() -> None:
             known |= config_class(process).model_fields.keys()
     for name in settings(kustomized("base")):
         assert name.removeprefix("DELTAPLANE_").lower() in known
+
+
+@pytest.mark.parametrize("folder", OVERLAYS)
+def test_agents_can_use_the_addresses_together(folder: str) -> None:
+    known = settings(kustomized(folder))
+    for name in ("DELTAPLANE_IPAM", "DELTAPLANE_REGISTRY"):
+        assert rpc._grpc_target(known[name])
 
 
 @pytest.mark.parametrize("folder", OVERLAYS)
