@@ -16,6 +16,8 @@ enum service {
 	SERVICE_TO_CLIENT,
 	/* Not rewritten: the node of the backend is to answer; flow->to is what the backend gets. */
 	SERVICE_TO_NODE,
+	/* Not rewritten: nobody answers anywhere, and the client is told. */
+	SERVICE_REFUSED,
 };
 
 /* No pod has it, so a service may. */

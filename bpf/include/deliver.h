@@ -150,6 +150,7 @@ struct wrapping {
 	__u32 overhead;
 };
 
+/* vni: network identifier. */
 static __always_inline void wrapping_to(struct wrapping *w, const struct dp_node *node, __u32 vni)
 {
 	w->key.tunnel_id = vni;

@@ -3,6 +3,7 @@
 #ifndef DELTAPLANE_DIRECT_H
 #define DELTAPLANE_DIRECT_H
 
+#include "complain.h"
 #include "named.h"
 
 static __noinline long name_ipv4(struct __sk_buff *skb, const struct dp_connection_key *to)
@@ -76,7 +77,7 @@ static __always_inline bool put_handed_over(struct flow *flow, const struct pack
 /*
  * A packet of a client outside, to the node of its backend. Precedence:
  * 1. nobody knows that node any more, or there is no way: dropped
- * 2. it does not fit: dropped
+ * 2. it does not fit: dropped, and the client is told
  * 3. with the name of the backend, wrapped
  */
 static __always_inline struct decision hand_to_node(struct __sk_buff *skb, struct packet *p,
@@ -86,7 +87,7 @@ static __always_inline struct decision hand_to_node(struct __sk_buff *skb, struc
 	struct dp_mapping who = {};
 	struct wrapping w = {};
 	struct dp_node *node;
-	__u32 node_index;
+	__u32 node_index, overhead;
 
 	identify(&flow->to.daddr, &who);
 	node_index = who.node_index;
@@ -96,8 +97,9 @@ static __always_inline struct decision hand_to_node(struct __sk_buff *skb, struc
 	wrapping_to(&w, node, DP_DIRECT_VNI);
 	if (!w.overhead)
 		return drop(DP_DROP_NO_BACKEND);
-	if (is_too_big(skb, p, w.overhead + (ipv6 ? DP_DIRECT_NAME_IPV6 : 0)))
-		return drop(DP_DROP_TOO_BIG);
+	overhead = w.overhead + (ipv6 ? DP_DIRECT_NAME_IPV6 : 0);
+	if (is_too_big(skb, p, overhead))
+		return complain_outside(skb, p, DP_DROP_TOO_BIG, config.uplink_mtu - overhead);
 	if (lower_hop_limit(skb, p) ||
 	    (ipv6 ? name_ipv6(skb, &flow->to) : name_ipv4(skb, &flow->to)) || wrap(skb, &w))
 		return drop(DP_DROP_REWRITE_FAILED);
