@@ -100,6 +100,11 @@ conformance: setup build ## Policies, transfers, masquerading in every routing m
 	@for routing in native vxlan; do for mtu in 1500 9000; do \
 	  .venv/bin/deltaplane demo --name demo$$mtu --routing $$routing --mtu $$mtu; done; done
 
+.PHONY: test-kubernetes
+test-kubernetes: setup ## The bridge's tests, also against the kube-apiserver that KUBECONFIG names
+	@[ -n "$${KUBECONFIG:-}" ] || echo "test-kubernetes: KUBECONFIG is not set: no real kube-apiserver is asked"
+	@DELTAPLANE_TEST_KUBERNETES=1 .venv/bin/pytest tests/kubernetes $(ARGS)
+
 .PHONY: wheel
 wheel: setup build ## Build dist/deltaplane-*.whl with the BPF objects and the CNI binary in it
 	@.venv/bin/uv build --quiet --wheel --no-build-isolation --python .venv/bin/python --out-dir dist .

@@ -11,6 +11,7 @@ import contextlib
 import json
 import re
 import socket
+import ssl
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
@@ -117,7 +118,20 @@ class Watch:
 class ApiServer:
     """The server; `storage` and `faults` may be used at any time, from the test's thread."""
 
-    def __init__(self, *, tokens: Iterable[str] = (), tls: tuple[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        tokens: Iterable[str] = (),
+        tls: tuple[str, str] | None = None,
+        clients: str | None = None,
+    ) -> None:
+        """Listens on a free port.
+
+        Args:
+            tokens: that are accepted; none: everybody is.
+            tls: files of the server's certificate and key.
+            clients: file of the authority that a client's certificate must come from.
+        """
         self.storage = Storage()
         self.storage.served.update(BUILT_IN)
         self.faults = Faults()
@@ -140,6 +154,8 @@ class ApiServer:
                 interface="asgi3",
                 ssl_certfile=certificate,
                 ssl_keyfile=key,
+                ssl_ca_certs=clients,
+                ssl_cert_reqs=ssl.CERT_REQUIRED if clients else ssl.CERT_NONE,
             )
         )
         self._thread = threading.Thread(target=self._run, name="apiserver", daemon=True)

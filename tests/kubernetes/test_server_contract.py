@@ -3,86 +3,14 @@
 Everything happens to leases in a namespace made for the test, and to one node that no machine has.
 """
 
-import contextlib
 import json
-import secrets
-from collections.abc import AsyncIterator, Iterator
-from typing import Any
 
-import httpx2
 import pytest
 
-from services.kubernetes.api.kubeconfig import Connection
 from services.kubernetes.api.types import INITIAL_EVENTS_END
-from tests.kubernetes import real
-from tests.kubernetes.apiserver import ApiServer
+from tests.kubernetes.bare import Api, Object
 
-LEASES = "/apis/coordination.k8s.io/v1"
 EVENTS = "/apis/events.k8s.io/v1"
-SECONDS = 20
-Object = dict[str, Any]
-
-
-@pytest.fixture(params=("fake", "real") if real.asked() else ("fake",))
-def connection(request: pytest.FixtureRequest) -> Iterator[Connection]:
-    if request.param == "real":
-        yield real.connection()
-        return
-    with ApiServer() as server:
-        yield server.connection()
-
-
-class Api:
-    """A namespace of a server, and bare HTTP."""
-
-    def __init__(self, http: httpx2.AsyncClient, namespace: str) -> None:
-        self.http = http
-        self.namespace = namespace
-        self.leases = f"{LEASES}/namespaces/{namespace}/leases"
-
-    async def ok(self, method: str, path: str, **fields: Any) -> Object:
-        answer = await self.http.request(method, path, **fields)
-        assert answer.is_success, answer.text
-        return answer.json()  # type: ignore[no-any-return]
-
-    async def status(self, method: str, path: str, **fields: Any) -> tuple[int, str]:
-        answer = await self.http.request(method, path, **fields)
-        return answer.status_code, answer.json()["reason"]
-
-    async def lease(self, name: str, seconds: int = 10) -> Object:
-        body = {"metadata": {"name": name}, "spec": {"leaseDurationSeconds": seconds}}
-        return await self.ok("POST", self.leases, json=body)
-
-    async def change(self, lease: Object, seconds: int) -> Object:
-        body = lease | {"spec": {"leaseDurationSeconds": seconds}}
-        return await self.ok("PUT", f"{self.leases}/{lease['metadata']['name']}", json=body)
-
-    @contextlib.asynccontextmanager
-    async def watch(self, **params: str) -> AsyncIterator[AsyncIterator[Object]]:
-        params = {"watch": "true", "timeoutSeconds": str(SECONDS)} | params
-        async with self.http.stream("GET", self.leases, params=params) as answer:
-            assert answer.status_code == 200, await answer.aread()
-            yield (json.loads(line) async for line in answer.aiter_lines() if line)
-
-
-@pytest.fixture
-async def api(connection: Connection) -> AsyncIterator[Api]:
-    token = {"Authorization": f"Bearer {connection.token}"} if connection.token else {}
-    http = httpx2.AsyncClient(
-        base_url=connection.server,
-        verify=connection.tls(),
-        headers=token,
-        timeout=SECONDS,
-        trust_env=False,
-    )
-    async with http:
-        namespace = f"deltaplane-{secrets.token_hex(4)}"
-        api = Api(http, namespace)
-        await api.ok("POST", "/api/v1/namespaces", json={"metadata": {"name": namespace}})
-        try:
-            yield api
-        finally:
-            await http.delete(f"/api/v1/namespaces/{namespace}")
 
 
 def version(value: Object) -> str:

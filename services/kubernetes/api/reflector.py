@@ -18,8 +18,6 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Generic, TypeVar
 
-import msgspec
-
 from deltaplane.errors import DeltaplaneError, Unavailable
 from deltaplane.runtime import log
 from services.kubernetes.api.changes import Event, Removed, Replaced, Unreadable, Upserted
@@ -27,6 +25,7 @@ from services.kubernetes.api.client import Client
 from services.kubernetes.api.lines import Lines
 from services.kubernetes.api.reflecting import (
     Counts,
+    Encoded,
     GetChunk,
     OpenWatch,
     Reflection,
@@ -60,7 +59,7 @@ class Reflector(Generic[K]):
         self,
         client: Client,
         resource: Resource,
-        decode: Callable[[msgspec.Raw], K],
+        decode: Callable[[Encoded], K],
         *,
         settings: Settings | None = None,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -110,15 +109,16 @@ class Reflector(Generic[K]):
             failures += 1
             say = log.get().warning if failures >= _LOGGED_FAILURES else log.get().info
             say("watch_failed", kind=str(self._resource), reason=str(failure), failures=failures)
-            for event in self._core.failed(failure):
-                yield event
+            if (told := self._core.failed(failure)) is not None:
+                yield told
 
     async def _step(self) -> AsyncGenerator[Event[K], None]:
         match self._core.next():
             case Wait() as step:
                 await self._pause(step.seconds)
             case GetChunk() as step:
-                for event in self._core.chunk(await self._client.page(self._resource, step.params)):
+                body = await self._client.page(self._resource, step.params)
+                if (event := self._core.chunk(body)) is not None:
                     yield event
             case OpenWatch() as step:
                 async with contextlib.aclosing(self._watch(step)) as events:
@@ -135,7 +135,7 @@ class Reflector(Generic[K]):
             self._core.opened()
             async for chunk in chunks:
                 for line in lines.feed(chunk):
-                    for event in self._core.line(line):
+                    if (event := self._core.line(line)) is not None:
                         yield event
                 if time.monotonic() - began > step.longest_seconds:
                     raise Unavailable(f"watch {self._resource}: the server does not end it")

@@ -204,7 +204,12 @@ def _connections(connection: Connection, tls: ssl.SSLContext, most: int) -> http
         verify=tls,
         # Neither a proxy nor other authorities from the environment: what is configured counts.
         trust_env=False,
-        headers={"User-Agent": USER_AGENT, "Accept": "application/json"},
+        headers={
+            "User-Agent": USER_AGENT,
+            "Accept": "application/json",
+            # Compressing lists costs the server more than it saves in a cluster's network.
+            "Accept-Encoding": "identity",
+        },
         # Every call has a deadline of its own, every stream a longest silence.
         timeout=httpx2.Timeout(None, connect=CONNECT_SECONDS),
         limits=httpx2.Limits(max_connections=most, max_keepalive_connections=most),

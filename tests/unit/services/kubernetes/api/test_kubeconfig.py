@@ -113,4 +113,4 @@ def test_which_one_is_taken(tmp_path: Path) -> None:
 def test_certificates_that_are_none() -> None:
     for fields in ({"authorities": "no PEM"}, {"certificate": (b"no", b"PEM")}):
         with pytest.raises(Invalid, match="certificate"):
-            Connection(server="https://api", **fields).tls()  # type: ignore[arg-type]
+            Connection(server="https://api", **fields).tls()

@@ -11,6 +11,7 @@ from services.kubernetes.api.changes import Event, Removed, Replaced, Unreadable
 from services.kubernetes.api.failures import Expired, Silent, Throttled
 from services.kubernetes.api.reflecting import (
     USELESS_WATCHES,
+    Encoded,
     GetChunk,
     OpenWatch,
     Reflection,
@@ -34,7 +35,8 @@ def thing(name: str, version: int) -> dict[str, Any]:
 
 
 def line(kind: str, value: object) -> bytes:
-    return json.dumps({"type": kind, "object": value}).encode()
+    # As the API server writes it; other ways are in `test_lines_that_are_written_otherwise`.
+    return json.dumps({"type": kind, "object": value}, separators=(",", ":")).encode()
 
 
 def mark(version: int, *, end: bool = False) -> bytes:
@@ -49,7 +51,7 @@ def chunk(version: int, *names: str, more: str = "") -> bytes:
 
 
 def told(core: Reflection[Partial], *lines: bytes) -> list[Event[Partial]]:
-    return [event for it in lines for event in core.line(it)]
+    return [event for it in lines if (event := core.line(it)) is not None]
 
 
 def watch(core: Reflection[Partial]) -> dict[str, str]:
@@ -73,7 +75,13 @@ def waited(core: Reflection[Partial]) -> float:
 
 
 def fail(core: Reflection[Partial], error: DeltaplaneError) -> list[Event[Partial]]:
-    return list(core.failed(error))
+    event = core.failed(error)
+    return [] if event is None else [event]
+
+
+def listed(core: Reflection[Partial], body: bytes) -> list[Event[Partial]]:
+    event = core.chunk(body)
+    return [] if event is None else [event]
 
 
 def keys(events: list[Event[Partial]]) -> list[set[str]]:
@@ -97,12 +105,12 @@ def test_a_streaming_list_is_told_when_it_is_complete() -> None:
     }
     assert not told(core, line("ADDED", thing("x", 3)), line("ADDED", thing("y", 2)), mark(4))
     assert not told(core, line("DELETED", thing("y", 5)), line("MODIFIED", thing("x", 6)))
-    assert not core.synced
+    before = core.synced
     (event,) = told(core, mark(7, end=True))
     assert isinstance(event, Replaced)
     assert (set(event.objects), event.resource_version) == ({"a/x"}, "7")
     assert event.objects["a/x"].metadata.resource_version == "6"
-    assert core.synced
+    assert (before, core.synced) == (False, True)
     added, removed = told(core, line("ADDED", thing("z", 8)), line("DELETED", thing("x", 9)))
     assert isinstance(added, Upserted)
     assert isinstance(removed, Removed)
@@ -126,11 +134,11 @@ def test_chunks_where_there_are_no_streaming_lists() -> None:
     core.next()
     assert not fail(core, Invalid("", "forbidden"))
     assert get(core) == {"limit": "2"}
-    assert not list(core.chunk(chunk(5, "x", "y", more="t1")))
+    assert not listed(core, chunk(5, "x", "y", more="t1"))
     fail(core, AWAY)
     waited(core)
     assert get(core) == {"limit": "2", "continue": "t1"}, "the same chunk again"
-    assert keys(list(core.chunk(chunk(5, "z")))) == [{"a/x", "a/y", "a/z"}]
+    assert keys(listed(core, chunk(5, "z"))) == [{"a/x", "a/y", "a/z"}]
     assert watch(core)["resourceVersion"] == "5"
     fail(core, Expired("gone"))
     assert get(core) == {"limit": "2"}, "it is not tried again on this server"
@@ -141,11 +149,11 @@ def test_a_list_that_expires_begins_again_without_what_it_had() -> None:
     core.next()
     fail(core, Invalid("", "forbidden"))
     get(core)
-    list(core.chunk(chunk(5, "x", "y", more="t1")))
+    listed(core, chunk(5, "x", "y", more="t1"))
     fail(core, Expired("the token is too old"))
     assert waited(core) > 0, "not in circles"
     assert get(core) == {"limit": "2"}
-    assert keys(list(core.chunk(chunk(9, "z")))) == [{"a/z"}]
+    assert keys(listed(core, chunk(9, "z"))) == [{"a/z"}]
 
 
 def test_an_empty_list() -> None:
@@ -153,7 +161,7 @@ def test_an_empty_list() -> None:
     core.next()
     fail(core, Invalid("", "forbidden"))
     get(core)
-    assert keys(list(core.chunk(chunk(5)))) == [set()]
+    assert keys(listed(core, chunk(5))) == [set()]
 
 
 @pytest.mark.parametrize("way", ["exception", "line"])
@@ -198,8 +206,7 @@ def test_silence_is_resumed_at_once_and_listed_after_a_while() -> None:
     told(core, mark(6))
     for _ in range(USELESS_WATCHES):
         fail(core, Silent("nothing came"))
-        params = watch(core)
-    assert params["resourceVersion"] == "6", "one of them brought a bookmark"
+        assert watch(core)["resourceVersion"] == "6", "one of them brought a bookmark"
     fail(core, Silent("nothing came"))
     assert "sendInitialEvents" in watch(core), "perhaps the server has never had our version"
 
@@ -234,7 +241,7 @@ def test_a_server_that_never_ends_streaming_lists_is_asked_for_chunks() -> None:
         fail(core, error)
         waited(core)
     get(core)
-    list(core.chunk(chunk(5, "x")))
+    listed(core, chunk(5, "x"))
     fail(core, Expired("too old"))
     assert "sendInitialEvents" in watch(core), "it may have been bad luck"
 
@@ -301,7 +308,7 @@ def test_what_cannot_be_decoded_is_said_and_passed() -> None:
     assert watch(strict)["resourceVersion"] == "6"
 
 
-def refuse(_raw: msgspec.Raw) -> Partial:
+def refuse(_encoded: Encoded) -> Partial:
     raise Invalid("spec", "so not")
 
 
@@ -322,4 +329,39 @@ def test_a_list_that_is_none(bad: bytes) -> None:
     fail(core, Invalid("", "forbidden"))
     get(core)
     with pytest.raises(Unavailable):
-        list(core.chunk(bad))
+        listed(core, bad)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{ "type": "ADDED", "object": %s }',
+        '{"object":%s,"type":"ADDED"}',
+        '{"type":"ADDED","object":%s,"more":1}',
+        '{"type":"ADDED","object":%s}  ',
+    ],
+)
+def test_lines_that_are_written_otherwise(text: str) -> None:
+    core = synced()
+    watch(core)
+    (event,) = told(core, (text % json.dumps(thing("x", 6))).encode())
+    assert isinstance(event, Upserted)
+    assert event.key == "a/x"
+
+
+def test_an_object_may_become_readable_while_the_list_comes() -> None:
+    core = Reflection("pods", picky, lambda: 0.0)
+    watch(core)
+    for versions in ((3, 4), (4, 3)):
+        told(core, *(line("ADDED", thing("x", version)) for version in versions))
+    (event,) = told(core, mark(5, end=True))
+    assert isinstance(event, Replaced)
+    assert (set(event.objects), set(event.unreadable)) == (set(), {"a/x"})
+
+
+def picky(encoded: Encoded) -> Partial:
+    """Odd versions are refused."""
+    value = DECODER.decode(encoded)
+    if int(value.metadata.resource_version) % 2:
+        raise Invalid("metadata", "odd")
+    return value
