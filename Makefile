@@ -100,6 +100,11 @@ conformance: setup build ## Policies, transfers, masquerading in every routing m
 	@for routing in native vxlan; do for mtu in 1500 9000; do \
 	  .venv/bin/deltaplane demo --name demo$$mtu --routing $$routing --mtu $$mtu; done; done
 
+.PHONY: conformance-tls
+conformance-tls: setup build ## The demo and every test with a lab, with certificates between all processes (as root)
+	@.venv/bin/deltaplane demo --name demotls --tls
+	@DELTAPLANE_TLS=1 .venv/bin/pytest tests/e2e
+
 .PHONY: wheel
 wheel: setup build ## Build dist/deltaplane-*.whl with the BPF objects and the CNI binary in it
 	@.venv/bin/uv build --quiet --wheel --no-build-isolation --python .venv/bin/python --out-dir dist .
