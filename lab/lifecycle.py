@@ -196,7 +196,9 @@ def lay_out(layout: Layout, network: Topology) -> None:
         "mtu": network.mtu,
         "trace_ratio": network.trace_ratio,
         "zones": network.zones,
+        "external_mode": network.external_mode,
         "cgroup": network.cgroup,
+        "replicas": network.replicas,
         "tls": network.tls,
     }
     layout.record.write_bytes(msgspec.json.encode(record))
@@ -317,6 +319,7 @@ def down(name: str, progress: Progress = quiet) -> None:
         netns.delete(namespace)
     if layout.pins.exists():
         shutil.rmtree(layout.pins)
+    unmount_below(layout.folder)
     shutil.rmtree(layout.folder, ignore_errors=True)
     unmount_bpffs()
 
@@ -360,6 +363,14 @@ def inside(namespaces: tuple[str, ...]) -> Iterator[ProcessId]:
                 process = processes.identify(int(entry.name))
                 if process is not None:
                     yield process
+
+
+def unmount_below(folder: Path) -> None:
+    """Unmounts what somebody has put into a folder: a small disk for a node, say."""
+    mounted = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    for target in reversed(mounted):
+        if target.startswith(f"{folder}/"):
+            netns.unmount(Path(target))
 
 
 # --- bpffs ---------------------------------------------------------------------------------------

@@ -113,8 +113,8 @@ class Supervisor:
 
     async def _live(self, program: Program) -> int:
         """One life of a program; returns its exit code."""
-        if program.name == "etcd":
-            store.remove_dead_sockets(self._layout.etcd_data)
+        if program.stage is Stage.STORE and program.health:
+            store.remove_dead_sockets(Path(program.folder))
         with self._layout.log(program.name).open("ab") as log:
             child = await asyncio.create_subprocess_exec(
                 *program.argv,
@@ -207,8 +207,10 @@ def main(arguments: Iterable[str] | None = None) -> None:
     options = parser.parse_args(None if arguments is None else list(arguments))
     layout = Layout(lab=options.lab)
     network = topology_of(layout)
-    etcd = store.etcd(layout.etcd_data, layout.certificate("etcd") if network.tls else None)
-    todo = programs(network, layout, python=sys.executable, etcd=etcd.argv, etcd_folder=etcd.folder)
+    certificate = layout.certificate("etcd") if network.tls else None
+    members = store.members(layout.etcd_data, network.members, certificate)
+    etcd = [(member.argv, member.folder) for member in members]
+    todo = programs(network, layout, python=sys.executable, etcd=etcd)
     announce = become_daemon()
     netns.enter(Path("/run/netns", network.control))
     asyncio.run(supervise(layout, todo, announce))

@@ -57,6 +57,7 @@ async def _run(config: AgentConfig) -> None:
     with Channel() as channel:
         uplink = channel.link(config.uplink)
         tunnel = _tunnel(channel, config, uplink.mtu)
+        direct = _direct(channel, config, uplink.mtu)
     before = sysctl.differing(sysctl.NODE)
     journal.record_sysctls(before)
     for name in before:
@@ -71,6 +72,8 @@ async def _run(config: AgentConfig) -> None:
             node_ipv6=addresses.ipv6,
             refusal=cgroups.refusal(),
             netns_cookie=namespace.cookie(),
+            direct_ifindex=direct.index if direct else 0,
+            hands_over=config.external_mode == "dsr",
         ),
     )
     cgroup = preflight.socket_cgroup(config.cgroup)
@@ -95,6 +98,7 @@ async def _run(config: AgentConfig) -> None:
             cgroup=cgroup,
             mtu=config.mtu or (tunnel.mtu if tunnel else uplink.mtu),
             tunnel=tunnel,
+            direct=direct,
             masquerade=_masquerade(config),
             table=AddressTable(),
             span_wait=span_wait,
@@ -110,11 +114,25 @@ async def _run(config: AgentConfig) -> None:
 
 def _tunnel(channel: Channel, config: AgentConfig, uplink_mtu: int) -> Tunnel | None:
     """Makes or adopts the tunnel; with native routing none is left over from an earlier agent."""
-    if config.routing == "native":
+    if not config.wraps:
         tunnels.remove(channel)
         return None
     return tunnels.ensure(
         channel, port=config.tunnel_port, uplink_mtu=uplink_mtu, own=config.addresses
+    )
+
+
+def _direct(channel: Channel, config: AgentConfig, uplink_mtu: int) -> Tunnel | None:
+    """The same with the link of direct return."""
+    if not config.answers_directly:
+        tunnels.remove(channel, tunnels.DIRECT)
+        return None
+    return tunnels.ensure(
+        channel,
+        port=config.direct_port,
+        uplink_mtu=uplink_mtu,
+        own=config.addresses,
+        name=tunnels.DIRECT,
     )
 
 

@@ -76,6 +76,7 @@ class Parts:
         uplink_index: index of the uplink.
         mtu: of pods, bytes.
         tunnel: this node's end, if packets to other nodes are wrapped.
+        direct: the same for what nodes hand over to each other for clients outside.
         masquerade: of pods' packets to the world; None: they keep their source.
         cgroup: whose sockets find services by themselves; None: no sockets do.
         table: marked links and routes, for reports and repairs; None: neither is served.
@@ -91,6 +92,7 @@ class Parts:
     uplink_index: int
     mtu: int
     tunnel: Tunnel | None = None
+    direct: Tunnel | None = None
     masquerade: Masquerade | None = None
     cgroup: Path | None = None
     table: AddressTable | None = None
@@ -189,6 +191,10 @@ class Agent:
             if self._parts.tunnel is not None:
                 await self._worker.call(
                     self._parts.dataplane.attach_tunnel, self._parts.tunnel.index
+                )
+            if self._parts.direct is not None:
+                await self._worker.call(
+                    self._parts.dataplane.attach_direct, self._parts.direct.index
                 )
             if self._parts.cgroup is not None:
                 await self._worker.call(self._parts.dataplane.attach_sockets, self._parts.cgroup)

@@ -19,6 +19,7 @@ from deltaplane.runtime.tls import Tls
 from deltaplane.v1 import (
     agent_pb2_grpc,
     audit_pb2_grpc,
+    bridge_pb2_grpc,
     ipam_pb2_grpc,
     receipts_pb2_grpc,
     registry_pb2_grpc,
@@ -158,6 +159,10 @@ class Client:
     def agent(self, target: str) -> agent_pb2_grpc.AgentStub:
         """One node's agent."""
         return agent_pb2_grpc.AgentStub(self._channel("the agent", target, Role.NODE))
+
+    def bridge(self, target: str) -> bridge_pb2_grpc.BridgeStub:
+        """One replica of the bridge."""
+        return bridge_pb2_grpc.BridgeStub(self._channel("the bridge", target))
 
     def close(self) -> None:
         """Closes every channel."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deltaplane.cli.options import Files, LabName, Mtu, Options, Output, Routing, Tls
+from deltaplane.cli.options import ExternalMode, Files, LabName, Mtu, Options, Output, Routing, Tls
 
 if TYPE_CHECKING:
     from lab.cluster import Applied, Lab
@@ -47,6 +47,7 @@ def up(
     routing: Routing = "native",
     mtu: Mtu = 1500,
     *,
+    external_mode: ExternalMode = "snat",
     tls: Tls = False,
     zones: Annotated[int, typer.Option(help="Spread the nodes over so many zones.", min=0)] = 0,
     trace: Annotated[
@@ -66,6 +67,7 @@ def up(
         name=chosen,
         nodes=nodes,
         routing=routing,
+        external_mode=external_mode,
         mtu=mtu,
         trace_ratio=trace,
         zones=zones,

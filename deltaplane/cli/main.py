@@ -8,6 +8,7 @@ import typer
 
 from deltaplane.cli import (
     auditing,
+    bridging,
     certificates,
     checking,
     describing,
@@ -69,6 +70,7 @@ app.add_typer(describing.app, name="describe")
 app.add_typer(certificates.app, name="certs")
 app.add_typer(noding.app, name="node")
 app.add_typer(policing.app, name="policy")
+app.add_typer(bridging.app, name="bridge")
 app.add_typer(checking.app, name="ipam")
 app.add_typer(pooling.app, name="pool")
 app.add_typer(restoring.app, name="restore")

@@ -20,6 +20,14 @@ Routing = Annotated[
         metavar="native|vxlan",
     ),
 ]
+ExternalMode = Annotated[
+    str,
+    typer.Option(
+        help="Who answers clients outside for a backend on another node: the one that they have "
+        "asked (snat), or that other one (dsr).",
+        metavar="snat|dsr",
+    ),
+]
 Mtu = Annotated[int, typer.Option(help="Bytes of a packet on the uplinks.", metavar="BYTES")]
 Tls = Annotated[
     bool,

@@ -135,8 +135,32 @@ def _text(version: tuple[int, int, int]) -> str:
     return ".".join(map(str, version))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """Which member of several a server is.
+
+    Attributes:
+        peers: `host:port` of every member, for the others.
+        number: its own place among them, from 1.
+    """
+
+    peers: tuple[str, ...]
+    number: int
+
+    def options(self) -> tuple[str, ...]:
+        """What makes a server this member."""
+        named = [f"member-{place}=http://{peer}" for place, peer in enumerate(self.peers, 1)]
+        own = f"http://{self.peers[self.number - 1]}"
+        return (
+            f"--name=member-{self.number}",
+            f"--listen-peer-urls={own}",
+            f"--initial-advertise-peer-urls={own}",
+            f"--initial-cluster={','.join(named)}",
+        )
+
+
 class EtcdProcess:
-    """One etcd server of one member. Its files stay when it ends.
+    """One etcd server, alone or a member of a cluster. Its files stay when it ends.
 
     Args:
         binary: what to run.
@@ -147,6 +171,7 @@ class EtcdProcess:
             machine. For benchmarks that say so; needs 3.5.
         launcher: arguments before the program's own, for example to enter a network namespace. It
             has to replace itself by the program (exec), so that the process id stays.
+        cluster: which member it is; None: it is alone.
         tls_dir: folder with its certificate: whoever connects needs one that may use the store;
             None: in plain text. Only with a client_address of TCP.
     """
@@ -159,8 +184,10 @@ class EtcdProcess:
         client_address: str | None = None,
         unsafe_no_fsync: bool = False,
         launcher: tuple[str, ...] = (),
+        cluster: Cluster | None = None,
         tls_dir: Path | None = None,
     ) -> None:
+        self._cluster = cluster
         self._binary = binary
         self._state_dir = state_dir.absolute()
         self._address = parse(client_address or f"unix:{self._state_dir}/etcd:0")
@@ -209,17 +236,13 @@ class EtcdProcess:
         tcp = isinstance(self._address, Tcp)
         scheme = "https" if self._tls_dir else "http"
         clients = f"{scheme}://{self._address}" if tcp else f"unix://{self._socket}"
-        peers = f"unix://{self._peer_socket}"
         return (
             *self._launcher,
             self._binary.path,
-            "--name=default",
             f"--data-dir={self._state_dir / 'data'}",
             f"--listen-client-urls={clients}",
             f"--advertise-client-urls={clients}",
-            f"--listen-peer-urls={peers}",
-            f"--initial-advertise-peer-urls={peers}",
-            f"--initial-cluster=default={peers}",
+            *(self._cluster.options() if self._cluster else self._alone()),
             "--auto-compaction-mode=periodic",
             f"--auto-compaction-retention={HISTORY}",
             *self._renamed_options(),
@@ -227,6 +250,15 @@ class EtcdProcess:
             "--logger=zap",
             "--log-level=warn",
             *(("--unsafe-no-fsync",) if self._unsafe_no_fsync else ()),
+        )
+
+    def _alone(self) -> tuple[str, ...]:
+        peers = f"unix://{self._peer_socket}"
+        return (
+            "--name=default",
+            f"--listen-peer-urls={peers}",
+            f"--initial-advertise-peer-urls={peers}",
+            f"--initial-cluster=default={peers}",
         )
 
     def _renamed_options(self) -> tuple[str, str]:
