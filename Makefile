@@ -108,6 +108,11 @@ conformance: setup build ## Policies, transfers, services, masquerading in every
 	@for routing in native vxlan; do for mtu in 1500 9000; do \
 	  .venv/bin/deltaplane demo --name demo$$mtu --routing $$routing --mtu $$mtu; done; done
 
+.PHONY: conformance-tls
+conformance-tls: setup build ## The demo and every test with a lab, with certificates between all processes (as root)
+	@.venv/bin/deltaplane demo --name demotls --tls
+	@DELTAPLANE_TLS=1 .venv/bin/pytest tests/e2e
+
 .PHONY: test-kubernetes
 test-kubernetes: setup ## The bridge's tests, also against the kube-apiserver that KUBECONFIG names
 	@[ -n "$${KUBECONFIG:-}" ] || echo "test-kubernetes: KUBECONFIG is not set: no real kube-apiserver is asked"
