@@ -53,6 +53,10 @@ CHANGES ?= 10000
 soak-tighten: setup build ## Tighten CHANGES policies under traffic: no packet may pass after a receipt (as root)
 	@.venv/bin/python -m tests.tighten --changes $(CHANGES)
 
+.PHONY: soak-rolling
+soak-rolling: setup build ## Open COUNT connections to a service whose 20 backends roll: none may fail (COUNT=100000)
+	@.venv/bin/python -m tests.rolling --count $(or $(COUNT),100000)
+
 .PHONY: sim
 sim: setup ## Tell SEEDS stories of the delta stream in virtual time, every invariant asserted (SEEDS=2000)
 	@.venv/bin/python -m tests.sim --seeds $(or $(SEEDS),2000)
@@ -108,6 +112,11 @@ conformance: setup build ## Policies, transfers, masquerading in every routing m
 	@for routing in native vxlan; do for mtu in 1500 9000; do \
 	  .venv/bin/deltaplane demo --name demo$$mtu --routing $$routing --mtu $$mtu; done; done
 
+.PHONY: test-kubernetes
+test-kubernetes: setup ## The bridge's tests, also against the kube-apiserver that KUBECONFIG names
+	@[ -n "$${KUBECONFIG:-}" ] || echo "test-kubernetes: KUBECONFIG is not set: no real kube-apiserver is asked"
+	@DELTAPLANE_TEST_KUBERNETES=1 .venv/bin/pytest tests/kubernetes $(ARGS)
+
 .PHONY: wheel
 wheel: setup build ## Build dist/deltaplane-*.whl with the BPF objects and the CNI binary in it
 	@.venv/bin/uv build --quiet --wheel --no-build-isolation --python .venv/bin/python --out-dir dist .
@@ -125,7 +134,7 @@ LLVM_STRIP ?= llvm-strip
 CC := gcc
 SHIM_SOURCES := $(wildcard nodeagent/cni/shim/*.c)
 # Compiled by the bench that needs it, not by `make build`.
-LOAD_SOURCES := $(wildcard bench/datapath/*.c)
+LOAD_SOURCES := $(wildcard bench/datapath/*.c bench/services/*.c)
 MAGLEV := build/lib/libdeltaplane-maglev.so
 SHIM := $(if $(SHIM_SOURCES),build/bin/deltaplane-cni build/bin/deltaplane-ipam)
 BPF_SOURCES := $(wildcard bpf/*.bpf.c)

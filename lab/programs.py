@@ -64,7 +64,7 @@ def programs(
             name=numbered("etcd", number),
             argv=tuple(argv),
             stage=Stage.STORE,
-            health=f"http://127.0.0.1:{port('etcd', number)}/health",
+            health=f"http://127.0.0.1:{_etcd_health(plan, number)}/health",
             folder=folder,
         )
         for number, (argv, folder) in enumerate(etcd, 1)
@@ -88,6 +88,15 @@ def port(name: str, number: int) -> int:
     return PORTS[name] + PORTS_APART * (number - 1)
 
 
+def etcd_health_port(number: int) -> int:
+    """Where a member, from 1, says in plain text that it is well, if clients need a certificate."""
+    return port("etcd", number) + 2
+
+
+def _etcd_health(plan: Topology, number: int) -> int:
+    return etcd_health_port(number) if plan.tls else port("etcd", number)
+
+
 def _targets(name: str, plan: Topology) -> str:
     """Where agents find the replicas of a service."""
     numbers = range(1, plan.replicas + 1)
@@ -104,6 +113,7 @@ def _service(name: str, replica: int, plan: Topology, layout: Layout, python: st
         *("--admin", f"unix:{layout.admin_socket(known)}"),
         *("--etcd", members),
         *("--trace-ratio", str(plan.trace_ratio)),
+        *_security(plan, layout, name),
     ]
     if name == "endpoints":
         for prefix in SERVICE_RANGES:
@@ -111,6 +121,12 @@ def _service(name: str, replica: int, plan: Topology, layout: Layout, python: st
     if name == "slicer":
         argv += ["--advertise", f"{CONTROL_IPV4}:{port(name, replica)}"]
     return Program(name=known, argv=tuple(argv), stage=Stage.SERVICES)
+
+
+def _security(plan: Topology, layout: Layout, peer: str) -> tuple[str, ...]:
+    if plan.tls:
+        return ("--tls-dir", str(layout.certificate(peer)))
+    return ("--insecure",)
 
 
 def agent_name(node: str) -> str:
@@ -139,6 +155,7 @@ def _agent(node: Node, plan: Topology, layout: Layout, python: str) -> Program:
         "zone": plan.zone(node),
         "uplink": "uplink",
         "routing": plan.routing,
+        "external-mode": plan.external_mode,
         "trace-ratio": str(plan.trace_ratio),
         "node-ipv4": node.uplink_ipv4,
         "node-ipv6": node.uplink_ipv6,
@@ -147,6 +164,7 @@ def _agent(node: Node, plan: Topology, layout: Layout, python: str) -> Program:
     argv = [python, "-m", "nodeagent"]
     for flag, value in flags.items():
         argv += [f"--{flag}", str(value)]
+    argv += _security(plan, layout, f"node/{node.name}")
     return Program(name=agent_name(node.name), argv=tuple(argv), stage=Stage.NODES)
 
 

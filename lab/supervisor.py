@@ -19,6 +19,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from deltaplane.errors import DeltaplaneError
+from deltaplane.runtime.roles import Role
+from deltaplane.runtime.tls import Tls
 from lab import netns, pools, store, supervision
 from lab.layout import Layout
 from lab.lifecycle import topology_of
@@ -172,7 +174,9 @@ class Supervisor:
 async def supervise(layout: Layout, todo: tuple[Program, ...], announce: int) -> None:
     """Runs a supervisor until SIGTERM or SIGINT; closes announce once the state file names it."""
     ipam = f"unix:{layout.service_socket('ipam')}"
-    supervisor = Supervisor(layout, todo, lambda: pools.ensure(ipam))
+    admin = layout.certificate("admin")
+    tls = Tls(admin, Role.IPAM) if admin.exists() else None
+    supervisor = Supervisor(layout, todo, lambda: pools.ensure(ipam, tls))
     os.close(announce)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, supervisor.stop)
@@ -203,7 +207,8 @@ def main(arguments: Iterable[str] | None = None) -> None:
     options = parser.parse_args(None if arguments is None else list(arguments))
     layout = Layout(lab=options.lab)
     network = topology_of(layout)
-    members = store.members(layout.etcd_data, network.members)
+    certificate = layout.certificate("etcd") if network.tls else None
+    members = store.members(layout.etcd_data, network.members, certificate)
     etcd = [(member.argv, member.folder) for member in members]
     todo = programs(network, layout, python=sys.executable, etcd=etcd)
     announce = become_daemon()

@@ -24,6 +24,7 @@ MAX_NODES = 200
 """Node numbers are the last byte of an address; 200 agents are more than one machine carries."""
 
 ROUTINGS = ("native", "vxlan")
+EXTERNAL_MODES = ("snat", "dsr")
 DEFAULT_MTU = 1500
 MTU_RANGE = (1400, 65535)
 """Bytes of a packet on the fabric; wrapped, IPv6 of 1280 still fits. The most that a veth takes."""
@@ -108,8 +109,10 @@ class Topology:
         mtu: of the uplinks and what joins them, bytes.
         trace_ratio: part of the ADDs that is traced, 0..1.
         zones: how many zones the nodes are spread over; 0: nodes have none.
+        external_mode: one of EXTERNAL_MODES.
         cgroup: folder of the nodes' control groups; empty: there are none.
         replicas: of each service.
+        tls: processes show each other certificates of the lab's own CA.
     """
 
     lab: str
@@ -118,8 +121,10 @@ class Topology:
     mtu: int = DEFAULT_MTU
     trace_ratio: float = 1.0
     zones: int = 0
+    external_mode: str = "snat"
     cgroup: str = ""
     replicas: int = 1
+    tls: bool = False
 
     @property
     def members(self) -> int:
@@ -225,8 +230,10 @@ def plan(
     mtu: int = DEFAULT_MTU,
     trace_ratio: float = 1.0,
     zones: int = 0,
+    external_mode: str = "snat",
     cgroup: str = "",
     replicas: int = 1,
+    tls: bool = False,
 ) -> Topology:
     """Computes the network of a lab.
 
@@ -236,6 +243,8 @@ def plan(
     check_name(lab)
     if routing not in ROUTINGS:
         raise Invalid("routing", f"{routing!r} is none of {', '.join(ROUTINGS)}")
+    if external_mode not in EXTERNAL_MODES:
+        raise Invalid("external_mode", f"{external_mode!r} is none of {', '.join(EXTERNAL_MODES)}")
     if not MTU_RANGE[0] <= mtu <= MTU_RANGE[1]:
         raise Invalid("mtu", f"{mtu} is outside {MTU_RANGE[0]}..{MTU_RANGE[1]}")
     if not 0.0 <= trace_ratio <= 1.0:
@@ -256,8 +265,10 @@ def plan(
         mtu=mtu,
         trace_ratio=trace_ratio,
         zones=zones,
+        external_mode=external_mode,
         cgroup=cgroup,
         replicas=replicas,
+        tls=tls,
     )
 
 

@@ -44,11 +44,12 @@ def test_agents_ask_where_the_services_listen() -> None:
 
 
 def test_agents_route_as_the_lab_was_asked_to() -> None:
-    assert option(all_programs()["agent-node-1"], "routing") == ["native"]
-    network = plan("lab", 1, routing="vxlan")
+    agent = all_programs()["agent-node-1"]
+    assert (option(agent, "routing"), option(agent, "external-mode")) == (["native"], ["snat"])
+    network = plan("lab", 1, routing="vxlan", external_mode="dsr")
     todo = programs(network, Layout(lab="lab"), python="py", etcd=[(("etcd",), "/data")])
     (agent,) = [program for program in todo if program.name == "agent-node-1"]
-    assert option(agent, "routing") == ["vxlan"]
+    assert (option(agent, "routing"), option(agent, "external-mode")) == (["vxlan"], ["dsr"])
 
 
 def test_no_two_agents_share_a_path_or_an_address() -> None:
