@@ -6,7 +6,7 @@ from pathlib import Path
 from google.protobuf import text_format
 from google.protobuf.message import Message
 
-from deltaplane import manifest, policywire, servicewire, wire
+from deltaplane import manifest, policywire, recordwire, servicewire, wire
 from deltaplane.manifest.objects import (
     EndpointSliceManifest,
     GeneralPolicyManifest,
@@ -14,7 +14,6 @@ from deltaplane.manifest.objects import (
     ServiceManifest,
 )
 from deltaplane.v1 import ipam_pb2, receipts_pb2, registry_pb2, slicer_pb2
-from lab.services import service_record
 
 ROOT = Path(__file__).parents[2]
 
@@ -113,7 +112,7 @@ def templates() -> Mapping[str, Message]:
                 case GeneralPolicyManifest():
                     policies.others.append(policywire.policy_to_proto(item.policy, item.spec))
                 case ServiceManifest():
-                    services.services.append(service_record(item))
+                    services.services.append(recordwire.service_to_proto(item))
                 case EndpointSliceManifest():
                     slices.slices.append(servicewire.slice_to_proto(item.slice))
                 case _:
