@@ -65,6 +65,10 @@ sim: setup ## Tell SEEDS stories of the delta stream in virtual time, every inva
 chaos: setup build ## Let everything fail while everything changes, then compare it all (MINUTES=10 SEED=…, as root)
 	@.venv/bin/python -m tests.chaos --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
+.PHONY: fuzz
+fuzz: setup build ## Change what comes from outside at random, SECONDS=600 each: messages, CNI, YAML, DNS, packets (as root)
+	@tools/fuzz.sh --seconds $(or $(SECONDS),600) $(ARGS)
+
 .PHONY: soak-ipam
 soak-ipam: setup ## Search interleavings of address operations for a double allocation or a leak (COUNT=1000000 SEED=0)
 	@PYTHONHASHSEED=0 .venv/bin/python -m tests.soak $(or $(COUNT),1000000) --seed $(or $(SEED),0)
