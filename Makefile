@@ -61,6 +61,10 @@ soak-rolling: setup build ## Open COUNT connections to a service whose 20 backen
 sim: setup ## Tell SEEDS stories of the delta stream in virtual time, every invariant asserted (SEEDS=2000)
 	@.venv/bin/python -m tests.sim --seeds $(or $(SEEDS),2000)
 
+.PHONY: chaos
+chaos: setup build ## Let everything fail while everything changes, then compare it all (MINUTES=10 SEED=…, as root)
+	@.venv/bin/python -m tests.chaos --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
 .PHONY: soak-ipam
 soak-ipam: setup ## Search interleavings of address operations for a double allocation or a leak (COUNT=1000000 SEED=0)
 	@PYTHONHASHSEED=0 .venv/bin/python -m tests.soak $(or $(COUNT),1000000) --seed $(or $(SEED),0)
@@ -103,6 +107,11 @@ conformance: setup build ## Policies, transfers, services, masquerading in every
 	  tests/e2e/test_services.py tests/e2e/test_service_traffic.py tests/bpf/test_conformance_packets.py
 	@for routing in native vxlan; do for mtu in 1500 9000; do \
 	  .venv/bin/deltaplane demo --name demo$$mtu --routing $$routing --mtu $$mtu; done; done
+
+.PHONY: test-kubernetes
+test-kubernetes: setup ## The bridge's tests, also against the kube-apiserver that KUBECONFIG names
+	@[ -n "$${KUBECONFIG:-}" ] || echo "test-kubernetes: KUBECONFIG is not set: no real kube-apiserver is asked"
+	@DELTAPLANE_TEST_KUBERNETES=1 .venv/bin/pytest tests/kubernetes $(ARGS)
 
 .PHONY: wheel
 wheel: setup build ## Build dist/deltaplane-*.whl with the BPF objects and the CNI binary in it

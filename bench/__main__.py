@@ -20,7 +20,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from bench import claiming, compiling, registering
+from bench import claiming, compiling, programming, registering
 from bench.adding import Adder, Samples
 from bench.datapath.command import EPILOG as DATAPATH_EPILOG
 from bench.datapath.command import datapath
@@ -383,6 +383,65 @@ def compile_(
     """Time and memory of the policy compiler: all at once, and one change after another."""
     size = compiling.Size(identities=identities, pods=5 * identities, policies=policies)
     _compile(size, changes, output)
+
+
+def _programming_rows(found: programming.Programming) -> list[Summary]:
+    title = f"IPv{found.family}{', node ports' if found.node_ports else ''}"
+    return [
+        summarize(f"{title}: {what}{clock}", getattr(times, kind))
+        for what, times in (
+            ("all, from nothing", found.cold),
+            ("all, after a restart", found.warm),
+            ("a backend of 4,000 goes", found.removed),
+            ("it comes back", found.added),
+            ("  of either: choosing what to write", found.plan),
+        )
+        for clock, kind in (("", "wall"), (", CPU", "cpu"))
+    ]
+
+
+def _table_rows(family: int, rounds: int) -> list[Summary]:
+    found = programming.measure_tables(family, rounds)
+    title = f"{found.count} tables, IPv{family}"
+    return [
+        summarize(title, found.first.cpu),
+        summarize(f"{title}, backends known", found.again.cpu),
+    ]
+
+
+@app.command(name="services-cold")
+def services_cold(
+    rounds: Annotated[int, typer.Option(min=1, help="times that everything is written")] = 5,
+    changes: Annotated[int, typer.Option(min=1, max=4000, help="backends that go")] = 50,
+    family: Annotated[list[int] | None, typer.Option(help="4 or 6; may be repeated")] = None,
+    output: Format = Output.TABLE,
+) -> None:
+    """What 801 services with 20,000 backends cost an agent, all at once and by single changes.
+
+    Through the kernel's maps, as root; no lab. Table rows are CPU time.
+    """
+    families = family or [4, 6]
+    found = [
+        programming.measure(family=one, node_ports=node_ports, rounds=rounds, changes=changes)
+        for one in families
+        for node_ports in (False, True)
+    ]
+    if output is Output.JSON:
+        print(json.dumps(list(map(asdict, found)), indent=2))
+        return
+    rows_ = [row for one in found for row in _programming_rows(one)]
+    _report(
+        "Services on a node",
+        [*rows_, *(r for one in families for r in _table_rows(one, rounds))],
+        output,
+    )
+    for one in found:
+        ports = "with node ports" if one.node_ports else "cluster addresses only"
+        writes = " or ".join(map(str, one.writes))
+        print(
+            f"IPv{one.family}, {ports}: {one.frontends} frontends, {one.slots} places, "
+            f"{one.tables} tables; a backend that goes or comes: {writes} entries"
+        )
 
 
 app.command(epilog=EPILOG)(scale)
