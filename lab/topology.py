@@ -41,6 +41,11 @@ NAME_SERVERS = ("10.96.0.10", "fd00:10:96::a")
 PORTS = {"etcd": 2379, "ipam": 4001, "endpoints": 4002, "slicer": 4003}
 """TCP ports in the control namespace, which is the lab's own: they cannot be taken."""
 
+PORTS_APART = 100
+"""Between the ports of one replica, or member of etcd, and those of the next."""
+
+MAX_REPLICAS = 9
+
 # Duplicate address detection would delay every address by a second, router advertisements never
 # come.
 NAMESPACE_SYSCTLS = (
@@ -106,6 +111,8 @@ class Topology:
         zones: how many zones the nodes are spread over; 0: nodes have none.
         external_mode: one of EXTERNAL_MODES.
         cgroup: folder of the nodes' control groups; empty: there are none.
+        replicas: of each service.
+        tls: processes show each other certificates of the lab's own CA.
     """
 
     lab: str
@@ -116,6 +123,13 @@ class Topology:
     zones: int = 0
     external_mode: str = "snat"
     cgroup: str = ""
+    replicas: int = 1
+    tls: bool = False
+
+    @property
+    def members(self) -> int:
+        """How many members etcd has: where one service may be lost, one of them may be, too."""
+        return 3 if self.replicas > 1 else 1
 
     @property
     def control(self) -> str:
@@ -218,6 +232,8 @@ def plan(
     zones: int = 0,
     external_mode: str = "snat",
     cgroup: str = "",
+    replicas: int = 1,
+    tls: bool = False,
 ) -> Topology:
     """Computes the network of a lab.
 
@@ -235,6 +251,8 @@ def plan(
         raise Invalid("trace_ratio", f"{trace_ratio} is outside 0..1")
     if not 0 <= zones <= MAX_NODES:
         raise Invalid("zones", f"{zones} is outside 0..{MAX_NODES}")
+    if not 1 <= replicas <= MAX_REPLICAS:
+        raise Invalid("replicas", f"{replicas} is outside 1..{MAX_REPLICAS}")
     if not 1 <= nodes <= MAX_NODES:
         raise Invalid("nodes", f"{nodes} is outside 1..{MAX_NODES}")
     return Topology(
@@ -249,6 +267,8 @@ def plan(
         zones=zones,
         external_mode=external_mode,
         cgroup=cgroup,
+        replicas=replicas,
+        tls=tls,
     )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from deltaplane.runtime import config as runtime_config
 from deltaplane.runtime import log, service
+from deltaplane.runtime.roles import Role
 from nodeagent import preflight, statedir
 from nodeagent.agent import Agent, Parts, boot_id
 from nodeagent.config import AgentConfig
@@ -78,8 +79,12 @@ async def _run(config: AgentConfig) -> None:
     cgroup = preflight.socket_cgroup(config.cgroup)
     if cgroup is None:
         cgroups.detach(config.pin_dir)
-    control = GrpcControlPlane(config.registry, config.ipam)
-    span_wait = SpanWait(config.slicers) if config.add_waits_for == "span" else None
+    control = GrpcControlPlane(config.registry, config.ipam, config.tls_to)
+    span_wait = (
+        SpanWait(config.slicers, tls=config.tls_to(Role.SLICER))
+        if config.add_waits_for == "span"
+        else None
+    )
     try:
         parts = Parts(
             config=config,

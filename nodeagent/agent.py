@@ -18,6 +18,7 @@ import grpc.aio
 from deltaplane.errors import DeltaplaneError, Refused
 from deltaplane.runtime import log, metrics, service
 from deltaplane.runtime.clock import Clock, SystemClock
+from deltaplane.runtime.roles import Role
 from deltaplane.v1 import agent_pb2, agent_pb2_grpc, audit_pb2, audit_pb2_grpc
 from nodeagent.apply import Applier
 from nodeagent.balancing import Balancing
@@ -124,7 +125,11 @@ class Agent:
         )
         self._health_ports = HealthPorts(parts.node.addresses, lambda: self._balancing.health_ports)
         self._following = Following(parts.clock.wall_ns)
-        self._stream = SlicerStream(clock=parts.clock, following=self._following)
+        self._stream = SlicerStream(
+            clock=parts.clock,
+            following=self._following,
+            tls=parts.config.tls_to(Role.SLICER),
+        )
         self._blocks = Blocks(
             parts.journal,
             writer,
@@ -162,6 +167,7 @@ class Agent:
             writer=writer,
             control=parts.control,
             links=parts.links,
+            balancing=self._balancing,
             node=parts.node,
             clock=parts.clock,
         )

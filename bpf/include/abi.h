@@ -13,7 +13,7 @@
 #include <linux/types.h>
 
 /* Pins lie in <pin directory>/v<version>. */
-#define DP_SCHEMA_VERSION 5
+#define DP_SCHEMA_VERSION 6
 /* Longest entry key in bits: set, peer, protocol, port; and the part that names set and peer only. */
 #define DP_POLICY_BITS	     88
 #define DP_POLICY_PEER_BITS  64
@@ -62,8 +62,8 @@
 
 /* Entries of `frontend_ports` and `itself_ports`: a port stands for all that leave the same remainder. */
 #define DP_PORT_MARKS 8192
-/* Entries of a consistent-hash table, a prime. */
-#define DP_TABLE_SIZE 16381
+/* Entries of a part of a consistent-hash table: with their head they fill 48 KiB. */
+#define DP_TABLE_PART_SLOTS 24574
 /* Ports that a node takes in its own name for what it forwards from outside, first and last; no socket gets them unasked. */
 #define DP_FORWARD_PORT_FIRST 61000
 #define DP_FORWARD_PORT_LAST  65535
@@ -406,6 +406,16 @@ struct dp_frontend {
 	__u32 flags;
 };
 _Static_assert(sizeof(struct dp_frontend) == 28, "dp_frontend");
+
+/*
+ * Of the tables in `tables`, which have as many as each of them says. A hash leads to part (hash * parts) >> 32, and
+ * the rest of that product, likewise, to one of its slots.
+ */
+struct dp_table_part {
+	__u32 parts;
+	__u16 slots[24574];
+};
+_Static_assert(sizeof(struct dp_table_part) == 49152, "dp_table_part");
 
 /*
  * Value of `service_counts` (by number of the service). given: how often a client was given a backend: connections, and

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deltaplane.cli.options import ExternalMode, Files, LabName, Mtu, Options, Output, Routing
+from deltaplane.cli.options import ExternalMode, Files, LabName, Mtu, Options, Output, Routing, Tls
 
 if TYPE_CHECKING:
     from lab.cluster import Applied, Lab
@@ -48,6 +48,7 @@ def up(
     mtu: Mtu = 1500,
     *,
     external_mode: ExternalMode = "snat",
+    tls: Tls = False,
     zones: Annotated[int, typer.Option(help="Spread the nodes over so many zones.", min=0)] = 0,
     trace: Annotated[
         float, typer.Option(help="Part of the ADDs that is traced.", min=0.0, max=1.0)
@@ -70,6 +71,7 @@ def up(
         mtu=mtu,
         trace_ratio=trace,
         zones=zones,
+        tls=tls,
     )
     lab = Lab.up(config, _tell)
     typer.echo(
@@ -292,6 +294,8 @@ def demo(
     name: Annotated[str, typer.Option(help="Name of the lab.")] = "demo",
     routing: Routing = "native",
     mtu: Mtu = 1500,
+    *,
+    tls: Tls = False,
 ) -> None:
     """Show all of it: a web shop, its policies, and no packet lost while everything is killed.
 
@@ -299,6 +303,6 @@ def demo(
     """
     from lab import demo as story
 
-    config = story.DemoConfig(name=name, nodes=nodes, keep=keep, routing=routing, mtu=mtu)
+    config = story.DemoConfig(name=name, nodes=nodes, keep=keep, routing=routing, mtu=mtu, tls=tls)
     if not story.run(config):
         raise typer.Exit(1)

@@ -5,7 +5,7 @@ import struct
 from socket import htonl, htons, ntohl, ntohs
 from typing import NamedTuple
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 POLICY_BITS = 88
 POLICY_PEER_BITS = 64
 POLICY_PROTO_BITS = 72
@@ -41,7 +41,7 @@ MAX_AFFINITIES = 65536
 MAX_SOCKETS = 65536
 MAX_TRANSLATIONS = 131072
 PORT_MARKS = 8192
-TABLE_SIZE = 16381
+TABLE_PART_SLOTS = 24574
 FORWARD_PORT_FIRST = 61000
 FORWARD_PORT_LAST = 65535
 
@@ -702,6 +702,29 @@ class Frontend(NamedTuple):
         """Undoes `pack`."""
         v = _FRONTEND.unpack(data)
         return cls(v[0], v[1], v[2], v[3], v[4], v[5], v[6])
+
+
+_TABLE_PART = struct.Struct("=I49148s")
+TABLE_PART_SIZE = 49152
+
+
+class TablePart(NamedTuple):
+    """Of the tables in `tables`, which have as many as each of them says. A hash leads to part (hash * parts) >> 32, and
+    the rest of that product, likewise, to one of its slots.
+    """
+
+    parts: int
+    slots: bytes
+
+    def pack(self) -> bytes:
+        """The bytes in the map."""
+        return _TABLE_PART.pack(self.parts, self.slots)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> "TablePart":
+        """Undoes `pack`."""
+        v = _TABLE_PART.unpack(data)
+        return cls(v[0], v[1])
 
 
 _SERVICE_COUNT = struct.Struct("=QQ")

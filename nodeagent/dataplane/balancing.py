@@ -8,7 +8,7 @@ which slot a hash leads to.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 NODE_PORT_IPV4 = bytes(10) + b"\xff\xff" + bytes(4)
 NODE_PORT_IPV6 = bytes(16)
@@ -61,16 +61,14 @@ class Frontend:
     local: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, order=True)
-class Backend:
-    """Address (16 bytes) and port of a backend."""
+class Backend(NamedTuple):
+    """Address (16 bytes) and port of a backend; a tuple, for there are tens of thousands."""
 
     address: bytes
     port: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Slot:
+class Slot(NamedTuple):
     """A place in a list, from 0 on."""
 
     list_id: int
@@ -78,8 +76,7 @@ class Slot:
     backend: Backend
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Member:
+class Member(NamedTuple):
     """A backend that a client which had it may keep: see bpf/include/abi.h."""
 
     list_id: int
@@ -109,13 +106,17 @@ class ServiceCount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Balancing:
-    """Everything the kernel holds of services, dumped at once. tables: list → slots by hash."""
+    """Everything the kernel holds of services, dumped at once.
+
+    Attributes:
+        tables: list → slots, by hash, 16 bits each as the machine has them.
+    """
 
     frontends: frozenset[Frontend]
     slots: frozenset[Slot]
     members: frozenset[Member]
     sources: frozenset[SourceRange]
-    tables: dict[int, tuple[int, ...]]
+    tables: dict[int, bytes]
 
 
 class BalancingPlane(Protocol):
@@ -153,10 +154,13 @@ class BalancingPlane(Protocol):
         """Removes source ranges."""
         ...
 
-    def write_table(self, list_id: int, slots: Sequence[int]) -> None:
-        """Puts a table of abi.TABLE_SIZE slots in force, in the place of an older one: atomic.
+    def write_tables(self, tables: Iterable[tuple[int, bytes]]) -> None:
+        """Puts tables in force, in the place of older ones: atomic for each.
 
-        The kernel waits for a grace period before it returns: 8 to 16 ms.
+        Where several go at once the kernel waits for one grace period, 8 to 16 ms.
+
+        Args:
+            tables: list and slots, 16 bits each; parts of abi.TABLE_PART_SLOTS, one or more.
         """
         ...
 
@@ -167,7 +171,8 @@ class BalancingPlane(Protocol):
     def forget_backends(self, gone: Sequence[tuple[int, Backend]]) -> int:
         """Ends what is remembered of UDP and SCTP towards backends that are gone.
 
-        The next packet is given another one.
+        The next packet is given another one. UDP sockets of the node's own namespace that are
+        connected to one are ended: see netlink.diag.
 
         Args:
             gone: (protocol, backend); of other protocols nothing is forgotten.

@@ -97,7 +97,7 @@ class Capacities:
         frontends: addresses and ports of services.
         slots: places in the lists of backends, over all lists.
         members: backends that clients may keep, over all lists.
-        tables: lists of clients outside, 64 KiB each.
+        tables: lists of clients outside, 48 KiB each with up to 30 backends, see maglev.SIZES.
         sources: ranges from which load balancers' addresses may be used.
         affinities: clients that keep their backend.
         sockets: two per UDP socket and service, one per TCP connection.

@@ -186,6 +186,34 @@ def test_connected_datagrams_of_the_node_go_to_a_backend(node: Services, kind: K
     assert client.recvfrom(64)[1][:2] == (kind.service, PORT)
 
 
+def test_connected_datagrams_of_the_node_end_with_their_backend(node: Services, kind: Kind) -> None:
+    servers = node.servers(kind, UDP)
+    node.publish(kind, UDP, (1,))
+    client, reconnected = (node.connected(kind, UDP, (kind.service, PORT)) for _ in range(2))
+    node.publish(kind, UDP, (2,))
+    other = node.connected(kind, UDP, (kind.service, PORT))
+    reconnected.connect((kind.service, PORT))
+    straight = node.connected(kind, UDP, (kind.prefix + kind.backend(1), BACKEND_PORT))
+
+    def forget(number: int) -> int:
+        with inside(node.namespace):
+            return node.plane.forget_backends([(UDP, node.place(kind, number))])
+
+    assert forget(0) == 0
+    assert forget(1) == 1
+    with pytest.raises(ConnectionAbortedError):
+        client.recv(64)
+    with pytest.raises(OSError, match="Destination address required"):
+        client.send(b"?")
+    for one, number in ((other, 2), (reconnected, 2), (straight, 1)):
+        one.send(b"?")
+        assert reached(servers)[0] == number
+    client.connect((kind.service, PORT))
+    client.send(b"?")
+    assert reached(servers)[0] == 2
+    assert forget(1) == 0
+
+
 @pytest.mark.parametrize("protocol", [TCP, UDP])
 @pytest.mark.parametrize("where", ["pod", "node"])
 def test_port_of_any_node(
