@@ -53,9 +53,17 @@ CHANGES ?= 10000
 soak-tighten: setup build ## Tighten CHANGES policies under traffic: no packet may pass after a receipt (as root)
 	@.venv/bin/python -m tests.tighten --changes $(CHANGES)
 
+.PHONY: soak-rolling
+soak-rolling: setup build ## Open COUNT connections to a service whose 20 backends roll: none may fail (COUNT=100000)
+	@.venv/bin/python -m tests.rolling --count $(or $(COUNT),100000)
+
 .PHONY: sim
 sim: setup ## Tell SEEDS stories of the delta stream in virtual time, every invariant asserted (SEEDS=2000)
 	@.venv/bin/python -m tests.sim --seeds $(or $(SEEDS),2000)
+
+.PHONY: chaos
+chaos: setup build ## Let everything fail while everything changes, then compare it all (MINUTES=10 SEED=…, as root)
+	@.venv/bin/python -m tests.chaos --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 .PHONY: soak-ipam
 soak-ipam: setup ## Search interleavings of address operations for a double allocation or a leak (COUNT=1000000 SEED=0)
@@ -122,7 +130,7 @@ LLVM_STRIP ?= llvm-strip
 CC := gcc
 SHIM_SOURCES := $(wildcard nodeagent/cni/shim/*.c)
 # Compiled by the bench that needs it, not by `make build`.
-LOAD_SOURCES := $(wildcard bench/datapath/*.c)
+LOAD_SOURCES := $(wildcard bench/datapath/*.c bench/services/*.c)
 MAGLEV := build/lib/libdeltaplane-maglev.so
 SHIM := $(if $(SHIM_SOURCES),build/bin/deltaplane-cni build/bin/deltaplane-ipam)
 BPF_SOURCES := $(wildcard bpf/*.bpf.c)

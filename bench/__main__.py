@@ -8,6 +8,7 @@ import asyncio
 import enum
 import json
 import os
+import random
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from bench import bridging, claiming, compiling, registering
+from bench import bridging, claiming, compiling, programming, registering
 from bench.adding import Adder, Samples
 from bench.datapath.command import EPILOG as DATAPATH_EPILOG
 from bench.datapath.command import datapath
@@ -32,6 +33,8 @@ from bench.rounds import FULL, Kind, Together, floor, full_node, measure, measur
 from bench.scale.command import EPILOG, scale
 from bench.services.command import EPILOG as SERVICES_EPILOG
 from bench.services.command import services
+from bench.services.pinger_command import pinger
+from bench.services.programming import program as program_backends
 from bench.summary import Summary, rows, summarize, table
 from lab import cni
 from lab.cluster import Lab, LabConfig
@@ -201,6 +204,37 @@ def enforce(count: Count = 300, output: Format = Output.TABLE) -> None:
         _enforcing(lab, count, output)
 
 
+def _programming(lab: Lab, count: int, seed: int, output: Output) -> None:
+    found = program_backends(
+        lab, count, random.Random(seed), lambda text: print(text, file=sys.stderr)
+    )
+    _report(
+        f"A backend of 801 services comes or goes, {len(lab.topology.nodes)} nodes, seed {seed}",
+        [
+            summarize("a service with 20: last node's kernel", found.small),
+            summarize("the one with 4000: last node's kernel", found.large),
+            summarize("written, the call returns", found.written),
+            summarize("all services, cold", [found.fill]),
+        ],
+        output,
+    )
+
+
+@app.command()
+def backends(
+    count: Count = 100,
+    nodes: Annotated[int, typer.Option(min=1, max=20)] = 3,
+    seed: int = 1,
+    output: Format = Output.TABLE,
+) -> None:
+    """Time from the call that changes a backend of a service to the kernel of the last node.
+
+    Each of so many backends goes and comes back: two changes, both families in one call.
+    """
+    with _lab(nodes=nodes) as lab:
+        _programming(lab, count, seed, output)
+
+
 @app.command()
 def claims(  # noqa: PLR0917 - options, by name
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="claims to make")] = 20_000,
@@ -367,9 +401,69 @@ def compile_(
     _compile(size, changes, output)
 
 
+def _programming_rows(found: programming.Programming) -> list[Summary]:
+    title = f"IPv{found.family}{', node ports' if found.node_ports else ''}"
+    return [
+        summarize(f"{title}: {what}{clock}", getattr(times, kind))
+        for what, times in (
+            ("all, from nothing", found.cold),
+            ("all, after a restart", found.warm),
+            ("a backend of 4,000 goes", found.removed),
+            ("it comes back", found.added),
+            ("  of either: choosing what to write", found.plan),
+        )
+        for clock, kind in (("", "wall"), (", CPU", "cpu"))
+    ]
+
+
+def _table_rows(family: int, rounds: int) -> list[Summary]:
+    found = programming.measure_tables(family, rounds)
+    title = f"{found.count} tables, IPv{family}"
+    return [
+        summarize(title, found.first.cpu),
+        summarize(f"{title}, backends known", found.again.cpu),
+    ]
+
+
+@app.command(name="services-cold")
+def services_cold(
+    rounds: Annotated[int, typer.Option(min=1, help="times that everything is written")] = 5,
+    changes: Annotated[int, typer.Option(min=1, max=4000, help="backends that go")] = 50,
+    family: Annotated[list[int] | None, typer.Option(help="4 or 6; may be repeated")] = None,
+    output: Format = Output.TABLE,
+) -> None:
+    """What 801 services with 20,000 backends cost an agent, all at once and by single changes.
+
+    Through the kernel's maps, as root; no lab. Table rows are CPU time.
+    """
+    families = family or [4, 6]
+    found = [
+        programming.measure(family=one, node_ports=node_ports, rounds=rounds, changes=changes)
+        for one in families
+        for node_ports in (False, True)
+    ]
+    if output is Output.JSON:
+        print(json.dumps(list(map(asdict, found)), indent=2))
+        return
+    rows_ = [row for one in found for row in _programming_rows(one)]
+    _report(
+        "Services on a node",
+        [*rows_, *(r for one in families for r in _table_rows(one, rounds))],
+        output,
+    )
+    for one in found:
+        ports = "with node ports" if one.node_ports else "cluster addresses only"
+        writes = " or ".join(map(str, one.writes))
+        print(
+            f"IPv{one.family}, {ports}: {one.frontends} frontends, {one.slots} places, "
+            f"{one.tables} tables; a backend that goes or comes: {writes} entries"
+        )
+
+
 app.command(epilog=EPILOG)(scale)
 app.command(epilog=DATAPATH_EPILOG)(datapath)
 app.command(epilog=SERVICES_EPILOG)(services)
+app.command()(pinger)
 
 
 @app.callback(invoke_without_command=True)

@@ -4,7 +4,7 @@ A service for which a map has no room keeps what it has, less what goes, and is 
 others go on. It is tried again at the next barrier.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import assert_never
 
@@ -13,7 +13,7 @@ from deltaplane.model.addresses import AddressPair, format_address, from_mapped
 from deltaplane.model.objects import Kind
 from deltaplane.runtime import log, metrics
 from nodeagent.cni.netconf import HostPort
-from nodeagent.dataplane.balancing import FrontendKey
+from nodeagent.dataplane.balancing import Backend, FrontendKey
 from nodeagent.dataplane.port import CapacityError, DataPlane
 from nodeagent.services import hostports
 from nodeagent.services import steps as s
@@ -21,7 +21,7 @@ from nodeagent.services.adopting import undone
 from nodeagent.services.balancer import Balancer, Counts, HealthPort
 from nodeagent.services.choosing import Where
 from nodeagent.services.drafts import Draft
-from nodeagent.services.maglev import Fill, table
+from nodeagent.services.maglev import MAX_PLACES, Fill, table
 from nodeagent.stream import BarrierReached, Refusal
 from nodeagent.worker import Worker
 
@@ -51,8 +51,8 @@ def execute(step: s.Step, dataplane: DataPlane, fill: Fill) -> None:  # noqa: C9
             dataplane.upsert_members(members)
         case s.SetSlots(slots):
             dataplane.upsert_slots(slots)
-        case s.WriteTable(list_id, backends):
-            dataplane.write_table(list_id, table(backends, fill))
+        case s.WriteTables(tables):
+            dataplane.write_tables(_made(tables, fill))
         case s.SetFrontends(frontends):
             dataplane.upsert_frontends(frontends)
         case s.DeleteFrontends(keys):
@@ -71,6 +71,16 @@ def execute(step: s.Step, dataplane: DataPlane, fill: Fill) -> None:  # noqa: C9
             _FORGOTTEN.inc(dataplane.forget_backends(gone))
         case _:
             assert_never(step)
+
+
+def _made(
+    tables: Iterable[tuple[int, Iterable[tuple[Backend, int]]]], fill: Fill
+) -> Iterator[tuple[int, bytes]]:
+    for list_id, backends in tables:
+        made = table(backends, fill)
+        if made is None:
+            raise CapacityError("tables", MAX_PLACES)
+        yield list_id, made
 
 
 class Balancing:

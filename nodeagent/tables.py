@@ -2,11 +2,10 @@
 
 import ctypes
 from array import array
-from collections.abc import Sequence
 from pathlib import Path
 
 from nodeagent.services import maglev
-from nodeagent.services.maglev import Fill, Permutation
+from nodeagent.services.maglev import WALK, Fill
 
 LIBRARY = "libdeltaplane-maglev.so"
 
@@ -32,16 +31,13 @@ class NativeFill:
     def __init__(self, path: Path) -> None:
         self._call = ctypes.CDLL(str(path)).dp_maglev_fill
         self._call.restype = None
-        self._call.argtypes = [ctypes.c_uint32, ctypes.c_uint32] + [ctypes.c_void_p] * 5
+        self._call.argtypes = [ctypes.c_uint32, ctypes.c_uint32] + [ctypes.c_void_p] * 4
 
-    def __call__(
-        self, size: int, permutations: Sequence[Permutation], values: Sequence[int]
-    ) -> Sequence[int]:
+    def __call__(self, entries: int, walks: bytes, places: "array[int]") -> bytes:
         """See `maglev.fill`."""
-        offsets, skips = zip(*permutations, strict=True)
-        table, taken = array("I", bytes(4 * size)), bytearray(size)
-        given = [array("I", offsets), array("I", skips), array("I", values), table]
-        places = [numbers.buffer_info()[0] for numbers in given]
-        scratch = (ctypes.c_char * size).from_buffer(taken)
-        self._call(size, len(values), *places, ctypes.addressof(scratch))
-        return table
+        if len(walks) != WALK.size * len(places):
+            raise ValueError(f"{len(walks)} bytes are no walks of {len(places)} backends")
+        states = ctypes.create_string_buffer(walks, len(walks))
+        made, taken = ctypes.create_string_buffer(2 * entries), ctypes.create_string_buffer(entries)
+        self._call(entries, len(places), states, places.buffer_info()[0], made, taken)
+        return made.raw

@@ -13,7 +13,7 @@
 #include <linux/types.h>
 
 /* Pins lie in <pin directory>/v<version>. */
-#define DP_SCHEMA_VERSION 5
+#define DP_SCHEMA_VERSION 6
 /* Longest entry key in bits: set, peer, protocol, port; and the part that names set and peer only. */
 #define DP_POLICY_BITS	     88
 #define DP_POLICY_PEER_BITS  64
@@ -34,6 +34,9 @@
 /* What VXLAN adds to an IP packet, bytes: inner Ethernet, VXLAN and UDP (30), and the outer header. */
 #define DP_TUNNEL_OVERHEAD_IPV4 50
 #define DP_TUNNEL_OVERHEAD_IPV6 70
+/* Of what is handed over to the node of a backend, and what names an IPv6 backend in it, bytes: a header of its own. */
+#define DP_DIRECT_VNI	    2
+#define DP_DIRECT_NAME_IPV6 24
 
 /* Default capacities of the maps, entries; the agent may ask for others. */
 #define DP_MAX_MAPPINGS	    262144
@@ -59,8 +62,8 @@
 
 /* Entries of `frontend_ports` and `itself_ports`: a port stands for all that leave the same remainder. */
 #define DP_PORT_MARKS 8192
-/* Entries of a consistent-hash table, a prime. */
-#define DP_TABLE_SIZE 16381
+/* Entries of a part of a consistent-hash table: with their head they fill 48 KiB. */
+#define DP_TABLE_PART_SLOTS 24574
 /* Ports that a node takes in its own name for what it forwards from outside, first and last; no socket gets them unasked. */
 #define DP_FORWARD_PORT_FIRST 61000
 #define DP_FORWARD_PORT_LAST  65535
@@ -159,7 +162,8 @@ _Static_assert(sizeof(struct dp_address) == 16, "dp_address");
  * Constants of a loaded program, in .rodata.config. uplink_mtu: bytes, 0: not checked; tunnel_ifindex: 0: native
  * routing; tick_ns: length of a tick (jiffy); first_tick: their number at boot; addresses: zeros: none. refusal: errno
  * of a socket whose service nobody answers for, 0: the kernel's own, EPERM. netns_cookie: of the node's own network
- * namespace, 0: it is the first one of the machine.
+ * namespace, 0: it is the first one of the machine. direct_ifindex: link by which nodes hand over packets of clients
+ * outside, 0: none; hands_over: this node does so, else it only takes them.
  */
 struct dp_config {
 	__u32 uplink_ifindex;
@@ -171,8 +175,10 @@ struct dp_config {
 	struct dp_address node_ipv6;
 	__u32 refusal;
 	__u64 netns_cookie;
+	__u32 direct_ifindex;
+	__u32 hands_over;
 };
-_Static_assert(sizeof(struct dp_config) == 64, "dp_config");
+_Static_assert(sizeof(struct dp_config) == 72, "dp_config");
 
 /* What changes while programs run: map `settings`, key 0. node_index: 0: not registered yet. */
 struct dp_settings {
@@ -402,6 +408,16 @@ struct dp_frontend {
 _Static_assert(sizeof(struct dp_frontend) == 28, "dp_frontend");
 
 /*
+ * Of the tables in `tables`, which have as many as each of them says. A hash leads to part (hash * parts) >> 32, and
+ * the rest of that product, likewise, to one of its slots.
+ */
+struct dp_table_part {
+	__u32 parts;
+	__u16 slots[24574];
+};
+_Static_assert(sizeof(struct dp_table_part) == 49152, "dp_table_part");
+
+/*
  * Value of `service_counts` (by number of the service). given: how often a client was given a backend: connections, and
  * the first of datagrams that belong together. refused: how often there was none.
  */
@@ -490,6 +506,15 @@ struct dp_socket {
 };
 _Static_assert(sizeof(struct dp_socket) == 24, "dp_socket");
 
+/*
+ * How an entry of `translations` takes part in direct return. OVER: packets go on to the node of the backend, and
+ * answers do not come by here. TAKEN: another node has chosen the backend.
+ */
+enum dp_handed {
+	DP_HANDED_OVER = 1,
+	DP_HANDED_TAKEN = 2,
+};
+
 /* Key of `translations`: a packet as it comes in. */
 struct dp_translation_key {
 	struct dp_address saddr;
@@ -504,7 +529,8 @@ _Static_assert(sizeof(struct dp_translation_key) == 40, "dp_translation_key");
 
 /*
  * Value of `translations`: the packet as it goes on. last_seen: boot time, ns. list: where the backend was taken from;
- * forward leg only. shown, answered: enum dp_shown of this leg and of the other. outside: the client is outside the cluster. service: its number.
+ * forward leg only, 0: another node's. shown, answered: enum dp_shown of this leg and of the other. outside: the client is
+ * outside the cluster. handed: enum dp_handed, 0: in neither way. service: its number.
  */
 struct dp_translation {
 	__u64 last_seen;
@@ -516,7 +542,7 @@ struct dp_translation {
 	__u8 shown;
 	__u8 outside;
 	__u8 answered;
-	__u8 reserved;
+	__u8 handed;
 	__u32 service;
 };
 _Static_assert(sizeof(struct dp_translation) == 56, "dp_translation");

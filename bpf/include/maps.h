@@ -213,18 +213,17 @@ struct {
 	__type(value, __u32);
 } itself_ports SEC(".maps");
 
-/* Of one list: hash modulo size → slot. */
+/* Of one list, in parts; how many depends on its backends, which is what the flag is for. */
 struct dp_table {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, DP_TABLE_SIZE);
-	__type(key, __u32);
-	__type(value, __u32);
+	__uint(map_flags, BPF_F_INNER_MAP);
+	__uint(max_entries, 1);
+	/* A type of its own would be known by name only to the programs that use none of its fields. */
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(struct dp_table_part));
 };
 
-/*
- * By list. All tables are of one size: an inner map of an array whose size differs needs Linux 5.10 and a flag that
- * keeps its lookup from being inlined.
- */
+/* By list. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH_OF_MAPS);
 	__uint(map_flags, BPF_F_NO_PREALLOC);

@@ -96,13 +96,23 @@ static __always_inline bool pick_any(__u32 list, __u32 count, struct dp_backend 
 static __always_inline bool pick_by_table(__u32 list, __u32 hash, struct dp_backend *backend)
 {
 	void *table = bpf_map_lookup_elem(&tables, &list);
-	__u32 index = hash % DP_TABLE_SIZE;
-	__u32 *slot;
+	struct dp_table_part *part;
+	__u32 number = 0;
+	__u64 place;
 
-	if (!table)
+	part = table ? bpf_map_lookup_elem(table, &number) : NULL;
+	if (!part)
 		return false;
-	slot = bpf_map_lookup_elem(table, &index);
-	return slot && backend_in(list, *slot, backend);
+	place = (__u64)hash * part->parts;
+	number = place >> 32;
+	if (number)
+		part = bpf_map_lookup_elem(table, &number);
+	if (!part)
+		return false;
+	place = ((place & 0xffffffff) * DP_TABLE_PART_SLOTS) >> 32;
+	/* Else the compiler shifts by 31 and masks, and the verifier sees one byte too many. */
+	asm volatile("" : "+r"(place));
+	return backend_in(list, part->slots[place], backend);
 }
 
 /* Whether a client that has this backend may keep it. */

@@ -9,6 +9,7 @@ import typer
 from deltaplane.cli import (
     auditing,
     bridging,
+    certificates,
     checking,
     describing,
     explaining,
@@ -33,7 +34,7 @@ EXIT_UNREACHABLE = 3
 HELP = """The pod network: who is there, who may talk, and on which nodes that is enforced.
 
 Commands ask the services of a lab on this machine, or those named by --registry, --ipam and
---slicer.
+--slicer, with the certificate in --tls-dir.
 """
 
 EPILOG = """
@@ -50,7 +51,8 @@ Examples:
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a service is not reachable.
 """
 
-GLOBAL_OPTIONS = ("--lab", "--registry", "--ipam", "--slicer")
+GLOBAL_OPTIONS = ("--lab", "--registry", "--ipam", "--slicer", "--tls-dir")
+GLOBAL_SWITCHES = ("--insecure",)
 
 app = typer.Typer(
     name="deltaplane",
@@ -65,6 +67,7 @@ app = typer.Typer(
 app.add_typer(labbing.app, name="lab")
 app.add_typer(getting.app, name="get")
 app.add_typer(describing.app, name="describe")
+app.add_typer(certificates.app, name="certs")
 app.add_typer(noding.app, name="node")
 app.add_typer(policing.app, name="policy")
 app.add_typer(bridging.app, name="bridge")
@@ -90,10 +93,22 @@ def root(
     ] = "",
     ipam: Annotated[str, typer.Option(help="Target of services/ipam.", metavar="TARGET")] = "",
     slicer: Annotated[str, typer.Option(help="Target of services/slicer.", metavar="TARGET")] = "",
+    *,
+    tls_dir: Annotated[
+        str,
+        typer.Option(
+            "--tls-dir",
+            help="Folder with ca.crt, tls.crt and tls.key of the role admin.",
+            metavar="DIR",
+        ),
+    ] = "",
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Talk to the named services in plain text.")
+    ] = False,
 ) -> None:
     """Keeps the options that every command has."""
     given = {"registry": registry, "ipam": ipam, "slicer": slicer}
-    context.obj = Options(lab=lab, targets=given)
+    context.obj = Options(lab=lab, targets=given, tls_dir=tls_dir, insecure=insecure)
 
 
 def hoist(arguments: Sequence[str]) -> list[str]:
@@ -108,6 +123,8 @@ def hoist(arguments: Sequence[str]) -> list[str]:
         name, equals, _ = item.partition("=")
         if item == "--":
             rest += [item, *items]
+        elif item in GLOBAL_SWITCHES:
+            front.append(item)
         elif name in GLOBAL_OPTIONS:
             front += (
                 [item] if equals else [item, *(value for _, value in zip("1", items, strict=False))]

@@ -8,9 +8,9 @@
 
 The cheapest thing that is still a real client: preface and settings, flow control in both
 directions, answers to PING and SETTINGS, the 5 bytes in front of every gRPC message. It makes one
-call and nothing else, and speaks plaintext only. It is for streams of very many small messages,
-where grpc.aio's own work for each of them is most of what they cost: a watch on etcd, and simulated
-agents.
+call and nothing else; whether it travels in TLS is the connection's business. It is for streams of
+very many small messages, where grpc.aio's own work for each of them is most of what they cost: a
+watch on etcd, and simulated agents.
 """
 
 import struct
@@ -77,6 +77,7 @@ class Call:
         window: int = RECEIVE_WINDOW,
         largest: int = LARGEST_MESSAGE,
         metadata: Iterable[tuple[str, str]] = (),
+        scheme: str = "http",
     ) -> None:
         """Begins it.
 
@@ -86,6 +87,7 @@ class Call:
             window: bytes that may be on their way to us, connection and stream alike.
             largest: bytes of a message that is taken.
             metadata: headers of the request besides those that gRPC wants.
+            scheme: https where the connection is made by TLS.
         """
         self.ended: Ended | None = None
         self.received_bytes = 0
@@ -103,9 +105,11 @@ class Call:
         self._connection_credit = DEFAULT_WINDOW
         self._peer_frame = DEFAULT_FRAME
         self._waiting = bytearray()  # messages that found no credit
-        self._outgoing = bytearray(self._opening(authority, path, metadata))
+        self._outgoing = bytearray(self._opening(scheme, authority, path, metadata))
 
-    def _opening(self, authority: str, path: str, metadata: Iterable[tuple[str, str]]) -> bytes:
+    def _opening(
+        self, scheme: str, authority: str, path: str, metadata: Iterable[tuple[str, str]]
+    ) -> bytes:
         settings = (
             (HEADER_TABLE_SIZE, 0),
             (ENABLE_PUSH, 0),
@@ -113,7 +117,7 @@ class Call:
         )
         headers = (
             (":method", "POST"),
-            (":scheme", "http"),
+            (":scheme", scheme),
             (":path", path),
             (":authority", authority),
             ("te", "trailers"),

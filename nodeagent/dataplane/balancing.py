@@ -109,13 +109,17 @@ class ServiceCount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Balancing:
-    """Everything the kernel holds of services, dumped at once. tables: list → slots by hash."""
+    """Everything the kernel holds of services, dumped at once.
+
+    Attributes:
+        tables: list → slots, by hash, 16 bits each as the machine has them.
+    """
 
     frontends: frozenset[Frontend]
     slots: frozenset[Slot]
     members: frozenset[Member]
     sources: frozenset[SourceRange]
-    tables: dict[int, tuple[int, ...]]
+    tables: dict[int, bytes]
 
 
 class BalancingPlane(Protocol):
@@ -153,10 +157,13 @@ class BalancingPlane(Protocol):
         """Removes source ranges."""
         ...
 
-    def write_table(self, list_id: int, slots: Sequence[int]) -> None:
-        """Puts a table of abi.TABLE_SIZE slots in force, in the place of an older one: atomic.
+    def write_tables(self, tables: Iterable[tuple[int, bytes]]) -> None:
+        """Puts tables in force, in the place of older ones: atomic for each.
 
-        The kernel waits for a grace period before it returns: 8 to 16 ms.
+        Where several go at once the kernel waits for one grace period, 8 to 16 ms.
+
+        Args:
+            tables: list and slots, 16 bits each; parts of abi.TABLE_PART_SLOTS, one or more.
         """
         ...
 

@@ -31,7 +31,7 @@ class FakeBalancing:
         self._slots: dict[tuple[int, int], Slot] = {}
         self._members: dict[Member, None] = {}
         self._sources: dict[SourceRange, None] = {}
-        self._tables: dict[int, tuple[int, ...]] = {}
+        self._tables: dict[int, bytes] = {}
         self.counted: dict[int, ServiceCount] = {}
         self.remembered: list[tuple[int, Backend]] = []
 
@@ -84,12 +84,13 @@ class FakeBalancing:
         for source in sources:
             self._sources.pop(source, None)
 
-    def write_table(self, list_id: int, slots: Sequence[int]) -> None:
-        """Puts a table of abi.TABLE_SIZE slots in force, in the place of an older one: atomic."""
-        if len(slots) != abi.TABLE_SIZE:
-            raise ValueError(f"a table has {abi.TABLE_SIZE} slots, not {len(slots)}")
-        self._fits("tables", self._tables, list_id)
-        self._tables[list_id] = tuple(slots)
+    def write_tables(self, tables: Iterable[tuple[int, bytes]]) -> None:
+        """Puts tables in force, in the place of older ones: atomic for each."""
+        for list_id, slots in tables:
+            # It knows what it was given only by its parts.
+            held = b"".join(abi.TablePart.unpack(part).slots for part in records.table_parts(slots))
+            self._fits("tables", self._tables, list_id)
+            self._tables[list_id] = held
 
     def delete_tables(self, list_ids: Iterable[int]) -> None:
         """Removes tables."""

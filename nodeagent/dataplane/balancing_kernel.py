@@ -1,7 +1,8 @@
 """The kernel's maps of services."""
 
-import struct
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from itertools import islice
 
 from nodeagent.dataplane import abi
 from nodeagent.dataplane import balancing_records as records
@@ -15,10 +16,11 @@ from nodeagent.dataplane.balancing import (
     Slot,
     SourceRange,
 )
-from nodeagent.dataplane.maps import KernelMap, create_array, open_by_id
+from nodeagent.dataplane.maps import INNER_MAP, KernelMap, create_array, open_by_id
 from nodeagent.dataplane.records import number_key, number_of
 
-_TABLE = struct.Struct(f"={abi.TABLE_SIZE}I")
+TABLES_AT_ONCE = 256
+"""Each has a descriptor until the kernel has its own reference, and a process may have 1,024."""
 
 
 class KernelBalancing:
@@ -62,20 +64,25 @@ class KernelBalancing:
         """Removes source ranges."""
         self._maps["sources"].delete(map(records.source_key, sources))
 
-    def write_table(self, list_id: int, slots: Sequence[int]) -> None:
-        """Puts a table of abi.TABLE_SIZE slots in force, in the place of an older one: atomic.
+    def write_tables(self, tables: Iterable[tuple[int, bytes]]) -> None:
+        """Puts tables in force, in the place of older ones: atomic for each.
 
-        The kernel waits for a grace period before it returns, see grace.py.
+        The kernel waits for a grace period before it returns, see grace.py; Linux before 6.8 for
+        each.
         """
-        if len(slots) != abi.TABLE_SIZE:
-            raise ValueError(f"a table has {abi.TABLE_SIZE} slots, not {len(slots)}")
-        # The map that stands in `tables` is the kernel's own reference; this one goes.
-        table = create_array("table", 4, abi.TABLE_SIZE)
-        try:
-            table.write_array(_TABLE.pack(*slots))
-            self._maps["tables"].update([(number_key(list_id), number_key(table.fd))])
-        finally:
-            table.close()
+        coming = iter(tables)
+        while chunk := list(islice(coming, TABLES_AT_ONCE)):
+            self._write_tables(chunk)
+
+    def _write_tables(self, chunk: Sequence[tuple[int, bytes]]) -> None:
+        with ExitStack() as made:
+            items = []
+            for list_id, slots in chunk:
+                table = _new_table(records.table_parts(slots))
+                made.callback(table.close)
+                items.append((number_key(list_id), number_key(table.fd)))
+            # The map that stands in `tables` is the kernel's own reference; these go.
+            self._maps["tables"].update(items)
 
     def delete_tables(self, list_ids: Iterable[int]) -> None:
         """Removes tables."""
@@ -131,10 +138,22 @@ class KernelBalancing:
         )
 
 
-def _read_table(number: int) -> tuple[int, ...]:
+def _new_table(parts: Sequence[bytes]) -> KernelMap:
+    table = create_array("table", len(parts[0]), len(parts), flags=INNER_MAP)
+    try:
+        for number, part in enumerate(parts):
+            table.put(number_key(number), part)
+    except BaseException:
+        table.close()
+        raise
+    return table
+
+
+def _read_table(number: int) -> bytes:
     """number: of the map, which is what `tables` shows in place of the descriptor it was given."""
     table = open_by_id("table", number)
     try:
-        return _TABLE.unpack(table.read_array())
+        parts = [table.get(number_key(part)) for part in range(table.shape.capacity)]
+        return b"".join(abi.TablePart.unpack(part).slots for part in parts if part is not None)
     finally:
         table.close()

@@ -115,6 +115,22 @@ def to_source(item: Item) -> SourceRange:
     )
 
 
+def table_parts(slots: bytes) -> list[bytes]:
+    """Values of a table's map.
+
+    Raises:
+        ValueError: not all parts are whole, or there are none.
+    """
+    size = 2 * abi.TABLE_PART_SLOTS
+    parts, rest = divmod(len(slots), size)
+    if rest or not parts:
+        raise ValueError(f"{len(slots)} bytes are no table: its parts have {size}")
+    return [
+        abi.TablePart(parts=parts, slots=slots[start : start + size]).pack()
+        for start in range(0, len(slots), size)
+    ]
+
+
 def to_service_count(item: Item) -> ServiceCount:
     """What an entry of `service_counts` says."""
     value = abi.ServiceCount.unpack(item[1])

@@ -18,25 +18,12 @@ _ARRAY, _ARRAY_OF_MAPS = 2, 12
 _KEY = bytes(4)
 
 
-class _CreateOptions(ctypes.Structure):
-    """struct bpf_map_create_opts up to inner_map_fd."""
-
-    _fields_ = (
-        ("sz", ctypes.c_size_t),
-        ("btf_fd", ctypes.c_uint32),
-        ("btf_key_type_id", ctypes.c_uint32),
-        ("btf_value_type_id", ctypes.c_uint32),
-        ("btf_vmlinux_value_type_id", ctypes.c_uint32),
-        ("inner_map_fd", ctypes.c_uint32),
-    )
-
-
 class GracePeriod:
     """Two maps that serve only to be put into each other."""
 
     def __init__(self) -> None:
         self._inner = _create(_ARRAY, b"grace_inner", None)
-        options = _CreateOptions(sz=ctypes.sizeof(_CreateOptions), inner_map_fd=self._inner)
+        options = libbpf.MapOptions(sz=ctypes.sizeof(libbpf.MapOptions), inner_map_fd=self._inner)
         try:
             self._outer = _create(_ARRAY_OF_MAPS, b"grace_outer", ctypes.byref(options))
         except OSError:

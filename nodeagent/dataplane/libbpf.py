@@ -55,6 +55,20 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
 }
 
 
+class MapOptions(ctypes.Structure):
+    """struct bpf_map_create_opts up to map_flags. sz: its size."""
+
+    _fields_ = (
+        ("sz", ctypes.c_size_t),
+        ("btf_fd", ctypes.c_uint32),
+        ("btf_key_type_id", ctypes.c_uint32),
+        ("btf_value_type_id", ctypes.c_uint32),
+        ("btf_vmlinux_value_type_id", ctypes.c_uint32),
+        ("inner_map_fd", ctypes.c_uint32),
+        ("map_flags", ctypes.c_uint32),
+    )
+
+
 @cache
 def library() -> ctypes.CDLL:
     """Loads the library once.

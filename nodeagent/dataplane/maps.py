@@ -6,7 +6,6 @@ Batches were 3 to 6 times faster than single calls. Map types that know none say
 import ctypes
 import errno
 import os
-from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from ctypes import byref, c_uint32, create_string_buffer
 from dataclasses import dataclass
@@ -21,6 +20,8 @@ ENOTSUPP = 524
 
 _NO_BATCH = frozenset({errno.EINVAL, errno.EOPNOTSUPP, ENOTSUPP})
 _ARRAY = 2
+INNER_MAP = 0x1000
+"""BPF_F_INNER_MAP: of arrays that may differ in size from others in the same map of maps."""
 _FULL = frozenset({errno.E2BIG, errno.ENOSPC})
 
 
@@ -83,9 +84,10 @@ def open_by_id(name: str, number: int) -> "KernelMap":
     return KernelMap(name, fd)
 
 
-def create_array(name: str, value_size: int, capacity: int) -> "KernelMap":
+def create_array(name: str, value_size: int, capacity: int, *, flags: int = 0) -> "KernelMap":
     """Makes an array of zeros that lives as long as somebody refers to it."""
-    fd = libbpf.call("bpf_map_create", _ARRAY, name.encode(), 4, value_size, capacity, None)
+    options = byref(libbpf.MapOptions(sz=ctypes.sizeof(libbpf.MapOptions), map_flags=flags))
+    fd = libbpf.call("bpf_map_create", _ARRAY, name.encode(), 4, value_size, capacity, options)
     return KernelMap(name, libbpf.checked(fd, name))
 
 
@@ -101,6 +103,14 @@ class KernelMap:
         """Closes the descriptor."""
         os.close(self.fd)
 
+    def put(self, key: bytes, value: bytes) -> None:
+        """Writes one entry.
+
+        Raises:
+            CapacityError: the map is full.
+        """
+        self._check(libbpf.call("bpf_map_update_elem", self.fd, key, value, 0))
+
     def update(self, items: Sequence[tuple[bytes, bytes]]) -> None:
         """Writes entries, in order.
 
@@ -111,8 +121,7 @@ class KernelMap:
             chunk = items[start : start + CHUNK]
             if len(chunk) == 1 or not self._update_batch(chunk):
                 for key, value in chunk:
-                    result = libbpf.call("bpf_map_update_elem", self.fd, key, value, 0)
-                    self._check(result)
+                    self.put(key, value)
 
     def _update_batch(self, chunk: Sequence[tuple[bytes, bytes]]) -> bool:
         keys = b"".join(key for key, _ in chunk)
@@ -172,28 +181,6 @@ class KernelMap:
         libbpf.checked(libbpf.call("bpf_map_lookup_elem", self.fd, key, values), self.name)
         raw = values.raw
         return [raw[start : start + self.shape.value_size] for start in range(0, len(raw), step)]
-
-    def write_array(self, values: bytes) -> None:
-        """Writes all values of an array at once."""
-        count = c_uint32(self.shape.capacity)
-        keys = array("I", range(self.shape.capacity)).tobytes()
-        if len(values) != self.shape.capacity * self.shape.value_size:
-            raise ValueError(f"{self.name} has other sizes")
-        result = libbpf.call("bpf_map_update_batch", self.fd, keys, values, byref(count), None)
-        libbpf.checked(result, self.name)
-
-    def read_array(self) -> bytes:
-        """Reads all values of an array at once."""
-        capacity = self.shape.capacity
-        count, cursor = c_uint32(capacity), create_string_buffer(4)
-        keys = create_string_buffer(4 * capacity)
-        values = create_string_buffer(self.shape.value_size * capacity)
-        result = libbpf.call(
-            "bpf_map_lookup_batch", self.fd, None, cursor, keys, values, byref(count), None
-        )
-        if result != -errno.ENOENT:
-            libbpf.checked(result, self.name)
-        return values.raw
 
     def entries(self) -> Iterator[tuple[bytes, bytes]]:
         """Reads all entries. An entry that changes meanwhile may be missing or appear twice."""

@@ -3,6 +3,7 @@
 Pure.
 """
 
+from array import array
 from collections.abc import Container, Iterable, Mapping
 from typing import TypeVar
 
@@ -64,7 +65,9 @@ def _shown(held: Balancing) -> dict[int, Container[int]]:
     counts: dict[int, int] = {}
     for frontend in held.frontends:
         counts[frontend.list_id] = max(counts.get(frontend.list_id, 0), frontend.count)
-    shown: dict[int, Container[int]] = {number: frozenset(t) for number, t in held.tables.items()}
+    shown: dict[int, Container[int]] = {
+        number: frozenset(array("H", places)) for number, places in held.tables.items()
+    }
     return shown | {number: range(count) for number, count in counts.items()}
 
 
@@ -117,7 +120,8 @@ def everything(
     for number in held.tables.keys() - want.tables.keys():
         draft.tables[number] = None
     for number, wanted in want.tables.items():
-        if wanted is not None and held.tables.get(number) != tuple(table(wanted.in_turn(), fill)):
+        before_it = held.tables.get(number)
+        if before_it is None or (wanted is not None and before_it != table(wanted.in_turn(), fill)):
             draft.tables[number] = wanted
     return draft
 

@@ -47,11 +47,10 @@ class SetSlots:
 
 
 @dataclass(frozen=True, slots=True)
-class WriteTable:
-    """A list's backends, by address and port, and their places: the table follows from them."""
+class WriteTables:
+    """Lists with their backends, by address and port, and places: tables follow from them."""
 
-    list_id: int
-    backends: tuple[tuple[Backend, int], ...]
+    tables: tuple[tuple[int, tuple[tuple[Backend, int], ...]], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +111,7 @@ Step = (
     SetSources
     | SetMembers
     | SetSlots
-    | WriteTable
+    | WriteTables
     | SetFrontends
     | DeleteFrontends
     | Synchronize
@@ -135,10 +134,12 @@ def steps(draft: Draft) -> tuple[Step, ...]:
         SetSources(_with(draft.sources, wanted=True)),
         SetMembers(_with(draft.members, wanted=True)),
         SetSlots(tuple(slots)),
-        *(
-            WriteTable(list_id, tuple(places.in_turn()))
-            for list_id, places in draft.tables.items()
-            if places is not None
+        WriteTables(
+            tuple(
+                (list_id, tuple(places.in_turn()))
+                for list_id, places in draft.tables.items()
+                if places is not None
+            )
         ),
         SetFrontends(tuple(f for f in draft.frontends.values() if f is not None)),
         DeleteFrontends(tuple(key for key, f in draft.frontends.items() if f is None)),

@@ -1,5 +1,6 @@
 """Services in the small world of conftest, and flows to them."""
 
+from array import array
 from dataclasses import dataclass
 
 from nodeagent.dataplane import abi
@@ -92,7 +93,8 @@ class Services:
             )
             plane.upsert_members([Member(list_id=number, backend=b) for b in backends])
         if outside and backends:
-            plane.write_table(outside_list, [i % len(backends) for i in range(abi.TABLE_SIZE)])
+            table = array("H", (i % len(backends) for i in range(abi.TABLE_PART_SLOTS)))
+            plane.write_tables([(outside_list, table.tobytes())])
         plane.upsert_frontends(
             [
                 Frontend(

@@ -175,7 +175,7 @@ def test_affinity_brings_a_client_back(world: World, services: Services, f: Fami
 @FAMILIES
 def test_nobody_answers(world: World, services: Services, f: Family) -> None:
     services.put(f.cluster, TCP)
-    assert world.outcome("from_pod", packet(flow(f.a, f.cluster), TCP)) == "drop_no_backend"
+    assert world.told("from_pod", packet(flow(f.a, f.cluster), TCP))[0] == "drop_no_backend"
 
 
 @FAMILIES

@@ -10,6 +10,7 @@ import pytest
 from deltaplane.manifest import NamespaceManifest
 from deltaplane.v1 import registry_pb2
 from lab import Lab, LabConfig
+from lab.cluster import TLS_VARIABLE
 from lab.manifests import Manifests
 from tests.e2e.outside import STRANGER, make_world
 
@@ -32,7 +33,11 @@ def run_command(
     environment = {k: v for k, v in os.environ.items() if not k.startswith("DELTAPLANE_")}
     return subprocess.run(
         [Path(sys.executable).with_name("deltaplane"), *arguments],
-        env={**environment, "DELTAPLANE_LAB": lab},
+        env={
+            **environment,
+            "DELTAPLANE_LAB": lab,
+            TLS_VARIABLE: os.environ.get(TLS_VARIABLE, ""),
+        },
         input=stdin,
         capture_output=True,
         text=True,

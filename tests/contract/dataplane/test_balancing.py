@@ -1,5 +1,6 @@
 """What every data plane does with services."""
 
+from array import array
 from collections.abc import Callable
 
 import pytest
@@ -27,8 +28,10 @@ NOTHING = Balancing(
     sources=frozenset(),
     tables={},
 )
-TABLE = tuple(n % 7 for n in range(abi.TABLE_SIZE))
-OTHER_TABLE = tuple(2**32 - 1 - n for n in range(abi.TABLE_SIZE))
+PART = abi.TABLE_PART_SLOTS
+TABLE = array("H", (n % 7 for n in range(PART))).tobytes()
+OTHER_TABLE = array("H", (2**16 - 1 - n for n in range(PART))).tobytes()
+LARGE_TABLE = TABLE + OTHER_TABLE + TABLE
 
 
 def service(number: int) -> bytes:
@@ -117,18 +120,31 @@ def test_sources_of_one_address_differ_by_length_and_service(plane: Plane) -> No
 
 
 def test_tables_are_replaced_whole(plane: Plane) -> None:
-    plane.write_table(1, TABLE)
-    plane.write_table(2**32 - 1, TABLE)
-    plane.write_table(1, OTHER_TABLE)
+    plane.write_tables([(1, TABLE), (2**32 - 1, TABLE)])
+    plane.write_tables([(1, OTHER_TABLE)])
     assert plane.balancing().tables == {1: OTHER_TABLE, 2**32 - 1: TABLE}
+    plane.write_tables([])
     plane.delete_tables([2**32 - 1, 3])
     assert plane.balancing().tables == {1: OTHER_TABLE}
 
 
-def test_table_of_another_size_is_refused(plane: Plane) -> None:
-    plane.write_table(1, TABLE)
-    with pytest.raises(ValueError, match="16380"):
-        plane.write_table(1, TABLE[1:])
+def test_a_table_grows_and_shrinks(plane: Plane) -> None:
+    plane.write_tables([(1, TABLE), (2, LARGE_TABLE)])
+    plane.write_tables([(1, LARGE_TABLE), (2, OTHER_TABLE)])
+    assert plane.balancing().tables == {1: LARGE_TABLE, 2: OTHER_TABLE}
+
+
+def test_more_tables_than_go_at_once(plane: Plane) -> None:
+    # The last word on a list counts, also when it is said twice.
+    plane.write_tables([*((n % 2, TABLE) for n in range(600)), (0, OTHER_TABLE)])
+    assert plane.balancing().tables == {0: OTHER_TABLE, 1: TABLE}
+
+
+@pytest.mark.parametrize("wrong", [b"", TABLE[2:], TABLE + bytes(2)])
+def test_table_of_no_whole_parts_is_refused(plane: Plane, wrong: bytes) -> None:
+    plane.write_tables([(1, TABLE)])
+    with pytest.raises(ValueError, match=f"{len(wrong)} bytes are no table"):
+        plane.write_tables([(1, wrong)])
     assert plane.balancing().tables == {1: TABLE}
 
 
@@ -167,7 +183,7 @@ def test_nothing_was_remembered_of_backends(plane: Plane) -> None:
             ),
         ),
         ("sources", 16, lambda p: p.upsert_sources([source(n) for n in range(40)])),
-        ("tables", 2, lambda p: [p.write_table(n, TABLE) for n in range(1, 4)]),
+        ("tables", 2, lambda p: p.write_tables([(n, TABLE) for n in range(1, 4)])),
     ],
     ids=["frontends", "slots", "members", "sources", "tables"],
 )
@@ -183,7 +199,7 @@ def test_restarted_agent_finds_the_services(plane: Plane, restart: Restart) -> N
     plane.upsert_slots([slot(1, 0), slot(1, 1)])
     plane.upsert_members([Member(list_id=1, backend=backend(1))])
     plane.upsert_sources([source(1, 112)])
-    plane.write_table(1, TABLE)
+    plane.write_tables([(1, TABLE), (7, LARGE_TABLE)])
     plane.upsert_frontends([RICH, frontend(1)])
     before = plane.balancing()
     assert before.frontends == {RICH, frontend(1)}

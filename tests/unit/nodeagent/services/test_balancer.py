@@ -18,7 +18,7 @@ from nodeagent.dataplane.fake import FakeDataPlane
 from nodeagent.services import adopting
 from nodeagent.services.balancer import Balancer
 from nodeagent.services.drafts import Draft
-from nodeagent.services.steps import DeleteSlots, ForgetBackends, SetSlots, Step, WriteTable, steps
+from nodeagent.services.steps import DeleteSlots, ForgetBackends, SetSlots, Step, WriteTables, steps
 from nodeagent.tables import best_fill
 from tests.unit.nodeagent.services.stories import (
     WHERE,
@@ -172,7 +172,7 @@ def test_one_backend_of_many_costs_what_it_changes() -> None:
     planned = steps(node.advance({key}))
     slots = [step for step in planned if isinstance(step, SetSlots)]
     assert [len(step.slots) for step in slots] == [1]
-    assert not [step for step in planned if isinstance(step, WriteTable)]
+    assert not [step for step in planned if isinstance(step, WriteTables)]
     assert [len(step.places) for step in planned if isinstance(step, DeleteSlots)] == [1]
 
 
