@@ -20,7 +20,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from bench import bridging, claiming, compiling, programming, registering
+from bench import bridging, claiming, compiling, programming, registering, sealing
 from bench.adding import Adder, Samples
 from bench.datapath.command import EPILOG as DATAPATH_EPILOG
 from bench.datapath.command import datapath
@@ -361,6 +361,35 @@ def follow(
         f"{found.changes} changes in {found.transactions} transactions, {found.per_second:.0f} a "
         f"second: {found.main_us:.0f} us a change, {found.others_us:.0f} us in other threads"
     )
+
+
+@app.command()
+def tls(
+    agents: Annotated[int, typer.Option(min=1, max=500, help="streams")] = 50,
+    messages: Annotated[int, typer.Option(min=1, help="to each agent in a round")] = 100,
+    sizes: Annotated[
+        list[int] | None, typer.Option("--size", min=1, help="bytes of a message; repeatable")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="of each way, in turn")] = 5,
+    output: Format = Output.TABLE,
+) -> None:
+    """CPU of a message on the stream and its acknowledgement, with TLS and without."""
+    shapes = [
+        sealing.Shape(agents=agents, size=size, messages=messages)
+        for size in sizes or sealing.SIZES
+    ]
+    found = sealing.measure(shapes, rounds)
+    if output is Output.JSON:
+        print(json.dumps([asdict(one) for one in found], indent=2))
+        return
+    for one in found:
+        print(
+            f"{one.shape.size} B to {agents} agents: plain {one.plain.server_us:.0f} + "
+            f"{one.plain.client_us:.0f} us, TLS {one.sealed.server_us:.0f} + "
+            f"{one.sealed.client_us:.0f} us (server + agent): "
+            f"{one.ratio('server_us'):.2f} times at the server, "
+            f"{one.ratio('both_us'):.2f} times in all"
+        )
 
 
 def _compile(size: compiling.Size, changes: int, output: Output) -> None:
