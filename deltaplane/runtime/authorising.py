@@ -101,6 +101,8 @@ TABLE: Mapping[str, Rule] = MappingProxyType(
         "deltaplane.v1.Slicer/GetQuarantine": _ADMIN_ONLY,
         "deltaplane.v1.Receipts/Watch": _rule(Role.BRIDGE, node=May.OWN),
         "deltaplane.v1.Receipts/ListEffective": _rule(Role.SLICER),
+        "deltaplane.v1.Bridge/GetStatus": _ADMIN_ONLY,
+        "deltaplane.v1.Bridge/ConfirmSweep": _ADMIN_ONLY,
         "deltaplane.v1.Agent/GetStatus": _rule(node=May.HOST),
         "deltaplane.v1.Agent/ListDenials": _rule(node=May.HOST),
         "deltaplane.v1.Agent/ListInterfaces": _rule(node=May.HOST),
