@@ -17,6 +17,7 @@ import grpc.aio
 
 from deltaplane.runtime import config, log, rpc, service
 from deltaplane.runtime.clock import SystemClock
+from deltaplane.runtime.roles import Role
 from deltaplane.v1 import bridge_pb2, bridge_pb2_grpc
 from services.kubernetes.api import kubeconfig
 from services.kubernetes.api.client import Client
@@ -43,8 +44,12 @@ async def serve(
     """
     clock = SystemClock()
     identity = settings.identity or f"{socket.gethostname()}-{secrets.token_hex(4)}"
-    registry = rpc.channel(",".join(settings.registry))
-    slicer = rpc.channel(",".join(settings.slicer)) if settings.slicer else None
+    registry = rpc.channel(",".join(settings.registry), settings.tls_to(Role.ENDPOINTS))
+    slicer = (
+        rpc.channel(",".join(settings.slicer), settings.tls_to(Role.SLICER))
+        if settings.slicer
+        else None
+    )
     async with Client(connection) as client:
         bridge = Bridge(
             client,
