@@ -20,7 +20,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from bench import claiming, compiling, programming, registering, sealing
+from bench import bridging, claiming, compiling, programming, registering, sealing
 from bench.adding import Adder, Samples
 from bench.datapath.command import EPILOG as DATAPATH_EPILOG
 from bench.datapath.command import datapath
@@ -287,6 +287,22 @@ def repair(
 ) -> None:
     """One round of the registry's repair over endpoints that are all right."""
     print(json.dumps(registering.measure_repair(nodes=nodes, pods_per_node=pods_per_node)))
+
+
+@app.command()
+def bridge(  # noqa: PLR0917 - options, by name
+    nodes: Annotated[int, typer.Option(min=1, max=10_000)] = 1000,
+    pods: Annotated[int, typer.Option(min=100, max=200_000)] = 20_000,
+    slices: Annotated[int, typer.Option(min=1, help="of 100 endpoints")] = 200,
+    rate: Annotated[float, typer.Option(min=1, help="changes of pods a second")] = 100,
+    slice_rate: Annotated[float, typer.Option(min=0.1, help="changes of slices a second")] = 10,
+    seconds: Annotated[float, typer.Option(min=1, help="that changes last")] = 20,
+) -> None:
+    """The bridge from Kubernetes: a start, changes of pods, and a leader that is killed."""
+    load = bridging.Load(
+        nodes=nodes, pods=pods, slices=slices, rate=rate, slice_rate=slice_rate, seconds=seconds
+    )
+    print(json.dumps(asdict(bridging.measure(load))))
 
 
 @app.command()
