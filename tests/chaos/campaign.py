@@ -34,7 +34,7 @@ class Campaign:
         seed: decides the order of faults and of changes.
         nodes: of the lab.
         seconds: how long faults begin; None: until `faults` have been.
-        logs: folder for the logs of a lab where something did not hold.
+        logs: folder for the logs of the lab; None: they go with it.
     """
 
     seed: int
@@ -94,7 +94,7 @@ def run(campaign: Campaign, write: Callable[[str], None]) -> Outcome:
             _on(lab, folder, campaign, tell, outcome)
         except DeltaplaneError as error:
             outcome.problems.append(f"it broke off: {error}")
-        if outcome.problems and campaign.logs is not None:
+        if campaign.logs is not None:
             shutil.copytree(lab.layout.logs, campaign.logs, dirs_exist_ok=True)
     for text in (*outcome.measured, *outcome.problems):
         tell(text)

@@ -169,9 +169,9 @@ class Churn:
         tries, told = 1, ""
         while (failure := self._try(step)) is not None:
             tries += 1
-            if str(failure) != told and not isinstance(failure, Unavailable):
-                told = str(failure)
-                self._tell(f"{step}: {told}")
+            if _reason(failure) != told:
+                told = _reason(failure)
+                self._tell(f"{step}, try {tries}: {told}")
             time.sleep(RETRY_SECONDS)
         self.world = self.world.after(step)
         self._watch_new(step)
@@ -305,6 +305,11 @@ class Churn:
                 if from_foe or from_still:
                     for address in target.addresses:
                         yield self._namespace(source), address
+
+
+def _reason(failure: DeltaplaneError) -> str:
+    """Its first line, without what differs each time."""
+    return str(failure).splitlines()[0][:200]
 
 
 def apps_served(world: World) -> tuple[str, ...]:

@@ -14,6 +14,9 @@ from lab.programs import agent_name
 MIB = 4
 BALLAST = "ballast"
 
+START_SECONDS = 120.0
+"""An agent needs two; this is for a machine that has much else to do."""
+
 
 class SmallDisk:
     """A tmpfs of a few MiB."""
@@ -55,7 +58,7 @@ def small_disk(lab: Lab, node: str) -> Iterator[SmallDisk]:
     try:
         subprocess.run(["cp", "-a", f"{kept}/.", folder], check=True)
         processes.send(before.process, signal.SIGKILL)
-        lab.await_restart(name, before)
+        lab.await_restart(name, before, START_SECONDS)
         yield SmallDisk(folder)
     finally:
         netns.unmount(folder)
