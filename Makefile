@@ -106,11 +106,16 @@ preflight: ## Say what this machine can do and what is left out
 	@tools/preflight.sh
 
 .PHONY: conformance
-conformance: setup build ## Policies, transfers, masquerading in every routing mode and MTU (as root)
+conformance: setup build ## Policies, transfers, services, masquerading in every routing mode (as root)
 	@DELTAPLANE_MODES=every .venv/bin/pytest tests/e2e/test_network_policies.py tests/e2e/test_routing.py \
-	  tests/bpf/test_conformance_packets.py
+	  tests/e2e/test_services.py tests/e2e/test_service_traffic.py tests/bpf/test_conformance_packets.py
 	@for routing in native vxlan; do for mtu in 1500 9000; do \
 	  .venv/bin/deltaplane demo --name demo$$mtu --routing $$routing --mtu $$mtu; done; done
+
+.PHONY: conformance-tls
+conformance-tls: setup build ## The demo and every test with a lab, with certificates between all processes (as root)
+	@.venv/bin/deltaplane demo --name demotls --tls
+	@DELTAPLANE_TLS=1 .venv/bin/pytest tests/e2e
 
 .PHONY: test-kubernetes
 test-kubernetes: setup ## The bridge's tests, also against the kube-apiserver that KUBECONFIG names

@@ -20,7 +20,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from bench import claiming, compiling, programming, registering
+from bench import bridging, claiming, compiling, programming, registering, sealing
 from bench.adding import Adder, Samples
 from bench.datapath.command import EPILOG as DATAPATH_EPILOG
 from bench.datapath.command import datapath
@@ -290,6 +290,22 @@ def repair(
 
 
 @app.command()
+def bridge(  # noqa: PLR0917 - options, by name
+    nodes: Annotated[int, typer.Option(min=1, max=10_000)] = 1000,
+    pods: Annotated[int, typer.Option(min=100, max=200_000)] = 20_000,
+    slices: Annotated[int, typer.Option(min=1, help="of 100 endpoints")] = 200,
+    rate: Annotated[float, typer.Option(min=1, help="changes of pods a second")] = 100,
+    slice_rate: Annotated[float, typer.Option(min=0.1, help="changes of slices a second")] = 10,
+    seconds: Annotated[float, typer.Option(min=1, help="that changes last")] = 20,
+) -> None:
+    """The bridge from Kubernetes: a start, changes of pods, and a leader that is killed."""
+    load = bridging.Load(
+        nodes=nodes, pods=pods, slices=slices, rate=rate, slice_rate=slice_rate, seconds=seconds
+    )
+    print(json.dumps(asdict(bridging.measure(load))))
+
+
+@app.command()
 def reuse(
     count: Count = 200,
     nodes: Annotated[int, typer.Option(min=1, max=1000, help="agents")] = 32,
@@ -345,6 +361,35 @@ def follow(
         f"{found.changes} changes in {found.transactions} transactions, {found.per_second:.0f} a "
         f"second: {found.main_us:.0f} us a change, {found.others_us:.0f} us in other threads"
     )
+
+
+@app.command()
+def tls(
+    agents: Annotated[int, typer.Option(min=1, max=500, help="streams")] = 50,
+    messages: Annotated[int, typer.Option(min=1, help="to each agent in a round")] = 100,
+    sizes: Annotated[
+        list[int] | None, typer.Option("--size", min=1, help="bytes of a message; repeatable")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="of each way, in turn")] = 5,
+    output: Format = Output.TABLE,
+) -> None:
+    """CPU of a message on the stream and its acknowledgement, with TLS and without."""
+    shapes = [
+        sealing.Shape(agents=agents, size=size, messages=messages)
+        for size in sizes or sealing.SIZES
+    ]
+    found = sealing.measure(shapes, rounds)
+    if output is Output.JSON:
+        print(json.dumps([asdict(one) for one in found], indent=2))
+        return
+    for one in found:
+        print(
+            f"{one.shape.size} B to {agents} agents: plain {one.plain.server_us:.0f} + "
+            f"{one.plain.client_us:.0f} us, TLS {one.sealed.server_us:.0f} + "
+            f"{one.sealed.client_us:.0f} us (server + agent): "
+            f"{one.ratio('server_us'):.2f} times at the server, "
+            f"{one.ratio('both_us'):.2f} times in all"
+        )
 
 
 def _compile(size: compiling.Size, changes: int, output: Output) -> None:

@@ -12,11 +12,11 @@ from deltaplane import recordwire, servicewire
 from deltaplane.cli import enforcement
 from deltaplane.cli.client import Client
 from deltaplane.cli.services import list_services, list_slices
-from deltaplane.errors import Unavailable
+from deltaplane.errors import Invalid, Unavailable
 from deltaplane.manifest import ServiceManifest
 from deltaplane.model.service import EndpointSlice, Service
 from deltaplane.v1 import registry_pb2, service_pb2
-from lab import slicing
+from lab import refusals, slicing
 from lab.dns import records
 from lab.layout import Layout
 from lab.pods import Pod, replace_file
@@ -51,10 +51,12 @@ class Services:
         """
         revision = 0
         for part in _parts(services, SERVICES_PER_CALL):
-            request = registry_pb2.ApplyServicesRequest(
-                services=map(recordwire.service_to_proto, part)
-            )
-            revision = max(revision, self._client.registry.ApplyServices(request).revision)
+            messages = map(recordwire.service_to_proto, part)
+            request = registry_pb2.ApplyServicesRequest(services=messages)
+            try:
+                revision = max(revision, self._client.registry.ApplyServices(request).revision)
+            except Invalid as error:
+                raise refusals.of_service(error, part) from error
         return max(revision, self._write_slices(slices))
 
     def delete(

@@ -167,6 +167,7 @@ class Agent:
             writer=writer,
             control=parts.control,
             links=parts.links,
+            balancing=self._balancing,
             node=parts.node,
             clock=parts.clock,
         )

@@ -138,6 +138,11 @@ class Balancing:
         if number in self._exposed:
             await self._worker.call(self._withdraw, number)
 
+    async def recall(self) -> dict[int, tuple[HostPort, ...]]:
+        """Host ports by number of their interface, as the kernel has them from before."""
+        held = await self._worker.call(self._dataplane.balancing)
+        return hostports.recall(held, self._own)
+
     def missed(self) -> None:
         """A barrier has not come here: the next one is compared as a whole."""
         self._complete = False

@@ -1,13 +1,15 @@
-"""Finds out what this node had when its journal is new: from the registry, from ipam, from links.
+"""Finds out what this node had when its journal is new: from the registry, ipam, links, and maps.
 
 On the first start of a node that is nothing.
 """
 
 import contextlib
+from dataclasses import replace
 
 from deltaplane.runtime import log
 from deltaplane.runtime.clock import Clock
 from nodeagent.addressing import Block
+from nodeagent.balancing import Balancing
 from nodeagent.blocks import ordinal_of
 from nodeagent.control import ControlPlane, NodeFacts
 from nodeagent.journal import Journal
@@ -30,6 +32,7 @@ class Rebuilding:
         writer: Worker,
         control: ControlPlane,
         links: PodLinks,
+        balancing: Balancing,
         node: NodeFacts,
         clock: Clock,
     ) -> None:
@@ -37,6 +40,7 @@ class Rebuilding:
         self._writer = writer
         self._control = control
         self._links = links
+        self._balancing = balancing
         self._node = node
         self._clock = clock
 
@@ -46,16 +50,19 @@ class Rebuilding:
         Raises:
             DeltaplaneError: a service does not answer.
         """
-        records = await self._control.interfaces(self._node, index)
+        found = await self._control.interfaces(self._node, index)
         listing = await self._control.blocks(self._node, index)
         links = await self._links.ours(self._node.uid)
+        # Nobody else knows them: the runtime says so once, in ADD.
+        ports = await self._balancing.recall()
+        records = [replace(one, host_ports=ports.get(one.number, ())) for one in found]
         blocks = [
-            Block(ordinal=ordinal, pool=found.pool, prefix=found.prefix, fixed=found.fixed)
-            for ordinal, found in enumerate(listing.blocks, 1)
+            Block(ordinal=ordinal, pool=block.pool, prefix=block.prefix, fixed=block.fixed)
+            for ordinal, block in enumerate(listing.blocks, 1)
         ]
         numbers = max([record.number for record in records] + _numbers(links), default=0)
         ordinals = max(
-            [len(blocks)] + [ordinal_of(found.request_id) for found in listing.blocks], default=0
+            [len(blocks)] + [ordinal_of(block.request_id) for block in listing.blocks], default=0
         )
         if records or blocks or links:
             numbers, ordinals = numbers + SPARE_NUMBERS, ordinals + SPARE_NUMBERS

@@ -23,6 +23,7 @@ SHARING: Mapping[str, str] = {
     "tests/e2e/test_services.py": "services",
     "tests/e2e/test_shop.py": "shop",
     "tests/e2e/test_standing_shop.py": "shop",
+    "tests/e2e/test_tls.py": "tls",
     "tests/netns/test_add.py": "add",
     "tests/netns/test_check.py": "check",
     "tests/netns/test_failures.py": "failures",

@@ -231,8 +231,8 @@ static void answer(int descriptor)
 	while ((got = recv(descriptor, text + length, sizeof(text) - length, 0)) > 0) {
 		length += got;
 		if (memmem(text, length, "\r\n\r\n", 4)) {
-			if (send(descriptor, response, sizeof(response) - 1, MSG_NOSIGNAL) < 0)
-				perror("send");
+			/* Who has gone meanwhile says so itself. */
+			got = send(descriptor, response, sizeof(response) - 1, MSG_NOSIGNAL);
 			break;
 		}
 	}

@@ -370,7 +370,7 @@ struct dp_count {
 _Static_assert(sizeof(struct dp_count) == 16, "dp_count");
 
 /*
- * Bits of dp_frontend.flags. CHECK_SOURCE: clients outside the cluster must lie in a range of `sources`. LOCAL: what
+ * Bits of dp_frontend.flags. CHECK_SOURCE: clients, pods included, must lie in a range of `sources`. LOCAL: what
  * comes from outside stays on this node and keeps its source.
  */
 enum dp_frontend_flag {

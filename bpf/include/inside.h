@@ -23,6 +23,8 @@ static __noinline int begin_inside(struct flow *flow, const struct packet *p,
 		frontend = node_port(&tuple->daddr, tuple->dport, tuple->protocol);
 	if (!frontend)
 		return SERVICE_NONE;
+	if (!is_source_allowed(frontend, &tuple->saddr))
+		return -DP_DROP_SOURCE_RANGE;
 	if (!choose_inside(frontend, &client, &backend))
 		return SERVICE_REFUSED;
 	begin(flow, p, frontend, &backend, client.list);

@@ -162,7 +162,7 @@ class Client:
 
     def bridge(self, target: str) -> bridge_pb2_grpc.BridgeStub:
         """One replica of the bridge."""
-        return bridge_pb2_grpc.BridgeStub(self._channel("the bridge", target))
+        return bridge_pb2_grpc.BridgeStub(self._channel("the bridge", target, Role.BRIDGE))
 
     def close(self) -> None:
         """Closes every channel."""

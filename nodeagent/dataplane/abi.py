@@ -642,7 +642,7 @@ class Count(NamedTuple):
 
 
 class FrontendFlag(enum.IntEnum):
-    """Bits of dp_frontend.flags. CHECK_SOURCE: clients outside the cluster must lie in a range of `sources`. LOCAL: what
+    """Bits of dp_frontend.flags. CHECK_SOURCE: clients, pods included, must lie in a range of `sources`. LOCAL: what
     comes from outside stays on this node and keeps its source.
     """
 

@@ -8,7 +8,7 @@ which slot a hash leads to.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 NODE_PORT_IPV4 = bytes(10) + b"\xff\xff" + bytes(4)
 NODE_PORT_IPV6 = bytes(16)
@@ -61,16 +61,14 @@ class Frontend:
     local: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, order=True)
-class Backend:
-    """Address (16 bytes) and port of a backend."""
+class Backend(NamedTuple):
+    """Address (16 bytes) and port of a backend; a tuple, for there are tens of thousands."""
 
     address: bytes
     port: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Slot:
+class Slot(NamedTuple):
     """A place in a list, from 0 on."""
 
     list_id: int
@@ -78,8 +76,7 @@ class Slot:
     backend: Backend
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Member:
+class Member(NamedTuple):
     """A backend that a client which had it may keep: see bpf/include/abi.h."""
 
     list_id: int
@@ -174,7 +171,8 @@ class BalancingPlane(Protocol):
     def forget_backends(self, gone: Sequence[tuple[int, Backend]]) -> int:
         """Ends what is remembered of UDP and SCTP towards backends that are gone.
 
-        The next packet is given another one.
+        The next packet is given another one. UDP sockets of the node's own namespace that are
+        connected to one are ended: see netlink.diag.
 
         Args:
             gone: (protocol, backend); of other protocols nothing is forgotten.

@@ -18,6 +18,7 @@ from nodeagent.dataplane.balancing import (
 )
 from nodeagent.dataplane.maps import INNER_MAP, KernelMap, create_array, open_by_id
 from nodeagent.dataplane.records import number_key, number_of
+from nodeagent.netlink.diag import end_connected
 
 TABLES_AT_ONCE = 256
 """Each has a descriptor until the kernel has its own reference, and a process may have 1,024."""
@@ -91,7 +92,8 @@ class KernelBalancing:
     def forget_backends(self, gone: Sequence[tuple[int, Backend]]) -> int:
         """Ends what is remembered of UDP and SCTP towards backends that are gone.
 
-        The next packet is given another one.
+        The next packet is given another one. UDP sockets of this node's own namespace that are
+        connected are ended.
 
         Args:
             gone: (protocol, backend); of other protocols nothing is forgotten.
@@ -114,7 +116,9 @@ class KernelBalancing:
             keys = towards(self._maps[name].entries(), packed)
             self._maps[name].delete(keys)
             total += len(keys)
-        return total
+        return total + end_connected(
+            records.sockets_connected(self._maps["sockets"].entries(), packed)
+        )
 
     def service_counts(self) -> tuple[ServiceCount, ...]:
         """Reads the counters; services that nobody has asked for are left out."""

@@ -14,6 +14,7 @@ from nodeagent.dataplane.balancing import (
     SourceRange,
 )
 from nodeagent.dataplane.records import Item, number_key, number_of
+from nodeagent.netlink.diag import Connected
 
 PRESENT = number_key(1)
 """Value of `members` and `sources`: the key says it all."""
@@ -64,7 +65,7 @@ def to_frontend(item: Item) -> Frontend:
 
 def backend_bytes(backend: Backend) -> bytes:
     """A backend as it stands in keys and values."""
-    return abi.Backend(address=backend.address, port=backend.port).pack()
+    return abi.Backend(backend.address, backend.port).pack()
 
 
 def to_backend(data: bytes) -> Backend:
@@ -75,7 +76,7 @@ def to_backend(data: bytes) -> Backend:
 
 def slot_key(list_id: int, slot: int) -> bytes:
     """Key of `slots`."""
-    return abi.SlotKey(list=list_id, slot=slot).pack()
+    return abi.SlotKey(list_id, slot).pack()
 
 
 def slot_item(slot: Slot) -> Item:
@@ -148,6 +149,21 @@ def sockets_towards(items: Iterable[Item], gone: Collection[tuple[int, bytes]]) 
         if (key := abi.SocketKey.unpack(raw)).leg == abi.Leg.FORWARD
         and (key.protocol, abi.Socket.unpack(value).place) in gone
     ]
+
+
+def sockets_connected(items: Iterable[Item], gone: Collection[tuple[int, bytes]]) -> set[Connected]:
+    """UDP sockets of `sockets` that may be connected to a backend that is gone."""
+    found = set()
+    for raw, _ in items:
+        key = abi.SocketKey.unpack(raw)
+        if (
+            key.leg == abi.Leg.BACK
+            and key.protocol == IPPROTO_UDP
+            and (key.protocol, key.place) in gone
+        ):
+            place = to_backend(key.place)
+            found.add(Connected(key.cookie, place.address, place.port))
+    return found
 
 
 def translations_towards(items: Iterable[Item], gone: Collection[tuple[int, bytes]]) -> list[bytes]:

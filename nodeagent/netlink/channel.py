@@ -1,4 +1,4 @@
-"""A route netlink socket: requests in batches, every acknowledgement read."""
+"""A netlink socket: requests in batches, every acknowledgement read."""
 
 import socket
 from collections.abc import Sequence
@@ -19,11 +19,12 @@ TIMEOUT_SECONDS = 10.0
 class Channel:
     """Blocking; for one thread at a time.
 
-    It stays in the network namespace of the thread that opens it.
+    It stays in the network namespace of the thread that opens it. protocol: NETLINK_ROUTE, unless
+    another one of linux/netlink.h is said.
     """
 
-    def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)
+    def __init__(self, protocol: int = 0) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol)
         self._socket.settimeout(TIMEOUT_SECONDS)
         self._socket.bind((0, 0))
         self._sequence = 1

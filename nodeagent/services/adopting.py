@@ -167,5 +167,7 @@ def _list(want: Draft, places: AnyList, *, has_members: bool, outside: bool) -> 
 
 def _changed(held: Mapping[K, V], want: Mapping[K, V], *, gone: V) -> dict[K, V]:
     """What differs; `gone` where nothing should be."""
+    if not held:
+        return dict(want)
     changed = {key: value for key, value in want.items() if held.get(key) != value}
     return changed | dict.fromkeys(held.keys() - want.keys(), gone)

@@ -18,8 +18,11 @@ GroupKey = tuple[str, int, int]
 """Name of the service's port, protocol number, and size of the addresses."""
 
 
-class Scope(enum.Enum):
-    """A list of a group: which backends, and whether their places may have holes."""
+class Scope(enum.IntEnum):
+    """A list of a group: which backends, and whether their places may have holes.
+
+    Numbers, because those are hashed faster than names.
+    """
 
     CLUSTER = enum.auto()
     LOCAL = enum.auto()

@@ -1,6 +1,6 @@
 """One service on this node: its backends in groups, and the lists that frontends name. Pure."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from deltaplane.model.addresses import to_mapped
 from deltaplane.model.objects import BackendObject, ServiceObject
@@ -79,7 +79,7 @@ class Group:
                 and new not in places
                 and self._takes(scope, mode, value)
             ):
-                self._add(places, new, draft)
+                self._add(places, [new], draft)
 
     def load(self, backends: Iterable[BackendObject]) -> None:
         """Takes the backends of a new group; lists follow with `open`."""
@@ -141,24 +141,28 @@ class Group:
 
     def _fill(self, scope: Scope, draft: Draft, *, growing: bool) -> None:
         places, mode = self.lists[scope], self._modes[scope]
+        local, where = scope.is_local, self._where
         wanted = {
             backend: None
             for backend, value in self._backends.values()
-            if self._takes(scope, mode, value)
+            if applies(value, mode, where) and not (local and not is_local(value, where))
         }
-        for backend in [backend for _, backend in places if backend not in wanted]:
-            self._remove(places, backend, draft)
+        if len(places):
+            for backend in [backend for _, backend in places if backend not in wanted]:
+                self._remove(places, backend, draft)
         if growing:
-            for backend in wanted:
-                if backend not in places:
-                    self._add(places, backend, draft)
+            self._add(places, [one for one in wanted if one not in places], draft)
 
-    def _add(self, places: AnyList, backend: Backend, draft: Draft) -> None:
-        for place in places.add(backend):
-            draft.slots[places.list_id, place] = backend
-        if self.has_members:
-            draft.members[Member(list_id=places.list_id, backend=backend)] = True
-        self._hold(backend, draft)
+    def _add(self, places: AnyList, backends: Collection[Backend], draft: Draft) -> None:
+        if not backends:
+            return
+        number, slots = places.list_id, draft.slots
+        for backend in backends:
+            for place in places.add(backend):
+                slots[number, place] = backend
+            if self.has_members:
+                draft.members[Member(number, backend)] = True
+            self._hold(backend, draft)
         self._table(places, draft)
 
     def _remove(self, places: AnyList, backend: Backend, draft: Draft) -> None:

@@ -79,7 +79,7 @@ class Holey:
             if backend not in self._place:
                 self._items[place] = backend
                 self._place[backend] = place
-        self._order = sorted(self._place)
+        self._order: list[Backend] | None = None
         self._end = max(self._items, default=-1) + 1
         self._free = [place for place in range(self._end) if place not in self._items]
 
@@ -100,14 +100,16 @@ class Holey:
             place, self._end = self._end, self._end + 1
         self._items[place] = backend
         self._place[backend] = place
-        insort(self._order, backend)
+        if self._order is not None:
+            insort(self._order, backend)
         return (place,)
 
     def remove(self, backend: Backend) -> tuple[tuple[int, ...], int]:
         """Takes a backend out; no place is written, one is gone."""
         place = self._place.pop(backend)
         del self._items[place]
-        del self._order[bisect_left(self._order, backend)]
+        if self._order is not None:
+            del self._order[bisect_left(self._order, backend)]
         heappush(self._free, place)
         return (), place
 
@@ -117,6 +119,9 @@ class Holey:
 
     def in_turn(self) -> Iterable[tuple[Backend, int]]:
         """Backends by address and port, with their places."""
+        if self._order is None:
+            # Not before somebody asks: a list begins with many.
+            self._order = sorted(self._place)
         return [(backend, self._place[backend]) for backend in self._order]
 
 

@@ -30,6 +30,8 @@ MAX_PLACES = 65_536
 WALK = Struct("=III")
 """Where a walk begins (in 2^32nds of the table), its first step, and by how much steps change."""
 
+_DIGEST = Struct(">III")
+
 Fill = Callable[[int, bytes, "array[int]"], bytes]
 """(entries, walks in turn, place of each) → a table of 16-bit places."""
 
@@ -37,7 +39,7 @@ Fill = Callable[[int, bytes, "array[int]"], bytes]
 def walk(backend: Backend) -> bytes:
     """The way that a backend takes over any table: WALK."""
     digest = blake2b(backend.address + backend.port.to_bytes(2), digest_size=12).digest()
-    at, step, bend = (int.from_bytes(digest[i : i + 4]) for i in (0, 4, 8))
+    at, step, bend = _DIGEST.unpack(digest)
     # So that it comes everywhere: at + i * step + i * (i - 1) / 2 * bend.
     return WALK.pack(at, step | 1, bend & ~3)
 

@@ -126,7 +126,7 @@ Step = (
 def steps(draft: Draft) -> tuple[Step, ...]:
     """A draft in a safe order; without steps that do nothing."""
     slots = [
-        Slot(list_id=list_id, slot=place, backend=backend)
+        Slot(list_id, place, backend)
         for (list_id, place), backend in draft.slots.items()
         if backend is not None
     ]

@@ -23,7 +23,7 @@ from services.kubernetes.api.client import Client
 from services.kubernetes.api.kubeconfig import Connection
 from services.kubernetes.api.leading import LeaseTimes
 from services.kubernetes.api.lease import Leader
-from services.kubernetes.bridge import Bridge
+from services.kubernetes.bridge import Bridge, Options
 from services.kubernetes.config import Config
 from services.kubernetes.servicer import BridgeServicer
 
@@ -46,17 +46,14 @@ async def serve(
     registry = rpc.channel(",".join(settings.registry))
     slicer = rpc.channel(",".join(settings.slicer)) if settings.slicer else None
     async with Client(connection) as client:
-        bridge = Bridge(
-            client,
-            registry,
-            clock,
+        options = Options(
             kinds=settings.kinds,
-            slicer=slicer,
             instance=identity,
             audit_seconds=settings.audit_seconds,
             clears_nodes=settings.clear_node_condition,
             tells=settings.events,
         )
+        bridge = Bridge(client, registry, clock, slicer=slicer, options=options)
         leader = Leader(
             client,
             namespace=settings.lease_namespace or connection.namespace,

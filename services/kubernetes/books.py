@@ -53,7 +53,7 @@ class Books:
             if first.deletes:
                 return tuple(batches)
         for kind, ledger in self.ledgers.items():
-            for _ in range(PODS_AT_ONCE if kind is Kind.POD else 1):
+            for _ in range(PODS_AT_ONCE if kind is Kind.POD and not ledger.is_slow else 1):
                 batch = None if kind is Kind.NAMESPACE else ledger.next(now)
                 if batch is None:
                     break

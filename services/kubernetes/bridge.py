@@ -1,7 +1,8 @@
 """One replica of the bridge: it follows the cluster always, and writes while it leads."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass
 
 import grpc.aio
 import msgspec
@@ -15,7 +16,7 @@ from services.kubernetes.books import Books
 from services.kubernetes.conditions import GatedPods, NodeConditions
 from services.kubernetes.feed import Feed, Observer
 from services.kubernetes.kinds import Kind, Object
-from services.kubernetes.patching import GateKeeper, NodeWatcher
+from services.kubernetes.patching import LOOK_SECONDS, POLL_SECONDS, GateKeeper, NodeWatcher
 from services.kubernetes.problems import Problems
 from services.kubernetes.repository import Repository
 from services.kubernetes.telling import tell
@@ -23,6 +24,29 @@ from services.kubernetes.writing import AUDIT_SECONDS, Writer
 
 CONTROLLER = "deltaplane.dev/bridge"
 GAUGE_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How a replica works. Times in seconds.
+
+    Attributes:
+        kinds: that are watched.
+        instance: name of this replica in Events.
+        audit_seconds: how often the registry is listed again.
+        poll_seconds: how often it is asked for its nodes.
+        look_seconds: how often pods are looked for that wait at their gates.
+        clears_nodes: NetworkUnavailable of nodes is set to False.
+        tells: Events are created.
+    """
+
+    kinds: tuple[Kind, ...] = tuple(Kind)
+    instance: str = "bridge"
+    audit_seconds: float = AUDIT_SECONDS
+    poll_seconds: float = POLL_SECONDS
+    look_seconds: float = LOOK_SECONDS
+    clears_nodes: bool = True
+    tells: bool = True
 
 
 class Bridge:
@@ -40,12 +64,8 @@ class Bridge:
         registry: grpc.aio.Channel,
         clock: Clock,
         *,
-        kinds: tuple[Kind, ...] = tuple(Kind),
         slicer: grpc.aio.Channel | None = None,
-        instance: str = "bridge",
-        audit_seconds: float = AUDIT_SECONDS,
-        clears_nodes: bool = True,
-        tells: bool = True,
+        options: Options | None = None,
     ) -> None:
         """Makes one.
 
@@ -53,27 +73,19 @@ class Bridge:
             client: of the API server.
             registry: channel to the endpoint registry.
             clock: where the time comes from.
-            kinds: that are watched.
             slicer: channel to slicers, for readiness gates; None: gates stay closed.
-            instance: name of this replica in Events.
-            audit_seconds: how often the registry is listed again.
-            clears_nodes: NetworkUnavailable of nodes is set to False.
-            tells: Events are created.
+            options: None: the defaults.
         """
         self.books = Books()
         self.problems = Problems()
         self.is_active = False
         self._client = client
         self._clock = clock
-        self._kinds = kinds
-        self._reporter = Reporter(controller=CONTROLLER, instance=instance)
-        self._tells = tells
-        self._audit_seconds = audit_seconds
+        self._slicer = slicer
+        self._options = options or Options()
         self._repository = Repository(registry)
         self._nodes = NodeConditions()
-        self._clears_nodes = clears_nodes
         self._pods = GatedPods()
-        self._slicer = slicer
         self._wake = asyncio.Event()
         observers: dict[Kind, Observer] = {Kind.NODE: self._nodes, Kind.POD: self._pods}
         self._feed = Feed(self.books, self.problems, observers, self._wake.set)
@@ -85,7 +97,7 @@ class Bridge:
     async def follow(self, settings: Settings | None = None) -> None:
         """Keeps the books up to date, until it is cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            for kind in self._kinds:
+            for kind in self._options.kinds:
                 decoder = msgspec.json.Decoder(kind.type)
                 reflector: Reflector[Object] = Reflector(
                     self._client, kind.resource, decoder.decode, settings=settings
@@ -98,15 +110,7 @@ class Bridge:
         self.is_active = True
         try:
             async with asyncio.TaskGroup() as tasks:
-                background = [tasks.create_task(self._watch_nodes())]
-                if self._tells:
-                    telling = tell(self.problems, self._client, self._reporter, self._clock)
-                    background.append(tasks.create_task(telling))
-                if self._slicer is not None:
-                    gates = GateKeeper(
-                        self._pods, self._client, self._repository, self._slicer, self._clock
-                    )
-                    background.append(tasks.create_task(gates.run()))
+                background = [tasks.create_task(it) for it in self._background()]
                 await self._writer(may_write).run()
                 for task in background:
                     task.cancel()
@@ -130,13 +134,23 @@ class Bridge:
             problems=self.problems,
             may_write=may_write,
             wake=self._wake,
-            audit_seconds=self._audit_seconds,
+            audit_seconds=self._options.audit_seconds,
         )
 
-    async def _watch_nodes(self) -> None:
-        seen = self._nodes if self._clears_nodes else NodeConditions()
-        watcher = NodeWatcher(self.books, self._repository, self._client, seen, self._clock)
-        await watcher.run(self._wake)
+    def _background(self) -> Iterator[Coroutine[None, None, None]]:
+        """What a leader does besides writing the registry."""
+        options = self._options
+        seen = self._nodes if options.clears_nodes else NodeConditions()
+        nodes = NodeWatcher(self.books, self._repository, self._client, seen, self._clock)
+        yield nodes.run(self._wake, options.poll_seconds)
+        if options.tells:
+            reporter = Reporter(controller=CONTROLLER, instance=options.instance)
+            yield tell(self.problems, self._client, reporter, self._clock)
+        if self._slicer is not None:
+            gates = GateKeeper(
+                self._pods, self._client, self._repository, self._slicer, self._clock
+            )
+            yield gates.run(options.look_seconds)
 
     async def _measure(self) -> None:
         while True:

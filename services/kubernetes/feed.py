@@ -20,7 +20,7 @@ from services.kubernetes.kinds import (
 )
 from services.kubernetes.ledger import Key, Wanted
 from services.kubernetes.problems import Problems
-from services.kubernetes.translating import NOTHING, Mode, Translation, translate_namespace
+from services.kubernetes.translating import UNTOUCHED, Mode, Translation, translate_namespace
 
 CHUNK = 500
 """Objects of a list that are translated before others get a turn."""
@@ -135,5 +135,5 @@ def translate(kind: Kind, item: Object) -> Translation:
         case Namespace():
             return translate_namespace(item)
         case Node():
-            # Agents write what there is to say of their nodes.
-            return NOTHING
+            # Agents register their nodes.
+            return UNTOUCHED

@@ -9,11 +9,34 @@ An absent list and null mean the same to the API; where it may say null, both ar
 import enum
 from typing import Any
 
+import msgspec
+
 from services.kubernetes.api import resource as resources
 from services.kubernetes.api.resource import Resource
-from services.kubernetes.api.types import ApiStruct, ObjectMeta
+from services.kubernetes.api.types import ApiStruct, Key
 
 JsonObject = dict[str, Any]
+
+
+class Metadata(ApiStruct, frozen=True, kw_only=True, gc=False):
+    """What is read of all objects: less than a client reads of what it writes.
+
+    Attributes:
+        namespace: "" for kinds that live in none.
+        resource_version: opaque.
+    """
+
+    name: str
+    namespace: str = ""
+    uid: str = ""
+    resource_version: str = ""
+    labels: dict[str, str] = msgspec.field(default_factory=dict)
+    annotations: dict[str, str] = msgspec.field(default_factory=dict)
+
+    @property
+    def key(self) -> Key:
+        """Names the object within its kind."""
+        return f"{self.namespace}/{self.name}" if self.namespace else self.name
 
 
 class Condition(ApiStruct, frozen=True, kw_only=True, gc=False):
@@ -32,14 +55,14 @@ class NodeStatus(ApiStruct, frozen=True, kw_only=True, gc=False):
 class Node(ApiStruct, frozen=True, kw_only=True, gc=False):
     """v1 Node."""
 
-    metadata: ObjectMeta
+    metadata: Metadata
     status: NodeStatus | None = None
 
 
 class Namespace(ApiStruct, frozen=True, kw_only=True, gc=False):
     """v1 Namespace."""
 
-    metadata: ObjectMeta
+    metadata: Metadata
 
 
 class ContainerPort(ApiStruct, frozen=True, kw_only=True, gc=False):
@@ -83,7 +106,7 @@ class PodStatus(ApiStruct, frozen=True, kw_only=True, gc=False):
 class Pod(ApiStruct, frozen=True, kw_only=True, gc=False):
     """v1 Pod."""
 
-    metadata: ObjectMeta
+    metadata: Metadata
     spec: PodSpec
     status: PodStatus | None = None
 
@@ -139,7 +162,7 @@ class SlicePort(ApiStruct, frozen=True, kw_only=True, gc=False):
 class EndpointSlice(ApiStruct, frozen=True, kw_only=True, gc=False):
     """discovery.k8s.io/v1 EndpointSlice."""
 
-    metadata: ObjectMeta
+    metadata: Metadata
     address_type: str
     endpoints: list[SliceEndpoint] | None = None
     ports: list[SlicePort] | None = None
@@ -148,7 +171,7 @@ class EndpointSlice(ApiStruct, frozen=True, kw_only=True, gc=False):
 class Service(ApiStruct, frozen=True, kw_only=True):
     """v1 Service."""
 
-    metadata: ObjectMeta
+    metadata: Metadata
     spec: JsonObject | None = None
     status: JsonObject | None = None
 
@@ -156,7 +179,7 @@ class Service(ApiStruct, frozen=True, kw_only=True):
 class Policy(ApiStruct, frozen=True, kw_only=True):
     """A policy of any kind. specs: only of Cilium's."""
 
-    metadata: ObjectMeta
+    metadata: Metadata
     spec: JsonObject | None = None
     specs: list[JsonObject] | None = None
 

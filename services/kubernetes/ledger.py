@@ -27,6 +27,9 @@ FIRST_RETRY = 5.0
 LONGEST_RETRY = 300.0
 """Seconds until an object that the registry refused is tried again, though it has not changed."""
 
+LEAST_SHARE = 1 / 32
+"""Of the limits, after calls that nobody answered in time."""
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
@@ -117,6 +120,8 @@ class Ledger:
     _population: Counter[str] = field(default_factory=Counter)
     # Whether removals are cut next where there are both: neither kind of change waits for ever.
     _is_deleting: bool = False
+    # Part of the limits that is used: a registry that is slow answers small calls in time.
+    _share: float = 1.0
 
     # --- what is wanted --------------------------------------------------------------------------
 
@@ -248,6 +253,7 @@ class Ledger:
     def done(self, batch: Batch) -> None:
         """The registry has taken a batch."""
         self._land(batch)
+        self._share = min(1.0, self._share * 2)
         self._unsure.difference_update(batch.keys)
         for key, value in batch.applies:
             self.stored[key] = value
@@ -258,13 +264,15 @@ class Ledger:
             self.refused.pop(key, None)
 
     def undone(self, batch: Batch) -> None:
-        """Nobody knows what became of a batch: it is written again."""
+        """Nobody knows what became of a batch: it is written again, in smaller ones."""
         self._land(batch)
         self._unsure.update(batch.keys)
+        self._share = max(LEAST_SHARE, self._share / 2)
 
     def refuse(self, batch: Batch, reason: str, now: float) -> Key | None:
         """The registry does not take a batch; returns whose fault it is, None: not known yet."""
-        self.undone(batch)
+        self._land(batch)
+        self._unsure.update(batch.keys)
         keys = batch.keys
         if len(keys) > 1:
             middle = len(keys) // 2
@@ -286,6 +294,11 @@ class Ledger:
             return 0.0
         retries = [refusal.retry_at for refusal in self.refused.values()]
         return max(0.0, min(retries) - now) if retries else None
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether calls have gone unanswered lately: one at a time is enough then."""
+        return self._share < 1.0
 
     @property
     def is_busy(self) -> bool:
@@ -311,6 +324,8 @@ class Ledger:
                 self._suspects.append((key,))
 
     def _cut(self, keys: list[Key], may_delete: Callable[[Key], bool] | None) -> Batch | None:
+        most_applies = max(1, int(self.limits.applies * self._share))
+        most_deletes = max(1, int(self.limits.deletes * self._share))
         applies: list[tuple[Key, bytes]] = []
         deletes: list[Key] = []
         size = 0
@@ -320,7 +335,7 @@ class Ledger:
             value = self._to_write(key)
             if value is not None:
                 size += len(value)
-                if applies and (size > self.limits.bytes or len(applies) == self.limits.applies):
+                if applies and (size > self.limits.bytes or len(applies) == most_applies):
                     break
                 applies.append((key, value))
             elif not self._is_gone(key):
@@ -328,7 +343,7 @@ class Ledger:
                 self.refused.pop(key, None)
             elif may_delete is None or may_delete(key):
                 deletes.append(key)
-                if len(deletes) == self.limits.deletes:
+                if len(deletes) == most_deletes:
                     break
         if deletes and (self.deletes_first or self._is_deleting or not applies):
             self._is_deleting = False

@@ -51,8 +51,13 @@ class NodeWatcher:
         self._clock = clock
         self._strangers = Strangers()
 
-    async def run(self, wake: asyncio.Event) -> None:
-        """While this replica leads, until it is cancelled. wake: set when the books change."""
+    async def run(self, wake: asyncio.Event, poll_seconds: float = POLL_SECONDS) -> None:
+        """While this replica leads, until it is cancelled.
+
+        Args:
+            wake: set when the books change.
+            poll_seconds: how often the registry is asked.
+        """
         while True:
             try:
                 answer = await self._repository.nodes()
@@ -62,7 +67,7 @@ class NodeWatcher:
                 self._adopt(answer)
                 wake.set()
                 await self._clear(answer)
-            await asyncio.sleep(POLL_SECONDS)
+            await asyncio.sleep(poll_seconds)
 
     def _adopt(self, answer: registry_pb2.ListNodesResponse) -> None:
         ledger = self._books[Kind.NODE]
@@ -108,7 +113,7 @@ class GateKeeper:
         self._clock = clock
         self._followed: dict[Key, asyncio.Task[None]] = {}
 
-    async def run(self) -> None:
+    async def run(self, look_seconds: float = LOOK_SECONDS) -> None:
         """While this replica leads, until it is cancelled."""
         async with asyncio.TaskGroup() as tasks:
             while True:
@@ -118,10 +123,11 @@ class GateKeeper:
                     if len(self._followed) >= WAITS_AT_ONCE:
                         break
                     if key not in self._followed:
-                        self._followed[key] = tasks.create_task(self._follow(key, uid))
-                await asyncio.sleep(LOOK_SECONDS)
+                        following = self._follow(key, uid, look_seconds)
+                        self._followed[key] = tasks.create_task(following)
+                await asyncio.sleep(look_seconds)
 
-    async def _follow(self, key: Key, uid: str) -> None:
+    async def _follow(self, key: Key, uid: str, pause: float) -> None:
         try:
             # Another pod of that name may have left an endpoint that everybody knows.
             if uid in await self._repository.pod_uids(key) and await self._is_known(key):
@@ -131,7 +137,7 @@ class GateKeeper:
             if not isinstance(error, NotFound):
                 log.get().info("receipt_open", pod=key, reason=str(error))
         # Its turn comes again; who has no endpoint yet is not asked about all the time.
-        await asyncio.sleep(LOOK_SECONDS)
+        await asyncio.sleep(pause)
 
     async def _is_known(self, key: Key) -> bool:
         """Whether every node that must know the pod's endpoint does, or comes to in time."""

@@ -3,7 +3,6 @@
 from deltaplane.model.ports import NamedPort, Protocol
 from deltaplane.model.records import PodRecord, ordered, own
 from services.kubernetes import kinds
-from services.kubernetes.api.types import ObjectMeta
 from services.kubernetes.translating import NOTHING, Mode, Translation, annotation_problem
 
 MIRROR = "kubernetes.io/config.mirror"
@@ -48,7 +47,7 @@ def is_gated(pod: kinds.Pod) -> bool:
     return bool(gates) and any(gate.condition_type == GATE for gate in gates or ())
 
 
-def _uid(metadata: ObjectMeta) -> str:
+def _uid(metadata: kinds.Metadata) -> str:
     annotations = metadata.annotations
     if MIRROR in annotations:
         return annotations.get(STATIC_UID) or metadata.uid

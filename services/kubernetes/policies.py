@@ -24,7 +24,6 @@ from deltaplane.manifest import (
 from deltaplane.model.policy import NetworkPolicy
 from deltaplane.model.tiers import Action, Rule, Tier
 from services.kubernetes import kinds
-from services.kubernetes.api.types import ObjectMeta
 from services.kubernetes.kinds import JsonObject, Kind
 from services.kubernetes.translating import Translation, failed
 
@@ -54,7 +53,7 @@ def translate_policy(kind: Kind, item: kinds.Policy) -> Translation:
 
 
 def _read(
-    kind: Kind, metadata: ObjectMeta, **fields: object
+    kind: Kind, metadata: kinds.Metadata, **fields: object
 ) -> NetworkPolicy | GeneralPolicyManifest:
     manifest = observe(_value(kind, metadata, **fields), source="").manifest
     if isinstance(manifest, PolicyManifest):
@@ -63,7 +62,7 @@ def _read(
     return manifest
 
 
-def _value(kind: Kind, metadata: ObjectMeta, **fields: object) -> JsonObject:
+def _value(kind: Kind, metadata: kinds.Metadata, **fields: object) -> JsonObject:
     """The object as a file would have it, without what is the API server's."""
     given: JsonObject = {"name": metadata.name}
     if kind.resource.namespaced:
@@ -88,7 +87,7 @@ def _problem(error: ManifestError) -> str:
 def _standin(kind: Kind, item: kinds.Policy) -> NetworkPolicy | GeneralPolicyManifest | None:
     """None: not even its name is one."""
     # Without annotations: one of them may be what is wrong, and an audit would undo it all.
-    metadata = ObjectMeta(name=item.metadata.name, namespace=item.metadata.namespace)
+    metadata = kinds.Metadata(name=item.metadata.name, namespace=item.metadata.namespace)
     for spec in _closing_specs(kind, item):
         try:
             found = _read(kind, metadata, spec=spec)

@@ -42,7 +42,7 @@ class Translation:
     Attributes:
         record: what the registry should hold; None: nothing, but with IF_ABSENT whatever it holds.
         problem: why the object cannot be programmed as it is; "": it can.
-        mode: when the record is written; not ALWAYS only with a problem.
+        mode: when the record is written.
     """
 
     record: Record | None = None
@@ -51,6 +51,9 @@ class Translation:
 
 
 NOTHING = Translation()
+"""The registry should hold nothing of the object."""
+UNTOUCHED = Translation(mode=Mode.IF_ABSENT)
+"""What the registry holds of the object is somebody else's to write."""
 
 
 def failed(problem: str, standin: Record | None = None) -> Translation:

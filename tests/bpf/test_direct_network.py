@@ -12,7 +12,7 @@ import pytest
 
 from nodeagent.dataplane import abi
 from nodeagent.dataplane.port import PolicyEntry, PolicySet
-from tests.bpf.network import CLIENT, DIRECT_PORT, Network, bound_socket, ip, network
+from tests.bpf.network import CLIENT, DIRECT_PORT, Network, Node, bound_socket, ip, network
 from tests.bpf.packets import RST, SYN, TCP, UDP, Flow, address, tcp
 from tests.bpf.services import NODE_PORT, TARGET
 from tests.bpf.test_network import FAMILIES, count, plane_of, restrict

@@ -265,14 +265,17 @@ metadata: {name: pool}
 spec:
   ipFamilyPolicy: RequireDualStack
   selector: {app: pool}
-  ports: [{port: 80, targetPort: 9000}]
+  ports: [{name: tcp, port: 80, targetPort: 9000}, {name: udp, port: 53, protocol: UDP}]
 """
 MEMBER = """
 ---
 apiVersion: v1
 kind: Pod
 metadata: {{name: {}, labels: {{app: pool}}}}
-spec: {{containers: [{{name: c, ports: [{{containerPort: 9000}}]}}]}}
+spec:
+  containers:
+    - name: c
+      ports: [{{containerPort: 9000}}, {{containerPort: 53, protocol: UDP}}]
 """
 
 
@@ -312,6 +315,27 @@ def test_terminating_pods_are_the_last_resort(lab: Lab, pool: Addresses) -> None
     for address in pool.values():
         answers = lab.call(client, Call(address=address, port=80, times=MANY))
         assert set(answers) == {"default/one", "default/two"}
+
+
+@FAMILIES
+def test_datagrams_leave_a_backend_that_is_gone(
+    lab: Lab, pool: Addresses, family: socket.AddressFamily
+) -> None:
+    """On one connected socket, which does not notice."""
+    with opened(lab.pod_namespace(lab.pod(CLIENT)), family, socket.SOCK_DGRAM) as client:
+        client.connect((pool[family], 53))
+
+        def served_by() -> str:
+            client.send(b"?")
+            return client.recv(64).split()[0].decode()
+
+        first = served_by()
+        assert served_by() == first
+        (other,) = {"default/one", "default/two"} - {first}
+
+        lab.wait_enforced(lab.delete(members(first.rpartition("/")[2])))
+
+        assert served_by() == other
 
 
 def test_a_rolling_update_refuses_nobody(lab: Lab, tmp_path: Path) -> None:

@@ -63,11 +63,25 @@ class ObjectMeta(ApiStruct, frozen=True, kw_only=True, gc=False):
         return f"{self.namespace}/{self.name}" if self.namespace else self.name
 
 
+class Identified(Protocol):
+    """The least that followers need of metadata."""
+
+    @property
+    def key(self) -> Key:
+        """Names the object within its kind."""
+        ...
+
+    @property
+    def resource_version(self) -> str:
+        """Opaque; compared for equality only."""
+        ...
+
+
 class HasMetadata(Protocol):
     """An object of the API, or what a decoder made of one."""
 
     @property
-    def metadata(self) -> ObjectMeta:
+    def metadata(self) -> Identified:
         """What all objects have in common."""
         ...
 

@@ -7,13 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import grpc.aio
+
 from deltaplane.runtime import rpc
 from deltaplane.runtime.clock import SystemClock
 from deltaplane.v1 import registry_pb2 as pb
 from services.kubernetes.api import resource as resources
 from services.kubernetes.api.client import Client
 from services.kubernetes.api.reflector import Settings
-from services.kubernetes.bridge import Bridge
+from services.kubernetes.bridge import Bridge, Options
 from services.kubernetes.kinds import Kind
 from tests.kubernetes.apiserver import ApiServer
 from tests.services.plane import Plane, ok
@@ -99,12 +101,19 @@ class World:
 
 @contextlib.asynccontextmanager
 async def world(
-    server: ApiServer, plane: Plane, socket: Path, *, leads: bool = True, **options: Any
+    server: ApiServer,
+    plane: Plane,
+    socket: Path,
+    *,
+    leads: bool = True,
+    slicer: grpc.aio.Channel | None = None,
+    audit_seconds: float = 300.0,
 ) -> AsyncIterator[World]:
     """A replica that follows and, unless told otherwise, leads."""
     channel = rpc.channel(f"unix:{socket}")
     async with Client(server.connection()) as client:
-        bridge = Bridge(client, channel, SystemClock(), **options)
+        options = Options(audit_seconds=audit_seconds, poll_seconds=0.02, look_seconds=0.02)
+        bridge = Bridge(client, channel, SystemClock(), slicer=slicer, options=options)
         found = World(server, plane, bridge)
         found.tasks.append(asyncio.create_task(bridge.follow(Settings(absent=0.05))))
         if leads:

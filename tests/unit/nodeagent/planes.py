@@ -61,6 +61,7 @@ class Plane:
     control: FakeControl
     dataplane: FakeDataPlane
     applier: Applier
+    balancing: Balancing
     blocks: Blocks
     knowledge: Knowledge
     stream: Stream
@@ -120,6 +121,7 @@ async def running(directory: Path) -> AsyncIterator[Plane]:
         control,
         dataplane,
         applier,
+        balancing,
         blocks,
         knowledge,
         Stream(),

@@ -1,6 +1,7 @@
 """The shell around the services of a node: barriers, full maps, somebody else's writes."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
@@ -150,6 +151,33 @@ async def test_ports_of_the_node_lead_to_a_pod(worker: Worker, *, early: bool) -
     assert exposed(story.plane) == {(OWN.ipv4, 8080, backend)}
     await story.balancing.withdraw(7)
     assert story.plane.balancing() == FakeDataPlane().balancing()
+
+
+async def test_host_ports_are_found_again_in_the_kernel(worker: Worker) -> None:
+    story = Story(FakeDataPlane(), worker)
+    pod = AddressPair(ipv4=bytes((10, 244, 0, 9)), ipv6=bytes(15) + b"\x09")
+    only_one = AddressPair(ipv4=bytes((10, 244, 0, 8)), ipv6=None)
+    elsewhere = bytes((192, 0, 2, 77))
+    asked = {
+        7: (HTTP, replace(HTTP, protocol=Protocol.UDP, host_address=bytes(16))),
+        8: (
+            replace(HTTP, host_address=elsewhere, container_port=443),
+            replace(HTTP, host_address=bytes(4), host_port=8081),
+        ),
+    }
+    await story.take()
+    assert await story.balancing.recall() == {}
+    await story.balancing.expose(7, pod, asked[7])
+    await story.balancing.expose(8, only_one, asked[8])
+
+    before, again = exposed(story.plane), Story(story.plane, worker)
+    found = await again.balancing.recall()
+    assert found == {number: tuple(sorted(ports)) for number, ports in asked.items()}
+    again.view = story.view
+    await again.balancing.expose(7, pod, found[7])
+    await again.balancing.expose(8, only_one, found[8])
+    await again.take()
+    assert exposed(story.plane) == before
 
 
 async def test_host_ports_without_room_are_refused(worker: Worker) -> None:

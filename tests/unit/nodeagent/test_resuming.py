@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from deltaplane.errors import Refused, Unavailable
+from deltaplane.model.ports import Protocol
 from deltaplane.runtime.clock import SystemClock
-from nodeagent.cni.netconf import Attachment
+from nodeagent.cni.netconf import Attachment, HostPort
 from nodeagent.cni.result import Result
 from nodeagent.journal import Journal
 from nodeagent.rebuilding import SPARE_NUMBERS, Rebuilding
@@ -101,11 +102,14 @@ async def test_an_interface_whose_block_is_lost_is_closed_for_good(plane: Plane)
     plane.nothing_is_left()
 
 
-async def test_a_lost_journal_is_rebuilt_from_the_registry_and_the_links(
+async def test_a_lost_journal_is_rebuilt_from_what_others_know(
     plane: Plane, tmp_path: Path
 ) -> None:
     await add(plane)
     await add(plane, "c2")
+    port = HostPort(host_address=bytes(4), protocol=Protocol.TCP, host_port=8080, container_port=80)
+    await plane.balancing.barrier(plane.stream.barrier(*plane.control.known.values()), OWN)
+    await plane.balancing.expose(2, plane.journal.interfaces[2].addresses, (port,))
     plane.links.links["dp10"] = 500
     lost = plane.journal.ledger
     journal, writer = Journal(tmp_path / "again.db"), Worker("journal")
@@ -115,6 +119,7 @@ async def test_a_lost_journal_is_rebuilt_from_the_registry_and_the_links(
         writer=writer,
         control=plane.control,
         links=plane.links,
+        balancing=plane.balancing,
         node=FACTS,
         clock=SystemClock(),
     )
@@ -131,6 +136,7 @@ async def test_a_lost_journal_is_rebuilt_from_the_registry_and_the_links(
     assert {n: r.addresses for n, r in found.interfaces.items()} == {
         n: r.addresses for n, r in lost.interfaces.items()
     }
+    assert {n: r.host_ports for n, r in found.interfaces.items()} == {1: (), 2: (port,)}
     assert found.last_number == 16 + SPARE_NUMBERS
     assert all(block.full == block.held | block.rested for block in found.blocks.values())
     assert {old.revision for b in found.blocks.values() for old in b.released} == {

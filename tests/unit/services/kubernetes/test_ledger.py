@@ -123,6 +123,21 @@ def test_a_batch_of_unknown_outcome_is_repeated() -> None:
     assert registry.records == {"a": b"1"}
 
 
+def test_calls_that_nobody_answers_become_smaller_until_somebody_does() -> None:
+    ledger, registry = opened(limits=Limits(applies=64))
+    ledger.replace(many(1000))
+    sizes = []
+    for _ in range(8):
+        batch = ledger.next(0.0)
+        assert batch is not None
+        sizes.append(len(batch.keys))
+        ledger.undone(batch)
+    assert sizes == [64, 32, 16, 8, 4, 2, 2, 2]
+    assert ledger.is_slow
+    assert [len(it.keys) for it in registry.settle(ledger)][:7] == [2, 4, 8, 16, 32, 64, 64]
+    assert not ledger.is_slow
+
+
 def test_an_object_of_which_nothing_is_wanted_is_removed_without_the_brake() -> None:
     ledger, registry = opened({f"job/{number}": b"1" for number in range(ENTRIES * 3)})
     ledger.replace({f"job/{number}": NOTHING for number in range(ENTRIES * 3)})
@@ -194,7 +209,8 @@ def test_what_may_only_change_is_not_created() -> None:
 def test_a_ledger_that_does_not_create_only_removes() -> None:
     ledger = Ledger(creates=False)
     ledger.adopt({"node-1": b"", "node-2": b""})
-    ledger.replace({"node-1": wanted(""), "node-3": wanted("")})
+    untouched = Wanted(None, Mode.IF_ABSENT)
+    ledger.replace({"node-1": untouched, "node-3": untouched})
     assert ledger.next(0.0) == Batch(deletes=("node-2",))
 
 
