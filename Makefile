@@ -53,9 +53,21 @@ CHANGES ?= 10000
 soak-tighten: setup build ## Tighten CHANGES policies under traffic: no packet may pass after a receipt (as root)
 	@.venv/bin/python -m tests.tighten --changes $(CHANGES)
 
+.PHONY: soak-rolling
+soak-rolling: setup build ## Open COUNT connections to a service whose 20 backends roll: none may fail (COUNT=100000)
+	@.venv/bin/python -m tests.rolling --count $(or $(COUNT),100000)
+
 .PHONY: sim
 sim: setup ## Tell SEEDS stories of the delta stream in virtual time, every invariant asserted (SEEDS=2000)
 	@.venv/bin/python -m tests.sim --seeds $(or $(SEEDS),2000)
+
+.PHONY: chaos
+chaos: setup build ## Let everything fail while everything changes, then compare it all (MINUTES=10 SEED=…, as root)
+	@.venv/bin/python -m tests.chaos --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+.PHONY: fuzz
+fuzz: setup build ## Change what comes from outside at random, SECONDS=600 each: messages, CNI, YAML, DNS, packets (as root)
+	@tools/fuzz.sh --seconds $(or $(SECONDS),600) $(ARGS)
 
 .PHONY: soak-ipam
 soak-ipam: setup ## Search interleavings of address operations for a double allocation or a leak (COUNT=1000000 SEED=0)
@@ -94,11 +106,21 @@ preflight: ## Say what this machine can do and what is left out
 	@tools/preflight.sh
 
 .PHONY: conformance
-conformance: setup build ## Policies, transfers, masquerading in every routing mode and MTU (as root)
+conformance: setup build ## Policies, transfers, services, masquerading in every routing mode (as root)
 	@DELTAPLANE_MODES=every .venv/bin/pytest tests/e2e/test_network_policies.py tests/e2e/test_routing.py \
-	  tests/bpf/test_conformance_packets.py
+	  tests/e2e/test_services.py tests/e2e/test_service_traffic.py tests/bpf/test_conformance_packets.py
 	@for routing in native vxlan; do for mtu in 1500 9000; do \
 	  .venv/bin/deltaplane demo --name demo$$mtu --routing $$routing --mtu $$mtu; done; done
+
+.PHONY: conformance-tls
+conformance-tls: setup build ## The demo and every test with a lab, with certificates between all processes (as root)
+	@.venv/bin/deltaplane demo --name demotls --tls
+	@DELTAPLANE_TLS=1 .venv/bin/pytest tests/e2e
+
+.PHONY: test-kubernetes
+test-kubernetes: setup ## The bridge's tests, also against the kube-apiserver that KUBECONFIG names
+	@[ -n "$${KUBECONFIG:-}" ] || echo "test-kubernetes: KUBECONFIG is not set: no real kube-apiserver is asked"
+	@DELTAPLANE_TEST_KUBERNETES=1 .venv/bin/pytest tests/kubernetes $(ARGS)
 
 .PHONY: wheel
 wheel: setup build ## Build dist/deltaplane-*.whl with the BPF objects and the CNI binary in it
@@ -117,7 +139,7 @@ LLVM_STRIP ?= llvm-strip
 CC := gcc
 SHIM_SOURCES := $(wildcard nodeagent/cni/shim/*.c)
 # Compiled by the bench that needs it, not by `make build`.
-LOAD_SOURCES := $(wildcard bench/datapath/*.c)
+LOAD_SOURCES := $(wildcard bench/datapath/*.c bench/services/*.c)
 MAGLEV := build/lib/libdeltaplane-maglev.so
 SHIM := $(if $(SHIM_SOURCES),build/bin/deltaplane-cni build/bin/deltaplane-ipam)
 BPF_SOURCES := $(wildcard bpf/*.bpf.c)

@@ -8,6 +8,7 @@ import asyncio
 import enum
 import json
 import os
+import random
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from bench import claiming, compiling, programming, registering
+from bench import bridging, claiming, compiling, programming, registering, sealing
 from bench.adding import Adder, Samples
 from bench.datapath.command import EPILOG as DATAPATH_EPILOG
 from bench.datapath.command import datapath
@@ -32,6 +33,8 @@ from bench.rounds import FULL, Kind, Together, floor, full_node, measure, measur
 from bench.scale.command import EPILOG, scale
 from bench.services.command import EPILOG as SERVICES_EPILOG
 from bench.services.command import services
+from bench.services.pinger_command import pinger
+from bench.services.programming import program as program_backends
 from bench.summary import Summary, rows, summarize, table
 from lab import cni
 from lab.cluster import Lab, LabConfig
@@ -202,6 +205,37 @@ def enforce(count: Count = 300, output: Format = Output.TABLE) -> None:
         _enforcing(lab, count, output)
 
 
+def _programming(lab: Lab, count: int, seed: int, output: Output) -> None:
+    found = program_backends(
+        lab, count, random.Random(seed), lambda text: print(text, file=sys.stderr)
+    )
+    _report(
+        f"A backend of 801 services comes or goes, {len(lab.topology.nodes)} nodes, seed {seed}",
+        [
+            summarize("a service with 20: last node's kernel", found.small),
+            summarize("the one with 4000: last node's kernel", found.large),
+            summarize("written, the call returns", found.written),
+            summarize("all services, cold", [found.fill]),
+        ],
+        output,
+    )
+
+
+@app.command()
+def backends(
+    count: Count = 100,
+    nodes: Annotated[int, typer.Option(min=1, max=20)] = 3,
+    seed: int = 1,
+    output: Format = Output.TABLE,
+) -> None:
+    """Time from the call that changes a backend of a service to the kernel of the last node.
+
+    Each of so many backends goes and comes back: two changes, both families in one call.
+    """
+    with _lab(nodes=nodes) as lab:
+        _programming(lab, count, seed, output)
+
+
 @app.command()
 def claims(  # noqa: PLR0917 - options, by name
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="claims to make")] = 20_000,
@@ -254,6 +288,22 @@ def repair(
 ) -> None:
     """One round of the registry's repair over endpoints that are all right."""
     print(json.dumps(registering.measure_repair(nodes=nodes, pods_per_node=pods_per_node)))
+
+
+@app.command()
+def bridge(  # noqa: PLR0917 - options, by name
+    nodes: Annotated[int, typer.Option(min=1, max=10_000)] = 1000,
+    pods: Annotated[int, typer.Option(min=100, max=200_000)] = 20_000,
+    slices: Annotated[int, typer.Option(min=1, help="of 100 endpoints")] = 200,
+    rate: Annotated[float, typer.Option(min=1, help="changes of pods a second")] = 100,
+    slice_rate: Annotated[float, typer.Option(min=0.1, help="changes of slices a second")] = 10,
+    seconds: Annotated[float, typer.Option(min=1, help="that changes last")] = 20,
+) -> None:
+    """The bridge from Kubernetes: a start, changes of pods, and a leader that is killed."""
+    load = bridging.Load(
+        nodes=nodes, pods=pods, slices=slices, rate=rate, slice_rate=slice_rate, seconds=seconds
+    )
+    print(json.dumps(asdict(bridging.measure(load))))
 
 
 @app.command()
@@ -312,6 +362,35 @@ def follow(
         f"{found.changes} changes in {found.transactions} transactions, {found.per_second:.0f} a "
         f"second: {found.main_us:.0f} us a change, {found.others_us:.0f} us in other threads"
     )
+
+
+@app.command()
+def tls(
+    agents: Annotated[int, typer.Option(min=1, max=500, help="streams")] = 50,
+    messages: Annotated[int, typer.Option(min=1, help="to each agent in a round")] = 100,
+    sizes: Annotated[
+        list[int] | None, typer.Option("--size", min=1, help="bytes of a message; repeatable")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="of each way, in turn")] = 5,
+    output: Format = Output.TABLE,
+) -> None:
+    """CPU of a message on the stream and its acknowledgement, with TLS and without."""
+    shapes = [
+        sealing.Shape(agents=agents, size=size, messages=messages)
+        for size in sizes or sealing.SIZES
+    ]
+    found = sealing.measure(shapes, rounds)
+    if output is Output.JSON:
+        print(json.dumps([asdict(one) for one in found], indent=2))
+        return
+    for one in found:
+        print(
+            f"{one.shape.size} B to {agents} agents: plain {one.plain.server_us:.0f} + "
+            f"{one.plain.client_us:.0f} us, TLS {one.sealed.server_us:.0f} + "
+            f"{one.sealed.client_us:.0f} us (server + agent): "
+            f"{one.ratio('server_us'):.2f} times at the server, "
+            f"{one.ratio('both_us'):.2f} times in all"
+        )
 
 
 def _compile(size: compiling.Size, changes: int, output: Output) -> None:
@@ -414,6 +493,7 @@ def services_cold(
 app.command(epilog=EPILOG)(scale)
 app.command(epilog=DATAPATH_EPILOG)(datapath)
 app.command(epilog=SERVICES_EPILOG)(services)
+app.command()(pinger)
 
 
 @app.callback(invoke_without_command=True)

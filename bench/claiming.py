@@ -143,7 +143,7 @@ async def _service(etcd: str, folder: Path) -> AsyncIterator[tuple[int, str]]:
         *(flag for pool in POOLS for flag in ("--pool", pool)),
     ]
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "services.ipam", "--log-level", "warning", *flags),
+        *(sys.executable, "-m", "services.ipam", "--insecure", "--log-level", "warning", *flags),
         stdout=asyncio.subprocess.PIPE,
         env=dict(environment(os.environ)),
     )

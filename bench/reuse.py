@@ -87,7 +87,7 @@ async def _slicers(etcd: str, folder: Path, count: int) -> AsyncIterator[list[st
     processes, targets = [], []
     for number in range(count):
         target = f"unix:{folder}/slicer-{number}.sock"
-        arguments = ["--etcd", etcd, "--listen", target, "--log-level", "warning"]
+        arguments = ["--insecure", "--etcd", etcd, "--listen", target, "--log-level", "warning"]
         command = [sys.executable, "-m", "services.slicer", *arguments]
         # Not asyncio's: its streams would be read by the loop that is measured.
         process = subprocess.Popen(command, stdout=subprocess.PIPE)  # noqa: ASYNC220

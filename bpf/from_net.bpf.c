@@ -15,8 +15,9 @@ static __always_inline bool should_be_wrapped(const struct dp_mapping *source, b
  * 3. with a tunnel: the source is a pod, or it is a node and this is for a pod: dropped
  * 4. for no pod of this node: services first, else to the stack
  *    a. the answer to what this node has sent in its own name: to the client, out of the uplink
- *    b. for a frontend that is not for this client, or that nobody answers for: dropped
- *    c. for a frontend, and its backend is elsewhere: there, in this node's own name
+ *    b. for a frontend that is not for this client, or that nobody answers for: dropped; who asks what nobody answers
+ *       for on any node is told
+ *    c. for a frontend, and its backend is elsewhere: there, in this node's own name, or untouched if that node answers
  *    d. for a frontend, and its backend is a pod of this node: goes on as if it had asked for the pod
  * 5. the source is this node or a pod of it: dropped
  * 6. a fragment whose first one was not seen: dropped
@@ -54,10 +55,14 @@ static __always_inline struct decision decide(struct __sk_buff *skb)
 		if (service == SERVICE_NONE)
 			return pass(DP_PASS_NOT_FOR_POD);
 		if (service == SERVICE_TO_CLIENT)
-			return answer_client(skb, &p, &flow->to);
+			return answer_client(skb, &p, flow);
+		if (service == SERVICE_REFUSED)
+			return complain_outside(skb, &p, DP_DROP_NO_BACKEND, 0);
+		if (service == SERVICE_TO_NODE)
+			return hand_to_node(skb, &p, flow);
 		local = bpf_map_lookup_elem(&addresses, &p.tuple.daddr);
 		if (!local)
-			return forward_outside(skb, &p);
+			return forward_outside(skb, &p, flow);
 		return deliver_local(skb, &p, local, source.identity);
 	}
 	if (is_here(&source))
@@ -70,7 +75,9 @@ static __always_inline struct decision decide(struct __sk_buff *skb)
 SEC("tc")
 int from_net(struct __sk_buff *skb)
 {
-	return finish(skb, decide(skb));
+	__u32 length = skb->len;
+
+	return finish(length, decide(skb));
 }
 
 char LICENSE[] SEC("license") = "Apache-2.0";

@@ -26,7 +26,8 @@ static __always_inline bool is_behind_other_node(const struct dp_mapping *to)
  *  4. multicast, broadcast and link-local destinations: nobody listens there, dropped
  *  5. the source is not the pod's address: dropped
  *  6. a fragment whose first one was not seen: dropped
- *  7. it asks for a service: from here on its destination is a backend; none, or it cannot be rewritten: dropped
+ *  7. it asks for a service: from here on its destination is a backend; none: dropped, and the pod is told; it cannot be
+ *     rewritten: dropped
  *  8. the backend is the pod itself: handed back, whatever the policy
  *  9. egress policy, connections first
  * 10. the answer to a client outside that asked for a service: from the frontend, out of the uplink
@@ -68,6 +69,8 @@ static __always_inline struct decision decide(struct __sk_buff *skb)
 	}
 	if (service < 0)
 		return drop(-service);
+	if (service == SERVICE_REFUSED)
+		return complain_to_pod(skb, &p, pod);
 	if (service == SERVICE_TO_ITSELF)
 		return p.hop_limit <= 1 ? pass(DP_PASS_TTL_EXPIRED) : hand_over(skb, &p, pod);
 	egress.identity = pod->identity;
@@ -75,7 +78,7 @@ static __always_inline struct decision decide(struct __sk_buff *skb)
 	if (judge(&p, &egress) != DP_VERDICT_ALLOW)
 		return drop(is_closed(egress.identity) ? DP_DROP_CLOSED : DP_DROP_EGRESS_POLICY);
 	if (flow && service == SERVICE_NONE && egress.may_return && find_leg(flow, &p, DP_LEG_BACK))
-		return answer_client(skb, &p, &flow->to);
+		return answer_client(skb, &p, flow);
 	local = bpf_map_lookup_elem(&addresses, &p.tuple.daddr);
 	if (local) {
 		identify(&p.tuple.saddr, &source);
@@ -89,7 +92,9 @@ static __always_inline struct decision decide(struct __sk_buff *skb)
 SEC("tc")
 int from_pod(struct __sk_buff *skb)
 {
-	return finish(skb, decide(skb));
+	__u32 length = skb->len;
+
+	return finish(length, decide(skb));
 }
 
 char LICENSE[] SEC("license") = "Apache-2.0";

@@ -2,26 +2,7 @@
 /* tc ingress of the tunnel: what other nodes have wrapped. */
 #include <linux/if_packet.h>
 
-#include "deliver.h"
-
-/* The node that wrapped the packet, by its outer source; 0: no other node. */
-static __always_inline __u32 sender(struct __sk_buff *skb)
-{
-	struct bpf_tunnel_key key = {};
-	struct dp_mapping who = {};
-	struct dp_address outer;
-
-	if (!bpf_skb_get_tunnel_key(skb, &key, TUNNEL_KEY_SIZE, 0))
-		map_ipv4(&outer, bpf_htonl(key.remote_ipv4));
-	else if (!bpf_skb_get_tunnel_key(skb, &key, TUNNEL_KEY_SIZE, BPF_F_TUNINFO_IPV6))
-		__builtin_memcpy(&outer, key.remote_ipv6, 16);
-	else
-		return 0;
-	if (key.tunnel_id != DP_TUNNEL_VNI)
-		return 0;
-	identify(&outer, &who);
-	return who.identity == DP_IDENTITY_REMOTE_NODE && is_elsewhere(&who) ? who.node_index : 0;
-}
+#include "wrapped.h"
 
 /*
  * Precedence; what the operator sees is the name of the outcome:
@@ -40,7 +21,7 @@ static __always_inline struct decision decide(struct __sk_buff *skb)
 	struct dp_mapping source = {}, to = {};
 	struct flow *flow;
 	struct dp_endpoint *local;
-	__u32 node_index = sender(skb);
+	__u32 node_index = sender(skb, DP_TUNNEL_VNI);
 	enum parsed parsed;
 
 	if (!node_index)
@@ -63,7 +44,7 @@ static __always_inline struct decision decide(struct __sk_buff *skb)
 		if (p.flags & PACKET_FRAGMENT && !complete_fragment(&p))
 			return pass(DP_PASS_NOT_FOR_POD);
 		flow = flow_of_packet();
-		return flow && find_return(flow, &p) ? answer_client(skb, &p, &flow->to)
+		return flow && find_return(flow, &p) ? answer_client(skb, &p, flow)
 						     : pass(DP_PASS_NOT_FOR_POD);
 	}
 	if (p.flags & PACKET_FRAGMENT && !complete_fragment(&p))
@@ -74,7 +55,9 @@ static __always_inline struct decision decide(struct __sk_buff *skb)
 SEC("tc")
 int from_tunnel(struct __sk_buff *skb)
 {
-	return finish(skb, decide(skb));
+	__u32 length = skb->len;
+
+	return finish(length, decide(skb));
 }
 
 char LICENSE[] SEC("license") = "Apache-2.0";

@@ -23,9 +23,9 @@ static __always_inline void count(enum dp_outcome outcome)
 		count->packets++;
 }
 
-static __always_inline int refuse(void)
+static __always_inline int refuse(enum dp_outcome outcome)
 {
-	count(DP_DROP_SOCKET_NO_BACKEND);
+	count(outcome);
 	if (config.refusal)
 		set_retval(-(int)config.refusal);
 	return REFUSE;
@@ -37,6 +37,34 @@ static __always_inline bool is_of_node(struct bpf_sock_addr *ctx)
 	__u64 own = config.netns_cookie;
 
 	return bpf_get_netns_cookie(ctx) == (own ?: bpf_get_netns_cookie(NULL));
+}
+
+static __always_inline bool is_loopback(const struct dp_address *address)
+{
+	if (is_mapped(address))
+		return bpf_ntohl(address->word[3]) >> 24 == 127;
+	return !address->word[0] && !address->word[1] && !address->word[2] &&
+	       address->word[3] == bpf_htonl(1);
+}
+
+/* What has the address; a port of every node is one of the loopback, too, for this node itself. */
+static __always_inline struct dp_frontend *asked_frontend(struct bpf_sock_addr *ctx,
+							  const struct dp_backend *asked)
+{
+	if (is_loopback(&asked->address))
+		return is_of_node(ctx) ? node_port(&asked->address, asked->port, ctx->protocol)
+				       : NULL;
+	return inside_frontend(&asked->address, asked->port, ctx->protocol);
+}
+
+/* This node's own address of the family, as its packets would have it. */
+static __always_inline bool is_node_allowed(const struct dp_frontend *frontend,
+					    const struct dp_backend *asked)
+{
+	struct dp_address own = is_mapped(&asked->address) ? read_constant(&config.node_ipv4)
+							   : read_constant(&config.node_ipv6);
+
+	return is_source_allowed(frontend, &own);
 }
 
 static __always_inline bool is_connected(struct bpf_sock_addr *ctx)
@@ -129,8 +157,9 @@ struct call {
  * 1. neither TCP nor UDP: left alone
  * 2. UDP of a pod: left alone; from_pod translates each packet, so that another backend can take over
  * 3. no service has the address: left alone
- * 4. nobody answers for the service: refused at once
- * 5. connects to the backend of its affinity, else to any
+ * 4. the service is for some sources only: a pod is left alone, for from_pod sees its address; this node may be refused
+ * 5. nobody answers for the service: refused at once
+ * 6. connects to the backend of its affinity, else to any
  */
 static __always_inline int on_connect(struct bpf_sock_addr *ctx, struct call *call)
 {
@@ -141,11 +170,15 @@ static __always_inline int on_connect(struct bpf_sock_addr *ctx, struct call *ca
 		return PROCEED;
 	if (ctx->protocol == IPPROTO_UDP && !is_of_node(ctx))
 		return PROCEED;
-	frontend = inside_frontend(&asked.address, asked.port, ctx->protocol);
+	frontend = asked_frontend(ctx, &asked);
 	if (!frontend)
 		return PROCEED;
+	if (frontend->flags & DP_FRONTEND_CHECK_SOURCE && !is_of_node(ctx))
+		return PROCEED;
+	if (!is_node_allowed(frontend, &asked))
+		return refuse(DP_DROP_SOURCE_RANGE);
 	if (!choose(ctx, frontend, &call->place))
-		return refuse();
+		return refuse(DP_DROP_SOCKET_NO_BACKEND);
 	note(ctx, DP_LEG_BACK, &call->place, &asked, frontend->list);
 	call->translated = true;
 	count(DP_PASS_SOCKET_SERVICE);
@@ -158,9 +191,10 @@ static __always_inline int on_connect(struct bpf_sock_addr *ctx, struct call *ca
  * 2. connected, and of a pod: left alone like its connect; the kernel does say where to for a socket of IPv6 that is
  *    connected to an IPv4 address
  * 3. no service has the address: left alone
- * 4. nobody answers for the service: refused at once
- * 5. goes to the backend of the datagram before, as long as that one may be kept
- * 6. goes to the backend of its affinity, else to any
+ * 4. the service is for some sources only: as in connect
+ * 5. nobody answers for the service: refused at once
+ * 6. goes to the backend of the datagram before, as long as that one may be kept
+ * 7. goes to the backend of its affinity, else to any
  */
 static __always_inline int on_sendmsg(struct bpf_sock_addr *ctx, struct call *call)
 {
@@ -172,15 +206,19 @@ static __always_inline int on_sendmsg(struct bpf_sock_addr *ctx, struct call *ca
 		return PROCEED;
 	if (is_connected(ctx) && !is_of_node(ctx))
 		return PROCEED;
-	frontend = inside_frontend(&asked.address, asked.port, IPPROTO_UDP);
+	frontend = asked_frontend(ctx, &asked);
 	if (!frontend)
 		return PROCEED;
+	if (frontend->flags & DP_FRONTEND_CHECK_SOURCE && !is_of_node(ctx))
+		return PROCEED;
+	if (!is_node_allowed(frontend, &asked))
+		return refuse(DP_DROP_SOURCE_RANGE);
 	before = noted(ctx, DP_LEG_FORWARD, &asked);
 	if (frontend->inside_count && before && is_member(frontend->list, &before->place)) {
 		call->place = before->place;
 	} else {
 		if (!choose(ctx, frontend, &call->place))
-			return refuse();
+			return refuse(DP_DROP_SOCKET_NO_BACKEND);
 		note(ctx, DP_LEG_FORWARD, &asked, &call->place, frontend->list);
 	}
 	/* Each leg may be evicted without the other, and two services may lead to one backend: the last one counts. */

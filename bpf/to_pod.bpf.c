@@ -43,7 +43,9 @@ static __always_inline struct decision decide(struct __sk_buff *skb)
 SEC("tc")
 int to_pod(struct __sk_buff *skb)
 {
-	return finish(skb, decide(skb));
+	__u32 length = skb->len;
+
+	return finish(length, decide(skb));
 }
 
 char LICENSE[] SEC("license") = "Apache-2.0";

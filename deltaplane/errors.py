@@ -5,8 +5,10 @@ DeltaplaneError
 ├── NotFound         the named thing does not exist: NOT_FOUND
 ├── Conflict         the named thing belongs to somebody else or has changed: ALREADY_EXISTS
 ├── Refused          not in this state: FAILED_PRECONDITION
+│   └── Forbidden    not for this caller: PERMISSION_DENIED
 ├── Exhausted        no more of it: RESOURCE_EXHAUSTED
 ├── Unavailable      try again: UNAVAILABLE
+│   └── Throttled    try again, but later: RESOURCE_EXHAUSTED
 ├── Compacted        history is gone, list again: OUT_OF_RANGE
 └── Internal         our bug: INTERNAL
 """
@@ -46,12 +48,28 @@ class Refused(DeltaplaneError):
     """The call is not possible in this state."""
 
 
+class Forbidden(Refused):
+    """The caller's certificate does not allow the call."""
+
+
 class Exhausted(DeltaplaneError):
     """There is no more of it."""
 
 
 class Unavailable(DeltaplaneError):
     """Something could not be reached in time; the call may be repeated."""
+
+
+class Throttled(Unavailable):
+    """The caller calls too often.
+
+    Attributes:
+        seconds: after which it may call again.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"too many calls; again in {seconds:.2f} s")
+        self.seconds = seconds
 
 
 class Compacted(DeltaplaneError):

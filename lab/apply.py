@@ -11,11 +11,12 @@ from typing import TypeVar
 
 from deltaplane.cli.client import Client
 from deltaplane.v1 import registry_pb2
-from lab import binaries, cni, netns, podhost, topology
+from lab import cni, podhost
 from lab import pods as podfile
 from lab.layout import Layout
 from lab.pods import Phase, Pod
 from lab.records import pod_record, pod_reference
+from lab.sandboxes import Sandboxes
 from lab.workloads import Change
 
 T = TypeVar("T")
@@ -64,14 +65,20 @@ class Applier:
     Args:
         layout: the lab's files.
         client: its services.
+        sandboxes: of its nodes.
         drain: given all pods, returns once nobody new is sent to those that are terminating.
     """
 
     def __init__(
-        self, layout: Layout, client: Client, drain: Callable[[Sequence[Pod]], None]
+        self,
+        layout: Layout,
+        client: Client,
+        sandboxes: Sandboxes,
+        drain: Callable[[Sequence[Pod]], None],
     ) -> None:
         self._layout = layout
         self._client = client
+        self._sandboxes = sandboxes
         self._drain = drain
         self._pods = {pod.uid: pod for pod in podfile.load(layout.pods)}
         self._revision = 0
@@ -138,27 +145,16 @@ class Applier:
             nodes,
         )
 
-    def attachment(self, pod: Pod) -> cni.Attachment:
-        """The pod's interface as its runtime knows it."""
-        return cni.Attachment(
-            plugin=binaries.plugin(),
-            agent_socket=self._layout.node(pod.node).cni_socket,
-            netns=netns.path(topology.pod_namespace(self._layout.lab, pod.uid)),
-            namespace=pod.namespace,
-            pod=pod.name,
-            uid=pod.uid,
-        )
-
     def _create(self, pods: Sequence[Pod]) -> tuple[float, ...]:
         # Remembered before anything is made, so that nothing is made that nobody remembers.
         self._keep(pods)
         self._send_records(pods)
-        _each(lambda pod: netns.create(topology.pod_namespace(self._layout.lab, pod.uid)), pods)
+        _each(self._sandboxes.create, pods)
         failures: list[cni.CniError] = []
 
         def add(pod: Pod) -> tuple[Pod, float] | None:
             try:
-                added = _add_patiently(self.attachment(pod))
+                added = _add_patiently(self._sandboxes, pod)
             except cni.CniError as error:
                 failures.append(error)
                 return None
@@ -176,24 +172,24 @@ class Applier:
         # Not running any more: the servers go first, as containers end before their sandbox.
         self._keep(replace(pod, phase=Phase.ADDING) for pod in pods)
         self._sync(pods)
-        _each(lambda pod: cni.delete(self.attachment(pod)), pods)
+        _each(self._sandboxes.delete, pods)
         for part in _parts(pods, RECORDS_PER_CALL):
             answer = self._client.registry.DeletePods(
                 registry_pb2.DeletePodsRequest(pods=[pod_reference(pod) for pod in part])
             )
             self._revision = max(self._revision, answer.revision)
         for pod in pods:
-            netns.delete(topology.pod_namespace(self._layout.lab, pod.uid))
+            self._sandboxes.remove(pod)
             del self._pods[pod.uid]
         self._save()
 
 
-def _add_patiently(attachment: cni.Attachment) -> cni.Added:
+def _add_patiently(sandboxes: Sandboxes, pod: Pod) -> cni.Added:
     """ADD as kubelet does it: "try again later" is tried again."""
     deadline = time.monotonic() + ADD_SECONDS
     while True:
         try:
-            return cni.add(attachment)
+            return sandboxes.add(pod)
         except cni.CniError as error:
             if error.code != cni.TRY_AGAIN or time.monotonic() > deadline:
                 raise

@@ -1,5 +1,6 @@
 """The lab as an object: what the command, the demo, the tests and the benchmarks use."""
 
+import os
 import time
 import uuid
 from collections.abc import Iterable
@@ -34,13 +35,17 @@ from lab.manifests import Manifests
 from lab.pods import Pod
 from lab.probe import DEADLINE_SECONDS, Call, call, probe
 from lab.probing import ProbeResult
+from lab.programs import numbered
 from lab.records import namespace_record
+from lab.sandboxes import LocalSandboxes, Sandboxes
 from lab.services import Services
 from lab.supervision import ProcessState, SupervisorState
 from lab.topology import Node, Topology
 from lab.workloads import plan_apply, plan_delete
 
 DEFAULT_NAME = "lab"
+TLS_VARIABLE = "DELTAPLANE_TLS"
+"""1: labs are made with certificates unless they say otherwise; for tests."""
 POLL_SECONDS = 0.02
 RESTART_SECONDS = 30.0
 
@@ -56,6 +61,10 @@ class LabConfig:
         mtu: of the uplinks, bytes.
         trace_ratio: part of the ADDs that is traced, 0..1.
         zones: how many zones the nodes are spread over; 0: nodes have none.
+        replicas: of each service; with two or more of them, etcd has three members.
+        external_mode: "snat" or "dsr".
+        tls: processes show each other certificates of the lab's own CA, else they work in plain
+            text.
     """
 
     name: str = DEFAULT_NAME
@@ -64,6 +73,9 @@ class LabConfig:
     mtu: int = topology.DEFAULT_MTU
     trace_ratio: float = 1.0
     zones: int = 0
+    replicas: int = 1
+    external_mode: str = "snat"
+    tls: bool = field(default_factory=lambda: os.environ.get(TLS_VARIABLE, "") == "1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,23 +101,43 @@ class Applied:
     started: float = field(default_factory=time.monotonic)
 
 
-def targets(layout: Layout) -> Targets:
-    """Where the services of a lab are."""
+def targets(layout: Layout, replica: int = 1) -> Targets:
+    """Where one replica, from 1, of each service of a lab is."""
+
+    def target(service: str) -> str:
+        return f"unix:{layout.service_socket(numbered(service, replica))}"
+
     return Targets(
-        registry=f"unix:{layout.service_socket('endpoints')}",
-        ipam=f"unix:{layout.service_socket('ipam')}",
-        slicer=f"unix:{layout.service_socket('slicer')}",
+        registry=target("endpoints"),
+        ipam=target("ipam"),
+        slicer=target("slicer"),
         hint=f"See `deltaplane lab status --name {layout.lab}` and `deltaplane lab logs`.",
+        tls_dir=layout.certificate("admin") if layout.authority.exists() else None,
     )
 
 
 class Lab:
     """A running lab. As a context manager it ends with the block."""
 
-    def __init__(self, layout: Layout, network: Topology) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        network: Topology,
+        replica: int = 1,
+        sandboxes: Sandboxes | None = None,
+    ) -> None:
+        """Uses a lab.
+
+        Args:
+            layout: its files.
+            network: its nodes.
+            replica: which one of each service to talk to, from 1.
+            sandboxes: of its pods; None: on this machine.
+        """
         self.layout = layout
         self.topology = network
-        self.client = Client(targets(layout))
+        self.client = Client(targets(layout, replica))
+        self._sandboxes = sandboxes or LocalSandboxes(layout)
 
     @classmethod
     def up(cls, config: LabConfig | None = None, progress: Progress = quiet) -> "Lab":
@@ -125,6 +157,9 @@ class Lab:
             mtu=config.mtu,
             trace_ratio=config.trace_ratio,
             zones=config.zones,
+            replicas=config.replicas,
+            external_mode=config.external_mode,
+            tls=config.tls,
         )
         preflight.require()
         for warning in preflight.warnings():
@@ -199,7 +234,7 @@ class Lab:
             known = nameserver.added(known, self._namespaces())
         with locked(self.layout):
             services = self._services()
-            applier = Applier(self.layout, self.client, services.drain)
+            applier = self._applier(services)
             nodes = [node.name for node in self.topology.nodes]
             change = plan_apply(known.workloads, applier.pods, nodes, lambda: str(uuid.uuid4()))
             self._check_namespaces(known)
@@ -220,6 +255,9 @@ class Lab:
             revision=revision,
             started=started,
         )
+
+    def _applier(self, services: Services) -> Applier:
+        return Applier(self.layout, self.client, self._sandboxes, services.drain)
 
     def _services(self) -> Services:
         return Services(self.layout, self.topology, self.client)
@@ -265,7 +303,7 @@ class Lab:
             gone = [(item.namespace, item.name) for item in known.services]
             slices = [(item.namespace, item.name) for item in known.slices]
             revision = max(revision, services.delete(gone, slices, names))
-            applier = Applier(self.layout, self.client, services.drain)
+            applier = self._applier(services)
             change = plan_delete(known.workloads, names, applier.pods)
             done = applier.carry_out(change, progress)
             revision = max(revision, services.agree(applier.pods))
@@ -285,7 +323,7 @@ class Lab:
     def terminate(self, unwanted: Iterable[Pod]) -> None:
         """Begins to end pods: services send nobody new to them. `delete` or `apply` end them."""
         with locked(self.layout):
-            Applier(self.layout, self.client, self._services().drain).terminate(unwanted)
+            self._applier(self._services()).terminate(unwanted)
 
     def agree(self) -> int:
         """Lets slices and names follow services that somebody else has changed; the revision."""

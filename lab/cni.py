@@ -22,11 +22,13 @@ class CniError(DeltaplaneError):
 
     Attributes:
         code: CNI error code; 0 when the plugin gave none.
+        reason: what the plugin said.
     """
 
-    def __init__(self, code: int, message: str) -> None:
-        super().__init__(f"CNI error {code}: {message}")
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(f"CNI error {code}: {reason}")
         self.code = code
+        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

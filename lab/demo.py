@@ -60,6 +60,7 @@ class DemoConfig:
     routing: str = "native"
     mtu: int = DEFAULT_MTU
     keep: bool = False
+    tls: bool = False
     shop: Path = SHOP
 
 
@@ -91,7 +92,13 @@ def run(config: DemoConfig, console: Console | None = None) -> bool:
     began = time.monotonic()
     shop = manifests.read([config.shop])
     lab = Lab.up(
-        LabConfig(name=config.name, nodes=config.nodes, routing=config.routing, mtu=config.mtu),
+        LabConfig(
+            name=config.name,
+            nodes=config.nodes,
+            routing=config.routing,
+            mtu=config.mtu,
+            tls=config.tls,
+        ),
         lambda text: _step(out, text),
     )
     found.note("lab up", f"{time.monotonic() - began:.1f} s")

@@ -5,6 +5,7 @@
   pods.json           the pods                  logs/PROCESS.log
   names.json          what DNS answers          resolv/NAMESPACE.conf
   run/SERVICE.sock    gRPC of the services      etcd/             etcd's data
+  certs/PEER/         certificates, with --tls  certs/ca/         the CA that they are of
   nodes/NODE/         agent.sock (gRPC)  cni.sock  podhost.sock  state/ (the agent's journal)
 """
 
@@ -91,6 +92,15 @@ class Layout:
     def etcd_data(self) -> Path:
         """Data of etcd."""
         return self.folder / "etcd"
+
+    @property
+    def authority(self) -> Path:
+        """The lab's CA; absent where it works in plain text."""
+        return self.folder / "certs" / "ca"
+
+    def certificate(self, peer: str) -> Path:
+        """Folder with the certificate of a peer, as in "slicer" or "node/node-1"."""
+        return self.folder / "certs" / peer
 
     @property
     def pins(self) -> Path:

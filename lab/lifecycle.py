@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from deltaplane.errors import Conflict, Internal, NotFound
+from deltaplane.runtime.roles import Peer, Role
 from lab import cgroups, netns, pods, processes, supervision
 from lab.layout import BPFFS, PINS, ROOT, Layout
 from lab.pods import read_json
@@ -186,6 +187,8 @@ def lay_out(layout: Layout, network: Topology) -> None:
     layout.service_socket("x").parent.mkdir()
     for node in network.nodes:
         layout.node(node.name).state.mkdir(parents=True)
+    if network.tls:
+        make_certificates(layout, network)
     record = {
         "name": layout.lab,
         "nodes": len(network.nodes),
@@ -193,9 +196,26 @@ def lay_out(layout: Layout, network: Topology) -> None:
         "mtu": network.mtu,
         "trace_ratio": network.trace_ratio,
         "zones": network.zones,
+        "external_mode": network.external_mode,
         "cgroup": network.cgroup,
+        "replicas": network.replicas,
+        "tls": network.tls,
     }
     layout.record.write_bytes(msgspec.json.encode(record))
+
+
+def make_certificates(layout: Layout, network: Topology) -> None:
+    """Makes a CA of the lab's own, and a certificate for each process and for the command."""
+    # A tenth of a second that labs without TLS do not wait.
+    from deltaplane.certs import files  # noqa: PLC0415
+    from deltaplane.certs.issuing import Wanted  # noqa: PLC0415
+
+    ca = files.make_authority(layout.authority)
+    layout.authority.parent.chmod(0o700)
+    peers = [Peer(role) for role in Role if role is not Role.NODE]
+    peers += [Peer(Role.NODE, node.name) for node in network.nodes]
+    for peer in peers:
+        files.make(ca, Wanted(peer=peer), layout.certificate(str(peer)))
 
 
 def make_network(network: Topology) -> None:
@@ -299,6 +319,7 @@ def down(name: str, progress: Progress = quiet) -> None:
         netns.delete(namespace)
     if layout.pins.exists():
         shutil.rmtree(layout.pins)
+    unmount_below(layout.folder)
     shutil.rmtree(layout.folder, ignore_errors=True)
     unmount_bpffs()
 
@@ -342,6 +363,14 @@ def inside(namespaces: tuple[str, ...]) -> Iterator[ProcessId]:
                 process = processes.identify(int(entry.name))
                 if process is not None:
                     yield process
+
+
+def unmount_below(folder: Path) -> None:
+    """Unmounts what somebody has put into a folder: a small disk for a node, say."""
+    mounted = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    for target in reversed(mounted):
+        if target.startswith(f"{folder}/"):
+            netns.unmount(Path(target))
 
 
 # --- bpffs ---------------------------------------------------------------------------------------

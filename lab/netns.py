@@ -41,14 +41,16 @@ def _check(result: int, what: str) -> None:
         raise OSError(number, f"{what}: {os.strerror(number)}")
 
 
-def mount(source: str, target: Path, kind: str, flags: int = 0) -> None:
-    """Mounts a filesystem.
+def mount(source: str, target: Path, kind: str, flags: int = 0, data: str = "") -> None:
+    """Mounts a filesystem. data: options of its own kind, separated by commas.
 
     Raises:
         OSError: as the kernel says.
     """
     _check(
-        _libc.mount(source.encode(), str(target).encode(), kind.encode(), flags, None),
+        _libc.mount(
+            source.encode(), str(target).encode(), kind.encode(), flags, data.encode() or None
+        ),
         f"mount {target}",
     )
 

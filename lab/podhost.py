@@ -10,7 +10,8 @@ It serves, on every containerPort, IPv4 and IPv6:
 Pods with an annotation speak HTTP or DNS instead (`lab.pods.SERVES`).
 
 It is told by JSON lines on a unix socket: {"op": "sync"} makes the listeners agree with the state
-file, {"op": "probe", …} and {"op": "call", …} see `lab.prober`. It syncs by itself when it starts.
+file, {"op": "probe", …} and {"op": "call", …} see `lab.prober`, {"op": "sandbox", …} see
+`lab.sandboxes`. It syncs by itself when it starts.
 """
 
 import argparse
@@ -26,8 +27,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+import msgspec
+
 from deltaplane.errors import DeltaplaneError, Invalid
-from lab import cgroups, netns, prober, topology
+from lab import cgroups, netns, prober, sandboxes, topology
 from lab.dns.server import UdpServer, ZoneFile, serve_tcp
 from lab.layout import Layout
 from lab.pods import SERVING, Pod, Port, load
@@ -175,6 +178,9 @@ class PodHost:
             case {"op": "call", "call": call, "times": times, "timeout": timeout}:
                 answers = await prober.call(prober.Probe(**call), times=times, timeout=timeout)
                 return {"answers": answers}
+            case {"op": "sandbox", "step": step, "pod": pod}:
+                known = msgspec.convert(pod, Pod)
+                return await asyncio.to_thread(sandboxes.answer, self._layout, step, known)
             case _:
                 raise Invalid("op", f"unknown request {request!r}")
 

@@ -4,20 +4,22 @@ import grpc.aio
 
 from deltaplane.model.addresses import Prefix
 from deltaplane.runtime import rpc
+from deltaplane.runtime.tls import Tls
 from deltaplane.v1 import common_pb2, ipam_pb2, ipam_pb2_grpc
 from lab.programs import POOLS
 
 
-async def ensure(target: str) -> None:
+async def ensure(target: str, tls: Tls | None = None) -> None:
     """Creates the pools that are not there yet.
 
     Args:
         target: gRPC target of ipam.
+        tls: our certificate, and what ipam's has to say; None: in plain text.
 
     Raises:
         DeltaplaneError: ipam refused or did not answer.
     """
-    async with rpc.channel(target) as channel:
+    async with rpc.channel(target, tls) as channel:
         stub = ipam_pb2_grpc.IpamStub(channel)
         for name, text, block_length in POOLS:
             prefix = Prefix.parse(text)

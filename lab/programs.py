@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.layout import Layout
-from lab.topology import CONTROL_IPV4, PORTS, SERVICE_RANGES, Node, Topology
+from lab.topology import CONTROL_IPV4, PORTS, PORTS_APART, SERVICE_RANGES, Node, Topology
 
 POOLS = (
     ("pods-ipv4", "10.244.0.0/16", 26),
@@ -49,7 +49,7 @@ class Program:
 
 
 def programs(
-    plan: Topology, layout: Layout, *, python: str, etcd: Sequence[str], etcd_folder: str
+    plan: Topology, layout: Layout, *, python: str, etcd: Sequence[tuple[Sequence[str], str]]
 ) -> tuple[Program, ...]:
     """All programs of a lab.
 
@@ -57,39 +57,76 @@ def programs(
         plan: the lab's network.
         layout: the lab's files.
         python: interpreter.
-        etcd: etcd's command line.
-        etcd_folder: etcd's working directory.
+        etcd: command line and working directory of each member.
     """
     result = [
         Program(
-            name="etcd",
-            argv=tuple(etcd),
+            name=numbered("etcd", number),
+            argv=tuple(argv),
             stage=Stage.STORE,
-            health=f"http://127.0.0.1:{PORTS['etcd']}/health",
-            folder=etcd_folder,
+            health=f"http://127.0.0.1:{_etcd_health(plan, number)}/health",
+            folder=folder,
         )
+        for number, (argv, folder) in enumerate(etcd, 1)
     ]
-    result += [_service(name, plan, layout, python) for name in SERVICES]
+    for name in SERVICES:
+        result += [
+            _service(name, replica, plan, layout, python) for replica in range(1, plan.replicas + 1)
+        ]
     for node in plan.nodes:
         result += [_agent(node, plan, layout, python), _podhost(node, plan, layout, python)]
     return tuple(result)
 
 
-def _service(name: str, plan: Topology, layout: Layout, python: str) -> Program:
+def numbered(name: str, number: int) -> str:
+    """Name of a replica or member, from 1, among the programs; the first has no number."""
+    return name if number == 1 else f"{name}-{number}"
+
+
+def port(name: str, number: int) -> int:
+    """Port of a replica or member, from 1."""
+    return PORTS[name] + PORTS_APART * (number - 1)
+
+
+def etcd_health_port(number: int) -> int:
+    """Where a member, from 1, says in plain text that it is well, if clients need a certificate."""
+    return port("etcd", number) + 2
+
+
+def _etcd_health(plan: Topology, number: int) -> int:
+    return etcd_health_port(number) if plan.tls else port("etcd", number)
+
+
+def _targets(name: str, plan: Topology) -> str:
+    """Where agents find the replicas of a service."""
+    numbers = range(1, plan.replicas + 1)
+    return ",".join(f"{CONTROL_IPV4}:{port(name, number)}" for number in numbers)
+
+
+def _service(name: str, replica: int, plan: Topology, layout: Layout, python: str) -> Program:
+    known = numbered(name, replica)
+    members = ",".join(f"127.0.0.1:{port('etcd', n)}" for n in range(1, plan.members + 1))
     argv = [
         *(python, "-m", f"services.{name}"),
-        *("--listen", f"{CONTROL_IPV4}:{PORTS[name]}"),
-        *("--listen", f"unix:{layout.service_socket(name)}"),
-        *("--admin", f"unix:{layout.admin_socket(name)}"),
-        *("--etcd", f"127.0.0.1:{PORTS['etcd']}"),
+        *("--listen", f"{CONTROL_IPV4}:{port(name, replica)}"),
+        *("--listen", f"unix:{layout.service_socket(known)}"),
+        *("--admin", f"unix:{layout.admin_socket(known)}"),
+        *("--etcd", members),
         *("--trace-ratio", str(plan.trace_ratio)),
+        *_security(plan, layout, name),
     ]
     if name == "endpoints":
         for prefix in SERVICE_RANGES:
             argv += ["--service-range", prefix]
     if name == "slicer":
-        argv += ["--advertise", f"{CONTROL_IPV4}:{PORTS[name]}"]
-    return Program(name=name, argv=tuple(argv), stage=Stage.SERVICES)
+        argv += ["--advertise", f"{CONTROL_IPV4}:{port(name, replica)}"]
+    return Program(name=known, argv=tuple(argv), stage=Stage.SERVICES)
+
+
+def _security(plan: Topology, layout: Layout, peer: str) -> tuple[str, ...]:
+    if plan.tls:
+        return ("--tls-dir", str(layout.certificate(peer)))
+    return ("--insecure",)
 
 
 def agent_name(node: str) -> str:
@@ -110,14 +147,15 @@ def _agent(node: Node, plan: Topology, layout: Layout, python: str) -> Program:
         "socket": files.cni_socket,
         "listen": f"unix:{files.agent_socket}",
         "admin": f"unix:{files.agent_admin}",
-        "registry": f"{CONTROL_IPV4}:{PORTS['endpoints']}",
-        "ipam": f"{CONTROL_IPV4}:{PORTS['ipam']}",
-        "slicer": f"{CONTROL_IPV4}:{PORTS['slicer']}",
+        "registry": _targets("endpoints", plan),
+        "ipam": _targets("ipam", plan),
+        "slicer": _targets("slicer", plan),
         "pin-dir": files.pins,
         "cgroup": plan.group(node.name) or "none",
         "zone": plan.zone(node),
         "uplink": "uplink",
         "routing": plan.routing,
+        "external-mode": plan.external_mode,
         "trace-ratio": str(plan.trace_ratio),
         "node-ipv4": node.uplink_ipv4,
         "node-ipv6": node.uplink_ipv6,
@@ -126,6 +164,7 @@ def _agent(node: Node, plan: Topology, layout: Layout, python: str) -> Program:
     argv = [python, "-m", "nodeagent"]
     for flag, value in flags.items():
         argv += [f"--{flag}", str(value)]
+    argv += _security(plan, layout, f"node/{node.name}")
     return Program(name=agent_name(node.name), argv=tuple(argv), stage=Stage.NODES)
 
 

@@ -8,15 +8,15 @@ from typing import TypeVar
 
 import msgspec
 
-from deltaplane import servicewire
+from deltaplane import recordwire, servicewire
 from deltaplane.cli import enforcement
 from deltaplane.cli.client import Client
 from deltaplane.cli.services import list_services, list_slices
-from deltaplane.errors import Unavailable
-from deltaplane.manifest import FamilyPolicy, ServiceManifest
+from deltaplane.errors import Invalid, Unavailable
+from deltaplane.manifest import ServiceManifest
 from deltaplane.model.service import EndpointSlice, Service
 from deltaplane.v1 import registry_pb2, service_pb2
-from lab import slicing
+from lab import refusals, slicing
 from lab.dns import records
 from lab.layout import Layout
 from lab.pods import Pod, replace_file
@@ -33,22 +33,6 @@ DRAIN_SECONDS = 5.0
 
 Reference = tuple[str, str]
 """Namespace and name."""
-
-_FAMILIES = {
-    FamilyPolicy.ABSENT: service_pb2.FAMILY_POLICY_UNSPECIFIED,
-    FamilyPolicy.SINGLE_STACK: service_pb2.FAMILY_POLICY_SINGLE_STACK,
-    FamilyPolicy.PREFER_DUAL_STACK: service_pb2.FAMILY_POLICY_PREFER_DUAL_STACK,
-    FamilyPolicy.REQUIRE_DUAL_STACK: service_pb2.FAMILY_POLICY_REQUIRE_DUAL_STACK,
-}
-
-
-def service_record(item: ServiceManifest) -> service_pb2.Service:
-    """The record of a service, as the registry wants it."""
-    message = servicewire.service_to_proto(item.service)
-    message.headless = item.headless
-    message.families.extend(item.families)
-    message.family_policy = _FAMILIES[item.family_policy]
-    return message
 
 
 class Services:
@@ -67,8 +51,13 @@ class Services:
         """
         revision = 0
         for part in _parts(services, SERVICES_PER_CALL):
-            request = registry_pb2.ApplyServicesRequest(services=map(service_record, part))
-            revision = max(revision, self._client.registry.ApplyServices(request).revision)
+            request = registry_pb2.ApplyServicesRequest(
+                services=map(recordwire.service_to_proto, part)
+            )
+            try:
+                revision = max(revision, self._client.registry.ApplyServices(request).revision)
+            except Invalid as error:
+                raise refusals.of_service(error, part) from error
         return max(revision, self._write_slices(slices))
 
     def delete(

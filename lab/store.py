@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from deltaplane.store.embedded import EtcdProcess, find_etcd
-from lab.topology import PORTS
+from deltaplane.store.embedded import Cluster, EtcdProcess, find_etcd
+from lab.programs import etcd_health_port, port
 
 HEALTH_SECONDS = 1.0
 
@@ -21,15 +21,51 @@ class Etcd:
     warning: str
 
 
-def etcd(data: Path) -> Etcd:
-    """The lab's etcd on a data folder; it serves in the control namespace.
+def etcd(data: Path, tls_dir: Path | None = None) -> Etcd:
+    """The lab's etcd of one member on a data folder; it serves in the control namespace.
+
+    Args:
+        data: its folder.
+        tls_dir: folder with its certificate; None: in plain text.
 
     Raises:
         Refused: no usable etcd is installed.
     """
+    return _member(data, 1, tls_dir, None)
+
+
+def members(data: Path, count: int, tls_dir: Path | None = None) -> tuple[Etcd, ...]:
+    """The members of the lab's etcd; of several, each has a folder of its own below the data's.
+
+    Args:
+        data: folder of all.
+        count: how many.
+        tls_dir: folder with the certificate that all of them show to clients; None: in plain text.
+            To each other they speak in plain text, on the loopback device of the lab's namespace.
+
+    Raises:
+        Refused: no usable etcd is installed.
+    """
+    if count == 1:
+        return (etcd(data, tls_dir),)
+    numbers = range(1, count + 1)
+    peers = tuple(f"127.0.0.1:{port('etcd', number) + 1}" for number in numbers)
+    return tuple(
+        _member(data / str(number), number, tls_dir, Cluster(peers=peers, number=number))
+        for number in numbers
+    )
+
+
+def _member(data: Path, number: int, tls_dir: Path | None, cluster: Cluster | None) -> Etcd:
     binary = find_etcd()
-    process = EtcdProcess(binary, data, client_address=f"127.0.0.1:{PORTS['etcd']}")
-    return Etcd(argv=process.command(), folder=str(process.folder), warning=binary.warning)
+    address = f"127.0.0.1:{port('etcd', number)}"
+    process = EtcdProcess(binary, data, client_address=address, tls_dir=tls_dir, cluster=cluster)
+    if cluster:
+        process.folder.mkdir(exist_ok=True)
+    argv = process.command()
+    if tls_dir:
+        argv += (f"--listen-metrics-urls=http://127.0.0.1:{etcd_health_port(number)}",)
+    return Etcd(argv=argv, folder=str(process.folder), warning=binary.warning)
 
 
 def remove_dead_sockets(folder: Path) -> None:

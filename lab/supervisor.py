@@ -19,6 +19,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from deltaplane.errors import DeltaplaneError
+from deltaplane.runtime.roles import Role
+from deltaplane.runtime.tls import Tls
 from lab import netns, pools, store, supervision
 from lab.layout import Layout
 from lab.lifecycle import topology_of
@@ -111,8 +113,8 @@ class Supervisor:
 
     async def _live(self, program: Program) -> int:
         """One life of a program; returns its exit code."""
-        if program.name == "etcd":
-            store.remove_dead_sockets(self._layout.etcd_data)
+        if program.stage is Stage.STORE and program.health:
+            store.remove_dead_sockets(Path(program.folder))
         with self._layout.log(program.name).open("ab") as log:
             child = await asyncio.create_subprocess_exec(
                 *program.argv,
@@ -172,7 +174,9 @@ class Supervisor:
 async def supervise(layout: Layout, todo: tuple[Program, ...], announce: int) -> None:
     """Runs a supervisor until SIGTERM or SIGINT; closes announce once the state file names it."""
     ipam = f"unix:{layout.service_socket('ipam')}"
-    supervisor = Supervisor(layout, todo, lambda: pools.ensure(ipam))
+    admin = layout.certificate("admin")
+    tls = Tls(admin, Role.IPAM) if admin.exists() else None
+    supervisor = Supervisor(layout, todo, lambda: pools.ensure(ipam, tls))
     os.close(announce)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, supervisor.stop)
@@ -203,8 +207,10 @@ def main(arguments: Iterable[str] | None = None) -> None:
     options = parser.parse_args(None if arguments is None else list(arguments))
     layout = Layout(lab=options.lab)
     network = topology_of(layout)
-    etcd = store.etcd(layout.etcd_data)
-    todo = programs(network, layout, python=sys.executable, etcd=etcd.argv, etcd_folder=etcd.folder)
+    certificate = layout.certificate("etcd") if network.tls else None
+    members = store.members(layout.etcd_data, network.members, certificate)
+    etcd = [(member.argv, member.folder) for member in members]
+    todo = programs(network, layout, python=sys.executable, etcd=etcd)
     announce = become_daemon()
     netns.enter(Path("/run/netns", network.control))
     asyncio.run(supervise(layout, todo, announce))

@@ -24,6 +24,7 @@ MAX_NODES = 200
 """Node numbers are the last byte of an address; 200 agents are more than one machine carries."""
 
 ROUTINGS = ("native", "vxlan")
+EXTERNAL_MODES = ("snat", "dsr")
 DEFAULT_MTU = 1500
 MTU_RANGE = (1400, 65535)
 """Bytes of a packet on the fabric; wrapped, IPv6 of 1280 still fits. The most that a veth takes."""
@@ -39,6 +40,11 @@ NAME_SERVERS = ("10.96.0.10", "fd00:10:96::a")
 
 PORTS = {"etcd": 2379, "ipam": 4001, "endpoints": 4002, "slicer": 4003}
 """TCP ports in the control namespace, which is the lab's own: they cannot be taken."""
+
+PORTS_APART = 100
+"""Between the ports of one replica, or member of etcd, and those of the next."""
+
+MAX_REPLICAS = 9
 
 # Duplicate address detection would delay every address by a second, router advertisements never
 # come.
@@ -103,7 +109,10 @@ class Topology:
         mtu: of the uplinks and what joins them, bytes.
         trace_ratio: part of the ADDs that is traced, 0..1.
         zones: how many zones the nodes are spread over; 0: nodes have none.
+        external_mode: one of EXTERNAL_MODES.
         cgroup: folder of the nodes' control groups; empty: there are none.
+        replicas: of each service.
+        tls: processes show each other certificates of the lab's own CA.
     """
 
     lab: str
@@ -112,7 +121,15 @@ class Topology:
     mtu: int = DEFAULT_MTU
     trace_ratio: float = 1.0
     zones: int = 0
+    external_mode: str = "snat"
     cgroup: str = ""
+    replicas: int = 1
+    tls: bool = False
+
+    @property
+    def members(self) -> int:
+        """How many members etcd has: where one service may be lost, one of them may be, too."""
+        return 3 if self.replicas > 1 else 1
 
     @property
     def control(self) -> str:
@@ -213,7 +230,10 @@ def plan(
     mtu: int = DEFAULT_MTU,
     trace_ratio: float = 1.0,
     zones: int = 0,
+    external_mode: str = "snat",
     cgroup: str = "",
+    replicas: int = 1,
+    tls: bool = False,
 ) -> Topology:
     """Computes the network of a lab.
 
@@ -223,12 +243,16 @@ def plan(
     check_name(lab)
     if routing not in ROUTINGS:
         raise Invalid("routing", f"{routing!r} is none of {', '.join(ROUTINGS)}")
+    if external_mode not in EXTERNAL_MODES:
+        raise Invalid("external_mode", f"{external_mode!r} is none of {', '.join(EXTERNAL_MODES)}")
     if not MTU_RANGE[0] <= mtu <= MTU_RANGE[1]:
         raise Invalid("mtu", f"{mtu} is outside {MTU_RANGE[0]}..{MTU_RANGE[1]}")
     if not 0.0 <= trace_ratio <= 1.0:
         raise Invalid("trace_ratio", f"{trace_ratio} is outside 0..1")
     if not 0 <= zones <= MAX_NODES:
         raise Invalid("zones", f"{zones} is outside 0..{MAX_NODES}")
+    if not 1 <= replicas <= MAX_REPLICAS:
+        raise Invalid("replicas", f"{replicas} is outside 1..{MAX_REPLICAS}")
     if not 1 <= nodes <= MAX_NODES:
         raise Invalid("nodes", f"{nodes} is outside 1..{MAX_NODES}")
     return Topology(
@@ -241,7 +265,10 @@ def plan(
         mtu=mtu,
         trace_ratio=trace_ratio,
         zones=zones,
+        external_mode=external_mode,
         cgroup=cgroup,
+        replicas=replicas,
+        tls=tls,
     )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from deltaplane.runtime import config as runtime_config
 from deltaplane.runtime import log, service
+from deltaplane.runtime.roles import Role
 from nodeagent import preflight, statedir
 from nodeagent.agent import Agent, Parts, boot_id
 from nodeagent.config import AgentConfig
@@ -56,6 +57,7 @@ async def _run(config: AgentConfig) -> None:
     with Channel() as channel:
         uplink = channel.link(config.uplink)
         tunnel = _tunnel(channel, config, uplink.mtu)
+        direct = _direct(channel, config, uplink.mtu)
     before = sysctl.differing(sysctl.NODE)
     journal.record_sysctls(before)
     for name in before:
@@ -70,13 +72,19 @@ async def _run(config: AgentConfig) -> None:
             node_ipv6=addresses.ipv6,
             refusal=cgroups.refusal(),
             netns_cookie=namespace.cookie(),
+            direct_ifindex=direct.index if direct else 0,
+            hands_over=config.external_mode == "dsr",
         ),
     )
     cgroup = preflight.socket_cgroup(config.cgroup)
     if cgroup is None:
         cgroups.detach(config.pin_dir)
-    control = GrpcControlPlane(config.registry, config.ipam)
-    span_wait = SpanWait(config.slicers) if config.add_waits_for == "span" else None
+    control = GrpcControlPlane(config.registry, config.ipam, config.tls_to)
+    span_wait = (
+        SpanWait(config.slicers, tls=config.tls_to(Role.SLICER))
+        if config.add_waits_for == "span"
+        else None
+    )
     try:
         parts = Parts(
             config=config,
@@ -90,6 +98,7 @@ async def _run(config: AgentConfig) -> None:
             cgroup=cgroup,
             mtu=config.mtu or (tunnel.mtu if tunnel else uplink.mtu),
             tunnel=tunnel,
+            direct=direct,
             masquerade=_masquerade(config),
             table=AddressTable(),
             span_wait=span_wait,
@@ -105,11 +114,25 @@ async def _run(config: AgentConfig) -> None:
 
 def _tunnel(channel: Channel, config: AgentConfig, uplink_mtu: int) -> Tunnel | None:
     """Makes or adopts the tunnel; with native routing none is left over from an earlier agent."""
-    if config.routing == "native":
+    if not config.wraps:
         tunnels.remove(channel)
         return None
     return tunnels.ensure(
         channel, port=config.tunnel_port, uplink_mtu=uplink_mtu, own=config.addresses
+    )
+
+
+def _direct(channel: Channel, config: AgentConfig, uplink_mtu: int) -> Tunnel | None:
+    """The same with the link of direct return."""
+    if not config.answers_directly:
+        tunnels.remove(channel, tunnels.DIRECT)
+        return None
+    return tunnels.ensure(
+        channel,
+        port=config.direct_port,
+        uplink_mtu=uplink_mtu,
+        own=config.addresses,
+        name=tunnels.DIRECT,
     )
 
 

@@ -18,6 +18,7 @@ import grpc.aio
 from deltaplane.errors import DeltaplaneError, Refused
 from deltaplane.runtime import log, metrics, service
 from deltaplane.runtime.clock import Clock, SystemClock
+from deltaplane.runtime.roles import Role
 from deltaplane.v1 import agent_pb2, agent_pb2_grpc, audit_pb2, audit_pb2_grpc
 from nodeagent.apply import Applier
 from nodeagent.balancing import Balancing
@@ -75,6 +76,7 @@ class Parts:
         uplink_index: index of the uplink.
         mtu: of pods, bytes.
         tunnel: this node's end, if packets to other nodes are wrapped.
+        direct: the same for what nodes hand over to each other for clients outside.
         masquerade: of pods' packets to the world; None: they keep their source.
         cgroup: whose sockets find services by themselves; None: no sockets do.
         table: marked links and routes, for reports and repairs; None: neither is served.
@@ -90,6 +92,7 @@ class Parts:
     uplink_index: int
     mtu: int
     tunnel: Tunnel | None = None
+    direct: Tunnel | None = None
     masquerade: Masquerade | None = None
     cgroup: Path | None = None
     table: AddressTable | None = None
@@ -122,7 +125,11 @@ class Agent:
         )
         self._health_ports = HealthPorts(parts.node.addresses, lambda: self._balancing.health_ports)
         self._following = Following(parts.clock.wall_ns)
-        self._stream = SlicerStream(clock=parts.clock, following=self._following)
+        self._stream = SlicerStream(
+            clock=parts.clock,
+            following=self._following,
+            tls=parts.config.tls_to(Role.SLICER),
+        )
         self._blocks = Blocks(
             parts.journal,
             writer,
@@ -185,6 +192,10 @@ class Agent:
             if self._parts.tunnel is not None:
                 await self._worker.call(
                     self._parts.dataplane.attach_tunnel, self._parts.tunnel.index
+                )
+            if self._parts.direct is not None:
+                await self._worker.call(
+                    self._parts.dataplane.attach_direct, self._parts.direct.index
                 )
             if self._parts.cgroup is not None:
                 await self._worker.call(self._parts.dataplane.attach_sockets, self._parts.cgroup)

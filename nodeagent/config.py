@@ -58,6 +58,9 @@ Targets = Annotated[str, AfterValidator(_targets)]
 Routing = Literal["native", "vxlan"]
 """How packets reach other nodes."""
 
+ExternalMode = Literal["snat", "ready", "dsr"]
+"""Who answers clients outside that have asked a node for a backend on another one."""
+
 
 class AgentConfig(ProcessConfig):
     """Options of `python -m nodeagent`."""
@@ -121,6 +124,18 @@ class AgentConfig(ProcessConfig):
     tunnel_port: int = Field(
         default=8472, ge=1, le=65535, description="UDP port of VXLAN, the same on all nodes"
     )
+    external_mode: ExternalMode = Field(
+        default="snat",
+        description="how clients outside reach a service's backend on another node; snat: in the "
+        "name of this node, dsr: that node answers them itself, ready: as snat, but takes what "
+        "others hand over with dsr: a step in between while nodes change",
+    )
+    direct_port: int = Field(
+        default=8473,
+        ge=1,
+        le=65535,
+        description="UDP port by which nodes hand over packets with dsr, the same on all nodes",
+    )
 
     add_waits_for: Literal["policy", "span"] = Field(
         default="policy",
@@ -154,12 +169,24 @@ class AgentConfig(ProcessConfig):
             raise ValueError("--node-ipv4 or --node-ipv6 is needed: other nodes route to it")
         if 0 < self.mtu < 1280 and self.node_ipv6:
             raise ValueError("--mtu: IPv6 needs at least 1280 bytes")
+        if self.wraps and self.answers_directly and self.tunnel_port == self.direct_port:
+            raise ValueError("--direct-port: that is the port of the tunnel")
         return self
 
     @property
     def instance(self) -> str:
         """This node, in traces."""
         return self.node_name
+
+    @property
+    def wraps(self) -> bool:
+        """Whether packets to other nodes go through a tunnel."""
+        return self.routing == "vxlan"
+
+    @property
+    def answers_directly(self) -> bool:
+        """Whether this node answers clients that have asked others."""
+        return self.external_mode != "snat"
 
     @property
     def addresses(self) -> AddressPair:

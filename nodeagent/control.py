@@ -1,6 +1,6 @@
 """What the agent asks of the services, and how it asks them over gRPC."""
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -11,6 +11,8 @@ from deltaplane.errors import DeltaplaneError, Internal
 from deltaplane.model.addresses import AddressPair, Prefix
 from deltaplane.model.objects import PoolObject
 from deltaplane.runtime import rpc, tracing
+from deltaplane.runtime.roles import Role
+from deltaplane.runtime.tls import Tls
 from deltaplane.v1 import common_pb2, ipam_pb2, ipam_pb2_grpc, registry_pb2, registry_pb2_grpc
 from nodeagent.cni.netconf import Attachment, PodName
 from nodeagent.entries import InterfaceRecord, State
@@ -181,10 +183,18 @@ class ControlPlane(Protocol):
 
 
 class GrpcControlPlane:
-    """The services behind two gRPC targets."""
+    """The services behind two gRPC targets, reached as `tls` says; without it in plain text."""
 
-    def __init__(self, registry: str, ipam: str) -> None:
-        self._channels = (rpc.channel(registry), rpc.channel(ipam))
+    def __init__(
+        self,
+        registry: str,
+        ipam: str,
+        tls: Callable[[Role], Tls | None] = lambda _: None,
+    ) -> None:
+        self._channels = (
+            rpc.channel(registry, tls(Role.ENDPOINTS)),
+            rpc.channel(ipam, tls(Role.IPAM)),
+        )
         # The stubs are made for both kinds of channel; ours is asynchronous.
         self._registry = registry_pb2_grpc.RegistryStub(self._channels[0])
         self._ipam = ipam_pb2_grpc.IpamStub(self._channels[1])
@@ -256,7 +266,10 @@ class GrpcControlPlane:
         if not found:
             return
         request = ipam_pb2.ReleaseBlockRequest(
-            prefix=its, node_uid=node.uid, request_id=found[0].request_id
+            prefix=its,
+            node_uid=node.uid,
+            request_id=found[0].request_id,
+            node=node.name,
         )
         await _call(self._ipam.ReleaseBlock(request, timeout=rpc.DEADLINE_SECONDS))
 

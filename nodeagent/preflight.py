@@ -26,7 +26,7 @@ def check(config: AgentConfig) -> tuple[str, ...]:
         return (f"{', '.join(missing)} missing: run the agent as root",)
     problems = [f"{item.what} is missing: {item.how_to_get}" for item in dataplane.check()]
     problems += [*_check_uplink(config), *_check_socket(config.socket)]
-    if config.routing == "vxlan":
+    if config.wraps or config.answers_directly:
         problems += tunnels.problems()
     if not bpffs.holds(config.pin_dir):
         problems.append(f"--pin-dir {config.pin_dir} is in no BPF file system: {MOUNT}")
@@ -49,7 +49,7 @@ def _check_uplink(config: AgentConfig) -> list[str]:
     if uplink is None:
         return [f"there is no link {config.uplink!r}; see --uplink and --netns"]
     least = tunnels.least_uplink_mtu(config.addresses)
-    if config.routing == "vxlan" and uplink.mtu < least:
+    if (config.wraps or config.answers_directly) and uplink.mtu < least:
         return [f"{config.uplink} has an MTU of {uplink.mtu} bytes; VXLAN needs {least}"]
     return []
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import grpc.aio
 
 from deltaplane.runtime import log, metrics, rpc
+from deltaplane.runtime.tls import Tls
 from deltaplane.v1 import receipts_pb2, receipts_pb2_grpc
 from nodeagent.cni.netconf import PodName
 
@@ -24,8 +25,10 @@ _LATE = metrics.counter(
 class SpanWait:
     """Asks a slicer for the receipt of an endpoint; the next one when that fails."""
 
-    def __init__(self, targets: Sequence[str], seconds: float = SPAN_SECONDS) -> None:
-        self._channels = [rpc.channel(target) for target in targets]
+    def __init__(
+        self, targets: Sequence[str], seconds: float = SPAN_SECONDS, tls: Tls | None = None
+    ) -> None:
+        self._channels = [rpc.channel(target, tls) for target in targets]
         self._seconds = seconds
 
     async def wait(self, pod: PodName) -> bool:

@@ -36,6 +36,7 @@ from deltaplane.delta.wire import decode_responses, encode_request
 from deltaplane.errors import DeltaplaneError, Unavailable
 from deltaplane.runtime import log, rpc
 from deltaplane.runtime.clock import Clock, SystemClock
+from deltaplane.runtime.tls import Tls
 from nodeagent.tracing import Following
 
 __all__ = [
@@ -135,6 +136,7 @@ class SlicerStream:
         timing: Timing | None = None,
         credit_bytes: int = DEFAULT_CREDIT_BYTES,
         following: Following | None = None,
+        tls: Tls | None = None,
     ) -> None:
         self.connected = False
         self._following = following or Following()
@@ -143,6 +145,7 @@ class SlicerStream:
         self._clock = clock or SystemClock()
         self._timing = timing or Timing()
         self._credit_bytes = credit_bytes
+        self._tls = tls
         self._receiver: Receiver | None = None
         self._standing = _Standing()
         self._attempt = 0
@@ -190,6 +193,7 @@ class SlicerStream:
                 partial(self._welcomed, target),
                 self._following,
                 self._standing,
+                self._tls,
             )
             try:
                 await session.run(target)
@@ -251,6 +255,7 @@ class _Session:
     welcomed: Callable[[Welcome], None]
     following: Following
     standing: _Standing
+    tls: Tls | None
     retry_after: float | None = None
     apply_error: Exception | None = None
     vouches: bool = False
@@ -269,7 +274,7 @@ class _Session:
         self._heard_at = self.clock.now()
         self._audit_at = self._heard_at + AUDIT_SECONDS
         ended: Exception | None = None
-        async with rpc.channel(target) as channel, asyncio.TaskGroup() as tasks:
+        async with rpc.channel(target, self.tls) as channel, asyncio.TaskGroup() as tasks:
             call: _Call = channel.stream_stream(METHOD)()
             reading = tasks.create_task(self._read(call))
             try:

@@ -33,6 +33,7 @@ class Removed:
     Attributes:
         links: of half-removed pods.
         sockets: whether programs of sockets were on a cgroup.
+        tunnel: whether there was a link that wraps packets.
         sysctls: names that have their old value again.
     """
 
@@ -62,6 +63,7 @@ def uninstall(config: AgentConfig) -> Removed:
         with Channel() as channel:
             # With it go the routes through it.
             tunnel = tunnels.remove(channel)
+            tunnel |= tunnels.remove(channel, tunnels.DIRECT)
         if (uplink := links.index(config.uplink)) is not None:
             tc.detach(uplink, [tc.Hook.INGRESS])
             routes = _remove_routes(KernelRoutes(uplink))

@@ -1,5 +1,6 @@
 """What every test run has: its markers, its seed, and a list of what it left out."""
 
+import os
 import random
 from collections import Counter
 from collections.abc import Iterator
@@ -9,9 +10,13 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, settings
 
+import deltaplane  # noqa: F401 - before any test imports grpc
 from tests import machine, together
 
 TESTS = Path(__file__).parent
+
+# Processes under test, in this one and in others, work in plain text unless a test says otherwise.
+os.environ["DELTAPLANE_INSECURE"] = "1"
 
 MARKERS = (
     "root: needs CAP_SYS_ADMIN and CAP_NET_ADMIN (network namespaces, BPF); else skipped",

@@ -41,7 +41,7 @@ ruff_check() { $BIN/ruff check --quiet --output-format concise .; }
 
 mypy_strict() {
   local package packages=()
-  for package in deltaplane services nodeagent lab bench tests tools; do
+  for package in deltaplane services nodeagent lab bench deploy tests tools; do
     [ -z "$(find "$package" -name '*.py' -print -quit 2>/dev/null)" ] || packages+=("$package")
   done
   $BIN/mypy "${packages[@]}"
@@ -69,6 +69,8 @@ c_warnings() {
   make --no-print-directory warnings
 }
 
+dockerfile() { $BIN/hadolint deploy/images/Dockerfile; }
+
 generated_drift() { tools/generate.sh --check; }
 
 # Installed versions against pyproject.toml's ranges, ours included: a dependency added without `make lock`.
@@ -87,6 +89,7 @@ run_step "import contracts" import_contracts
 run_step "buf lint" buf_lint
 run_step "clang-format" clang_format
 run_step "C warnings" c_warnings
+run_step "Dockerfile" dockerfile
 run_step "generated code" generated_drift
 run_step "requirements" requirements
 run_step "shell syntax" shell_syntax

@@ -3,6 +3,7 @@
 #
 #   proto/**/*.proto       → deltaplane/**/*_pb2.py, *_pb2.pyi, *_pb2_grpc.py, *_pb2_grpc.pyi, __init__.py
 #   bpf/include/abi.h      → nodeagent/dataplane/abi.py   (by tools/generate_abi.py, once it exists)
+#   deploy/kubernetes/chart → deploy/kubernetes/base       (by tools/generate_manifests.py)
 #
 # Usage: tools/generate.sh          write into the tree, remove what no longer has a source
 #        tools/generate.sh --check  change nothing, exit 1 if the tree differs (drift)
@@ -97,6 +98,12 @@ while read -r file; do
     echo "wrote $file"
   fi
 done < <({ list_generated "$root" && list_generated "$fresh"; } | LC_ALL=C sort -u)
+
+if [ "$mode" = --check ]; then
+  "$python" tools/generate_manifests.py --check || changed=$((changed + 1))
+else
+  "$python" tools/generate_manifests.py
+fi
 
 if [ "$mode" = --check ] && [ "$changed" -gt 0 ]; then
   echo "generated code is out of date: run make generate and commit the result" >&2

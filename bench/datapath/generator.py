@@ -104,15 +104,24 @@ def build(folder: Path) -> Generator:
         Refused: there is no compiler, or only one processor.
         Internal: it does not compile.
     """
+    program = compiled(SOURCE, folder / "load")
+    return Generator(program, two_of(sorted(os.sched_getaffinity(0))))
+
+
+def compiled(source: Path, program: Path) -> Path:
+    """Makes a program of one file in C; returns it.
+
+    Raises:
+        Refused: there is no compiler.
+        Internal: it does not compile.
+    """
     if shutil.which(COMPILE[0]) is None:
         raise Refused(f"{COMPILE[0]} is not installed; `make setup` does it")
-    program = folder / "load"
-    compiled = subprocess.run(
-        [*COMPILE, str(SOURCE), "-o", str(program)], capture_output=True, text=True, check=False
-    )
-    if compiled.returncode != 0:
-        raise Internal(compiled.stderr.strip())
-    return Generator(program, two_of(sorted(os.sched_getaffinity(0))))
+    command = [*COMPILE, str(source), "-o", str(program)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    if ended.returncode != 0:
+        raise Internal(ended.stderr.strip())
+    return program
 
 
 def two_of(cpus: Sequence[int]) -> tuple[int, int]:

@@ -32,8 +32,9 @@ class Program:
 
 
 def environment() -> dict[str, str]:
-    """Of every process: somebody's DELTAPLANE_* must not configure ours."""
-    return {name: text for name, text in os.environ.items() if not name.startswith("DELTAPLANE_")}
+    """Of every process: somebody's DELTAPLANE_* must not configure ours. In plain text."""
+    kept = {name: text for name, text in os.environ.items() if not name.startswith("DELTAPLANE_")}
+    return {**kept, "DELTAPLANE_INSECURE": "1"}
 
 
 @contextlib.asynccontextmanager

@@ -8,7 +8,7 @@ Every address of the shape is the server's, so whatever backend is drawn answers
 import enum
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -83,11 +83,20 @@ def load_rules(
     if proxy in (Proxy.DIRECT, Proxy.SOCKETS):
         return
     make = rules.nftables if proxy is Proxy.NFTABLES else rules.iptables
-    command = RESTORE[proxy, family]
+    restore(network, RESTORE[proxy, family], make(services, family))
+
+
+def restore(network: Network, command: Sequence[str], text: str) -> None:
+    """Gives rules to a tool at the client's node.
+
+    Raises:
+        OSError: the tool is missing.
+        Internal: it refuses them.
+    """
     with netns.entered(network.node(CLIENT_NODE)):
         ended = subprocess.run(
             command,
-            input=make(services, family),
+            input=text,
             text=True,
             capture_output=True,
             check=False,

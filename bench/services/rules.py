@@ -20,23 +20,60 @@ def iptables(services: Iterable[BenchService], family: int) -> str:
         services: searched in this order.
         family: 4 or 6.
     """
-    chains, rules = [], []
+    chains: list[str] = []
+    rules: list[str] = []
     for service in services:
-        chain = f"KUBE-SVC-{service.number}"
-        chains.append(f":{chain} - [0:0]")
-        frontend = f"-d {_host(service.address)} -p tcp -m tcp --dport {PORT}"
-        rules.append(f"-A KUBE-SERVICES {frontend} -j {chain}")
-        rules.append(f"-A {chain} ! -s {_PODS[family]} {frontend} -j KUBE-MARK-MASQ")
-        for place, backend in enumerate(service.backends):
-            to = f"KUBE-SEP-{service.number}-{place}"
-            chains.append(f":{to} - [0:0]")
-            left = len(service.backends) - place
-            draw = f"-m statistic --mode random --probability {1 / left:.10f} " if left > 1 else ""
-            rules.append(f"-A {chain} {draw}-j {to}")
-            rules.append(f"-A {to} -s {_host(backend)} -j KUBE-MARK-MASQ")
-            target = _with_port(backend)
-            rules.append(f"-A {to} -p tcp -m tcp -j DNAT --to-destination {target}")
+        rules.append(_entrance(service))
+        own_chains, own_rules = _iptables_service(service, family)
+        chains += own_chains
+        rules += own_rules
     return "\n".join((*_IPTABLES_HEAD, *chains, *_IPTABLES_HOOKS, *rules, "COMMIT", ""))
+
+
+def iptables_change(
+    services: Iterable[BenchService], changed: Iterable[BenchService], family: int
+) -> str:
+    """Input of `iptables-restore --noflush`: a sync of the proxy after some services have changed.
+
+    The proxy writes the chains of those anew, and the one that leads to all services.
+
+    Args:
+        services: all of them, searched in this order.
+        changed: those of which backends have changed; as many backends as before.
+        family: 4 or 6.
+    """
+    chains = [":KUBE-SERVICES - [0:0]"]
+    rules = [_entrance(service) for service in services]
+    for service in changed:
+        own_chains, own_rules = _iptables_service(service, family)
+        chains += own_chains
+        rules += own_rules
+    return "\n".join(("*nat", *chains, *rules, "COMMIT", ""))
+
+
+def _frontend(service: BenchService) -> str:
+    return f"-d {_host(service.address)} -p tcp -m tcp --dport {PORT}"
+
+
+def _entrance(service: BenchService) -> str:
+    return f"-A KUBE-SERVICES {_frontend(service)} -j KUBE-SVC-{service.number}"
+
+
+def _iptables_service(service: BenchService, family: int) -> tuple[list[str], list[str]]:
+    """The chains of one service, and the rules in them."""
+    chain = f"KUBE-SVC-{service.number}"
+    chains = [f":{chain} - [0:0]"]
+    rules = [f"-A {chain} ! -s {_PODS[family]} {_frontend(service)} -j KUBE-MARK-MASQ"]
+    for place, backend in enumerate(service.backends):
+        to = f"KUBE-SEP-{service.number}-{place}"
+        chains.append(f":{to} - [0:0]")
+        left = len(service.backends) - place
+        draw = f"-m statistic --mode random --probability {1 / left:.10f} " if left > 1 else ""
+        rules.append(f"-A {chain} {draw}-j {to}")
+        rules.append(f"-A {to} -s {_host(backend)} -j KUBE-MARK-MASQ")
+        target = _with_port(backend)
+        rules.append(f"-A {to} -p tcp -m tcp -j DNAT --to-destination {target}")
+    return chains, rules
 
 
 _IPTABLES_HEAD = (

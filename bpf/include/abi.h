@@ -34,6 +34,9 @@
 /* What VXLAN adds to an IP packet, bytes: inner Ethernet, VXLAN and UDP (30), and the outer header. */
 #define DP_TUNNEL_OVERHEAD_IPV4 50
 #define DP_TUNNEL_OVERHEAD_IPV6 70
+/* Of what is handed over to the node of a backend, and what names an IPv6 backend in it, bytes: a header of its own. */
+#define DP_DIRECT_VNI	    2
+#define DP_DIRECT_NAME_IPV6 24
 
 /* Default capacities of the maps, entries; the agent may ask for others. */
 #define DP_MAX_MAPPINGS	    262144
@@ -159,7 +162,8 @@ _Static_assert(sizeof(struct dp_address) == 16, "dp_address");
  * Constants of a loaded program, in .rodata.config. uplink_mtu: bytes, 0: not checked; tunnel_ifindex: 0: native
  * routing; tick_ns: length of a tick (jiffy); first_tick: their number at boot; addresses: zeros: none. refusal: errno
  * of a socket whose service nobody answers for, 0: the kernel's own, EPERM. netns_cookie: of the node's own network
- * namespace, 0: it is the first one of the machine.
+ * namespace, 0: it is the first one of the machine. direct_ifindex: link by which nodes hand over packets of clients
+ * outside, 0: none; hands_over: this node does so, else it only takes them.
  */
 struct dp_config {
 	__u32 uplink_ifindex;
@@ -171,8 +175,10 @@ struct dp_config {
 	struct dp_address node_ipv6;
 	__u32 refusal;
 	__u64 netns_cookie;
+	__u32 direct_ifindex;
+	__u32 hands_over;
 };
-_Static_assert(sizeof(struct dp_config) == 64, "dp_config");
+_Static_assert(sizeof(struct dp_config) == 72, "dp_config");
 
 /* What changes while programs run: map `settings`, key 0. node_index: 0: not registered yet. */
 struct dp_settings {
@@ -364,7 +370,7 @@ struct dp_count {
 _Static_assert(sizeof(struct dp_count) == 16, "dp_count");
 
 /*
- * Bits of dp_frontend.flags. CHECK_SOURCE: clients outside the cluster must lie in a range of `sources`. LOCAL: what
+ * Bits of dp_frontend.flags. CHECK_SOURCE: clients, pods included, must lie in a range of `sources`. LOCAL: what
  * comes from outside stays on this node and keeps its source.
  */
 enum dp_frontend_flag {
@@ -500,6 +506,15 @@ struct dp_socket {
 };
 _Static_assert(sizeof(struct dp_socket) == 24, "dp_socket");
 
+/*
+ * How an entry of `translations` takes part in direct return. OVER: packets go on to the node of the backend, and
+ * answers do not come by here. TAKEN: another node has chosen the backend.
+ */
+enum dp_handed {
+	DP_HANDED_OVER = 1,
+	DP_HANDED_TAKEN = 2,
+};
+
 /* Key of `translations`: a packet as it comes in. */
 struct dp_translation_key {
 	struct dp_address saddr;
@@ -514,7 +529,8 @@ _Static_assert(sizeof(struct dp_translation_key) == 40, "dp_translation_key");
 
 /*
  * Value of `translations`: the packet as it goes on. last_seen: boot time, ns. list: where the backend was taken from;
- * forward leg only. shown, answered: enum dp_shown of this leg and of the other. outside: the client is outside the cluster. service: its number.
+ * forward leg only, 0: another node's. shown, answered: enum dp_shown of this leg and of the other. outside: the client is
+ * outside the cluster. handed: enum dp_handed, 0: in neither way. service: its number.
  */
 struct dp_translation {
 	__u64 last_seen;
@@ -526,7 +542,7 @@ struct dp_translation {
 	__u8 shown;
 	__u8 outside;
 	__u8 answered;
-	__u8 reserved;
+	__u8 handed;
 	__u32 service;
 };
 _Static_assert(sizeof(struct dp_translation) == 56, "dp_translation");

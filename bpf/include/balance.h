@@ -14,6 +14,10 @@ enum service {
 	SERVICE_TO_ITSELF,
 	/* Not yet rewritten: the answer to a client outside; flow->to is what it gets. */
 	SERVICE_TO_CLIENT,
+	/* Not rewritten: the node of the backend is to answer; flow->to is what the backend gets. */
+	SERVICE_TO_NODE,
+	/* Not rewritten: nobody answers anywhere, and the client is told. */
+	SERVICE_REFUSED,
 };
 
 /* No pod has it, so a service may. */
@@ -59,6 +63,7 @@ static __always_inline void begin(struct flow *flow, const struct packet *p,
 	forward->list = list;
 	forward->service = frontend->service;
 	forward->shown = shown_by(p->tcp_flags);
+	flow->handed = 0;
 	aim(&flow->to, forward);
 }
 
@@ -87,6 +92,7 @@ static __noinline bool put_legs(struct flow *flow, const struct packet *p, bool 
 	back->dport = p->tuple.sport;
 	back->outside = flow->forward.outside;
 	back->answered = flow->forward.shown;
+	back->handed = flow->forward.handed;
 	back->service = flow->forward.service;
 	if (bpf_map_update_elem(&translations, &flow->other, back, BPF_NOEXIST)) {
 		old = bpf_map_lookup_elem(&translations, &flow->other);

@@ -144,29 +144,51 @@ static __always_inline struct decision deliver_native(struct __sk_buff *skb, str
 /* The struct of Linux 5.10; later ones have more behind it, which older kernels refuse. */
 #define TUNNEL_KEY_SIZE offsetof(struct bpf_tunnel_key, local_ipv4)
 
-/*
- * To a node, wrapped: over IPv4 if both nodes have it, whatever is inside. The outer packet is not to be cut
- * into fragments; its hop limit has nothing to do with the inner one.
- */
+/* Where a wrapped packet goes: over IPv4 if both nodes have it, whatever is inside. overhead: bytes, 0: there is no way. */
+struct wrapping {
+	struct bpf_tunnel_key key;
+	__u32 overhead;
+};
+
+/* vni: network identifier. */
+static __always_inline void wrapping_to(struct wrapping *w, const struct dp_node *node, __u32 vni)
+{
+	w->key.tunnel_id = vni;
+	/* It has nothing to do with the inner one. */
+	w->key.tunnel_ttl = 64;
+	if (node->has_ipv4 && is_set(&config.node_ipv4)) {
+		w->key.remote_ipv4 = bpf_ntohl(node->ipv4);
+		w->overhead = DP_TUNNEL_OVERHEAD_IPV4;
+	} else if (node->has_ipv6 && is_set(&config.node_ipv6)) {
+		__builtin_memcpy(w->key.remote_ipv6, &node->ipv6, 16);
+		w->overhead = DP_TUNNEL_OVERHEAD_IPV6;
+	}
+}
+
+/* Non-zero: there is no memory. The outer packet is not to be cut into fragments. */
+static __always_inline long wrap(struct __sk_buff *skb, struct wrapping *w)
+{
+	bool over_ipv4 = w->overhead == DP_TUNNEL_OVERHEAD_IPV4;
+	__u64 flags = over_ipv4 ? BPF_F_ZERO_CSUM_TX | BPF_F_DONT_FRAGMENT : BPF_F_TUNINFO_IPV6;
+
+	return bpf_skb_set_tunnel_key(skb, &w->key, TUNNEL_KEY_SIZE, flags);
+}
+
+/* To a node, wrapped. */
 static __always_inline struct decision deliver_wrapped(struct __sk_buff *skb, struct packet *p,
 						       const struct dp_node *node, bool to_node)
 {
-	struct bpf_tunnel_key key = {.tunnel_id = DP_TUNNEL_VNI, .tunnel_ttl = 64};
-	bool over_ipv4 = node->has_ipv4 && is_set(&config.node_ipv4);
-	__u64 flags = over_ipv4 ? BPF_F_ZERO_CSUM_TX | BPF_F_DONT_FRAGMENT : BPF_F_TUNINFO_IPV6;
+	struct wrapping w = {};
 
-	if (over_ipv4)
-		key.remote_ipv4 = bpf_ntohl(node->ipv4);
-	else if (node->has_ipv6 && is_set(&config.node_ipv6))
-		__builtin_memcpy(key.remote_ipv6, &node->ipv6, 16);
-	else
+	wrapping_to(&w, node, DP_TUNNEL_VNI);
+	if (!w.overhead)
 		return pass(DP_PASS_NO_NEXT_HOP);
 	if (p->hop_limit <= 1)
 		return pass(DP_PASS_TTL_EXPIRED);
 	/* The stack knows no wrapped way to a node itself: it would send the packet as it is. */
-	if (is_too_big(skb, p, over_ipv4 ? DP_TUNNEL_OVERHEAD_IPV4 : DP_TUNNEL_OVERHEAD_IPV6))
+	if (is_too_big(skb, p, w.overhead))
 		return to_node ? drop(DP_DROP_TOO_BIG) : pass(DP_PASS_TOO_BIG);
-	if (lower_hop_limit(skb, p) || bpf_skb_set_tunnel_key(skb, &key, TUNNEL_KEY_SIZE, flags))
+	if (lower_hop_limit(skb, p) || wrap(skb, &w))
 		return drop(DP_DROP_REWRITE_FAILED);
 	return (struct decision){DP_PASS_REMOTE, bpf_redirect(config.tunnel_ifindex, 0)};
 }
@@ -190,13 +212,47 @@ static __always_inline struct decision deliver_remote(struct __sk_buff *skb, str
 				     : deliver_native(skb, p, node);
 }
 
+/* The largest segment that a TCP option names, where Linux and most others put it: first. */
+struct segment_option {
+	__u8 kind;
+	__u8 length;
+	__be16 size;
+};
+
+/*
+ * To a client whose packets come here wrapped: it is not to send segments that do not fit then. Non-zero: not writable.
+ * What else does not fit the node that wraps tells the client of.
+ */
+static __noinline long limit_segments(struct __sk_buff *skb, const struct packet *p)
+{
+	bool ipv6 = p->flags & PACKET_IPV6;
+	__u32 place = p->l4_offset + sizeof(struct tcphdr);
+	__u32 headers = sizeof(struct tcphdr) + (ipv6 ? sizeof(struct ipv6hdr) + DP_DIRECT_NAME_IPV6
+						      : sizeof(struct iphdr));
+	struct segment_option option;
+	__be16 size;
+
+	headers += is_set(&config.node_ipv4) ? DP_TUNNEL_OVERHEAD_IPV4 : DP_TUNNEL_OVERHEAD_IPV6;
+	size = bpf_htons(config.uplink_mtu - headers);
+	if (!config.uplink_mtu || p->l4_length < sizeof(struct tcphdr) + sizeof(option) ||
+	    bpf_skb_load_bytes(skb, place, &option, sizeof(option)))
+		return 0;
+	if (option.kind != 2 || bpf_ntohs(option.size) <= bpf_ntohs(size))
+		return 0;
+	if (bpf_l4_csum_replace(skb, p->l4_offset + offsetof(struct tcphdr, check), option.size,
+				size, sizeof(size)))
+		return -1;
+	return bpf_skb_store_bytes(skb, place + offsetof(struct segment_option, size), &size,
+				   sizeof(size), 0);
+}
+
 /*
  * To a client outside, by the route that the stack would take, past the stack. Precedence:
  * 1. the hop limit is used up, or it is larger than the uplink takes: the stack tells who sent it
- * 2. out of the uplink, in the name of the frontend
+ * 2. out of the uplink, in the name of the frontend: as flow->to says
  */
 static __always_inline struct decision answer_client(struct __sk_buff *skb, struct packet *p,
-						     const struct dp_connection_key *to)
+						     const struct flow *flow)
 {
 	if (!config.uplink_ifindex)
 		return pass(DP_PASS_NO_NEXT_HOP);
@@ -204,7 +260,10 @@ static __always_inline struct decision answer_client(struct __sk_buff *skb, stru
 		return pass(DP_PASS_TTL_EXPIRED);
 	if (is_too_big(skb, p, 0))
 		return pass(DP_PASS_TOO_BIG);
-	if (rewrite(skb, p, to, true) || lower_hop_limit(skb, p))
+	if (rewrite(skb, p, &flow->to, true) || lower_hop_limit(skb, p))
+		return drop(DP_DROP_REWRITE_FAILED);
+	if (config.direct_ifindex && p->tcp_flags & TCP_SYN && flow->handed &&
+	    limit_segments(skb, p))
 		return drop(DP_DROP_REWRITE_FAILED);
 	return (struct decision){DP_PASS_OUTSIDE,
 				 bpf_redirect_neigh(config.uplink_ifindex, NULL, 0, 0)};

@@ -3,6 +3,7 @@
 #ifndef DELTAPLANE_INSIDE_H
 #define DELTAPLANE_INSIDE_H
 
+#include "complain.h"
 #include "balance.h"
 
 /*
@@ -22,8 +23,10 @@ static __noinline int begin_inside(struct flow *flow, const struct packet *p,
 		frontend = node_port(&tuple->daddr, tuple->dport, tuple->protocol);
 	if (!frontend)
 		return SERVICE_NONE;
+	if (!is_source_allowed(frontend, &tuple->saddr))
+		return -DP_DROP_SOURCE_RANGE;
 	if (!choose_inside(frontend, &client, &backend))
-		return -DP_DROP_NO_BACKEND;
+		return SERVICE_REFUSED;
 	begin(flow, p, frontend, &backend, client.list);
 	if (same_address(&backend.address, &tuple->saddr)) {
 		flow->to.saddr = flow->forward.saddr = tuple->daddr;
@@ -56,7 +59,7 @@ static __noinline int serve_pod(struct __sk_buff *skb, struct packet *p, struct 
 		found = SERVICE_TO_BACKEND;
 	else if (may_ask && !(p->flags & PACKET_ICMP_ERROR))
 		found = begin_inside(flow, p, asked);
-	if (found <= 0)
+	if (found <= 0 || found == SERVICE_REFUSED)
 		return found;
 	if (rewrite(skb, p, &flow->to, false))
 		return -DP_DROP_REWRITE_FAILED;

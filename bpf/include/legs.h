@@ -24,6 +24,8 @@ struct flow {
 	struct dp_translation back;
 	/* Where the packet, or what an ICMP error is about, turned round, goes on. */
 	struct dp_connection_key to;
+	/* enum dp_handed of the entry that says so. */
+	__u32 handed;
 };
 
 struct {
@@ -88,25 +90,34 @@ static __always_inline bool is_alive(const struct dp_translation *t, __u8 protoc
 				     __u64 now)
 {
 	__u64 longest = lifetime(t->shown, t->answered, protocol);
+	bool ended = has_ended(t->shown, t->answered) ||
+		     (t->handed == DP_HANDED_OVER && t->shown & DP_SHOWN_FIN);
 
-	if (syn && has_ended(t->shown, t->answered))
+	if (syn && ended)
 		return false;
 	if (syn && longest > LIFETIME_UNREPLIED)
 		longest = LIFETIME_UNREPLIED;
 	return (__s64)(now - t->last_seen) < (__s64)longest;
 }
 
-/* flow->key is that of t. */
+/* flow->key is that of t. Whose answers do not come by is answered if it goes on. */
 static __noinline int touch_leg(struct flow *flow, struct dp_translation *t, __u32 tcp_flags)
 {
 	__u64 now = bpf_ktime_get_boot_ns();
-	__u8 shown = t->shown | shown_by(tcp_flags);
+	__u8 shown = t->shown | shown_by(tcp_flags), answered = t->answered;
 	struct dp_translation *other;
 
-	if (shown == t->shown && (__s64)(now - t->last_seen) <= (__s64)LAST_SEEN_STEP)
+	if (t->handed == DP_HANDED_OVER && !(tcp_flags & TCP_SYN))
+		answered = DP_SHOWN_PACKET;
+	if (shown == t->shown && answered == t->answered &&
+	    (__s64)(now - t->last_seen) <= (__s64)LAST_SEEN_STEP)
 		return 0;
 	t->shown = shown;
 	t->last_seen = now;
+	if (t->handed == DP_HANDED_OVER) {
+		t->answered = answered;
+		return 0;
+	}
 	set_other(&flow->other, t, &flow->key);
 	other = bpf_map_lookup_elem(&translations, &flow->other);
 	if (!other)
@@ -116,12 +127,12 @@ static __noinline int touch_leg(struct flow *flow, struct dp_translation *t, __u
 	return 0;
 }
 
-/* UDP and SCTP leave a backend that is none any more; a TCP connection stays where it is. */
+/* UDP and SCTP leave a backend that is none any more; a TCP connection stays, and what another node has chosen. */
 static __always_inline bool may_stay(const struct dp_translation *t, __u8 protocol)
 {
 	struct dp_backend backend = {.address = t->daddr, .port = t->dport};
 
-	return protocol == IPPROTO_TCP || is_member(t->list, &backend);
+	return protocol == IPPROTO_TCP || !t->list || is_member(t->list, &backend);
 }
 
 /* Whether there is an entry; flow->to is what it says. */
@@ -145,6 +156,7 @@ static __noinline bool find_leg(struct flow *flow, const struct packet *p, __u32
 		return false;
 	}
 	aim(&flow->to, t);
+	flow->handed = t->handed;
 	if (!is_error)
 		touch_leg(flow, t, p->tcp_flags);
 	return true;

@@ -23,14 +23,15 @@ static __always_inline struct decision drop(enum dp_outcome outcome)
 	return (struct decision){outcome, TC_ACT_SHOT};
 }
 
-static __always_inline int finish(struct __sk_buff *skb, struct decision decision)
+/* length: of the frame as it came in, bytes. */
+static __always_inline int finish(__u32 length, struct decision decision)
 {
 	__u32 index = decision.outcome;
 	struct dp_count *count = bpf_map_lookup_elem(&outcomes, &index);
 
 	if (count) {
 		count->packets++;
-		count->octets += skb->len;
+		count->octets += length;
 	}
 	return decision.action;
 }

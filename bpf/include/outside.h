@@ -3,7 +3,7 @@
 #ifndef DELTAPLANE_OUTSIDE_H
 #define DELTAPLANE_OUTSIDE_H
 
-#include "balance.h"
+#include "direct.h"
 
 /* How many ports are tried for a flow. With half of them in use, one flow in 2^32 finds none. */
 #define PORT_TRIES 32
@@ -78,9 +78,15 @@ static __always_inline struct dp_frontend *outside_frontend(const struct dp_conn
 	return who.identity == DP_IDENTITY_HOST ? found : NULL;
 }
 
+/* Whoever leads clients to nodes is to find out by itself that this one has none of a service's backends. */
+static __always_inline bool is_served_elsewhere(const struct dp_frontend *frontend)
+{
+	return frontend->flags & DP_FRONTEND_LOCAL && frontend->inside_count;
+}
+
 /* A packet from outside to a frontend that has no entry: begins one. Below 0: an outcome. */
 static __noinline int begin_outside(struct flow *flow, const struct packet *p,
-				    struct dp_frontend *frontend)
+				    struct dp_frontend *frontend, const struct dp_mapping *source)
 {
 	struct dp_affinity_key client = {.client = p->tuple.saddr};
 	struct dp_backend backend = {};
@@ -89,7 +95,7 @@ static __noinline int begin_outside(struct flow *flow, const struct packet *p,
 	if (!is_source_allowed(frontend, &p->tuple.saddr))
 		return -DP_DROP_SOURCE_RANGE;
 	if (!choose_outside(frontend, &client, flow_hash(&p->tuple, frontend->affinity), &backend))
-		return -DP_DROP_NO_BACKEND;
+		return is_served_elsewhere(frontend) ? -DP_DROP_NO_BACKEND : SERVICE_REFUSED;
 	begin(flow, p, frontend, &backend, client.list);
 	flow->forward.outside = true;
 	if (bpf_map_lookup_elem(&addresses, &backend.address)) {
@@ -97,6 +103,8 @@ static __noinline int begin_outside(struct flow *flow, const struct packet *p,
 	} else {
 		if (frontend->flags & DP_FRONTEND_LOCAL)
 			return -DP_DROP_NO_BACKEND;
+		if (may_hand_over(p, source, &backend.address))
+			return put_handed_over(flow, p) ? SERVICE_TO_NODE : -DP_DROP_NO_PORT;
 		flow->forward.saddr = own_address(p->flags & PACKET_IPV6);
 		if (is_unspecified(&flow->forward.saddr))
 			return -DP_DROP_NO_BACKEND;
@@ -112,8 +120,8 @@ static __noinline int begin_outside(struct flow *flow, const struct packet *p,
  * 3. from this node or a pod: no client outside. *source is who it is from
  * 4. its flow has an entry: to that backend; UDP and SCTP only while there is the frontend
  * 5. no frontend for clients outside: the stack
- * 6. not in a source range, or nobody answers: dropped
- * 7. to a backend: a pod of this node sees the client, others see this node
+ * 6. not in a source range, or nobody answers: dropped; told if nobody answers on any node
+ * 7. to a backend: a pod of this node sees the client, and others do so if their node answers; else they see this node
  */
 static __noinline int serve_outside(struct __sk_buff *skb, struct packet *p, struct flow *flow,
 				    struct dp_mapping *source)
@@ -147,45 +155,65 @@ static __noinline int serve_outside(struct __sk_buff *skb, struct packet *p, str
 			found = find_leg(flow, p, DP_LEG_FORWARD);
 	}
 	if (!found) {
-		begun = begin_outside(flow, p, frontend);
-		if (begun < 0)
+		begun = begin_outside(flow, p, frontend, source);
+		if (begun < 0 || begun == SERVICE_REFUSED)
 			return begun;
 	}
+	if (config.hands_over && flow->handed == DP_HANDED_OVER)
+		return SERVICE_TO_NODE;
 	if (rewrite(skb, p, &flow->to, !same_address(&flow->to.saddr, &subject_of(p)->saddr)))
 		return -DP_DROP_REWRITE_FAILED;
 	p->flags |= PACKET_TRANSLATED;
 	return SERVICE_TO_BACKEND;
 }
 
+/* As it came, which flow->key still says, it is too large for the way on. */
+static __always_inline struct decision refuse_size(struct __sk_buff *skb, struct packet *p,
+						   struct flow *flow, __u32 mtu)
+{
+	flow->to.saddr = flow->key.saddr;
+	flow->to.daddr = flow->key.daddr;
+	flow->to.sport = flow->key.sport;
+	flow->to.dport = flow->key.dport;
+	if (p->flags & PACKET_ICMP_ERROR || rewrite_packet(skb, p, &flow->to))
+		return drop(DP_DROP_TOO_BIG);
+	return complain_outside(skb, p, DP_DROP_TOO_BIG, mtu);
+}
+
 /*
  * To a backend elsewhere, in this node's own name: the stack would take that for forged, so what would else be its
- * business is dropped. Nodes themselves are reached as they are, also where pods' packets are wrapped.
+ * business is dropped; a client whose packets do not fit is told. Nodes themselves are reached as they are, also where
+ * pods' packets are wrapped.
  */
-static __always_inline struct decision forward_outside(struct __sk_buff *skb, struct packet *p)
+static __always_inline struct decision forward_outside(struct __sk_buff *skb, struct packet *p,
+						       struct flow *flow)
 {
+	struct wrapping w = {};
 	struct dp_mapping to = {};
+	struct dp_node *node = NULL;
 	struct decision decision;
-	struct dp_node *node;
 	__u32 node_index;
 
 	identify(&p->tuple.daddr, &to);
 	node_index = to.node_index;
-	if (!node_index) {
-		if (is_too_big(skb, p, 0))
-			return drop(DP_DROP_TOO_BIG);
+	if (node_index) {
+		node = bpf_map_lookup_elem(&nodes, &node_index);
+		if (!node)
+			return drop(DP_DROP_NO_BACKEND);
+		if (config.tunnel_ifindex && !is_node(&to))
+			wrapping_to(&w, node, DP_TUNNEL_VNI);
+	}
+	if (is_too_big(skb, p, w.overhead))
+		return refuse_size(skb, p, flow, config.uplink_mtu - w.overhead);
+	if (!node) {
 		if (lower_hop_limit(skb, p))
 			return drop(DP_DROP_REWRITE_FAILED);
 		return (struct decision){DP_PASS_REMOTE,
 					 bpf_redirect_neigh(config.uplink_ifindex, NULL, 0, 0)};
 	}
-	node = bpf_map_lookup_elem(&nodes, &node_index);
-	if (!node)
-		return drop(DP_DROP_NO_BACKEND);
 	decision = config.tunnel_ifindex && !is_node(&to) ? deliver_wrapped(skb, p, node, false)
 							  : deliver_native(skb, p, node);
-	if (decision.action != TC_ACT_OK)
-		return decision;
-	return drop(decision.outcome == DP_PASS_TOO_BIG ? DP_DROP_TOO_BIG : DP_DROP_NO_BACKEND);
+	return decision.action == TC_ACT_OK ? drop(DP_DROP_NO_BACKEND) : decision;
 }
 
 #endif

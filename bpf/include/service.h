@@ -61,7 +61,7 @@ static __always_inline struct dp_frontend *inside_frontend(const struct dp_addre
 	return is_node(&who) ? found : NULL;
 }
 
-/* Whether a client outside the cluster may use a frontend. */
+/* Whether a client of this address may use a frontend. */
 static __always_inline bool is_source_allowed(const struct dp_frontend *frontend,
 					      const struct dp_address *client)
 {

@@ -2,6 +2,8 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 from deltaplane.cli.client import Targets
 from deltaplane.cli.options import Options
@@ -10,6 +12,7 @@ from deltaplane.errors import Invalid, NotFound
 SERVICES = ("registry", "ipam", "slicer")
 LAB_VARIABLE = "DELTAPLANE_LAB"
 PREFIX = "DELTAPLANE_"
+TRUE = frozenset({"1", "true", "yes", "on"})
 
 
 def resolve(options: Options, environment: Mapping[str, str], labs: Sequence[str]) -> str | Targets:
@@ -33,7 +36,7 @@ def resolve(options: Options, environment: Mapping[str, str], labs: Sequence[str
         if lacking := [service for service, target in given.items() if not target]:
             flags = ", ".join(f"--{service}" for service in lacking)
             raise Invalid("", f"also give {flags}, or --lab for the services of a lab")
-        return Targets(**given)
+        return Targets(registry=given["registry"], ipam=given["ipam"], slicer=given["slicer"])
     if lab:
         return lab
     if not labs:
@@ -46,11 +49,33 @@ def resolve(options: Options, environment: Mapping[str, str], labs: Sequence[str
     return labs[0]
 
 
+def certificate(options: Options, environment: Mapping[str, str]) -> Path | None:
+    """The folder of the certificate for services that are named; None: in plain text.
+
+    Raises:
+        Invalid: neither is said, or both are.
+    """
+    folder = options.tls_dir or environment.get(f"{PREFIX}TLS_DIR", "")
+    if options.tls_dir and options.insecure:
+        raise Invalid("", "--tls-dir and --insecure: choose one")
+    if options.insecure:
+        return None
+    if folder:
+        return Path(folder)
+    if environment.get(f"{PREFIX}INSECURE", "").lower() in TRUE:
+        return None
+    raise Invalid(
+        "",
+        "--tls-dir (or DELTAPLANE_TLS_DIR) names the folder of your certificate; `deltaplane certs "
+        "issue` makes one of the role admin. Without TLS: --insecure (or DELTAPLANE_INSECURE=1)",
+    )
+
+
 def targets(options: Options) -> Targets:
     """The services to talk to. Looks for labs on this machine only when nothing is named.
 
     Raises:
-        Invalid: as `resolve`.
+        Invalid: as `resolve` and `certificate`.
         NotFound: as `resolve`, or there is no lab of that name.
     """
     from lab import cluster, lifecycle
@@ -58,7 +83,7 @@ def targets(options: Options) -> Targets:
 
     choice = resolve(options, os.environ, running_labs())
     if isinstance(choice, Targets):
-        return choice
+        return replace(choice, tls_dir=certificate(options, os.environ))
     layout = Layout(lab=choice)
     lifecycle.topology_of(layout)
     found = cluster.targets(layout)
@@ -70,6 +95,7 @@ def targets(options: Options) -> Targets:
         ipam=overrides.get("ipam", found.ipam),
         slicer=overrides.get("slicer", found.slicer),
         hint=found.hint,
+        tls_dir=Path(options.tls_dir) if options.tls_dir else found.tls_dir,
     )
 
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from deltaplane import policywire, wire
+from deltaplane import recordwire
 from deltaplane.cli import rows
 from deltaplane.cli.client import Client, translated
 from deltaplane.errors import Invalid, Unavailable
@@ -191,11 +191,7 @@ def apply_requests(
     """Policies in calls that the registry takes."""
     request, count, size = registry_pb2.ApplyPoliciesRequest(), 0, 0
     for policy in policies:
-        message: policy_pb2.NetworkPolicy | policy_pb2.Policy
-        if isinstance(policy, GeneralPolicyManifest):
-            message = policywire.policy_to_proto(policy.policy, policy.spec)
-        else:
-            message = wire.network_policy_to_proto(policy)
+        message = recordwire.policy_to_proto(policy)
         bytes_ = message.ByteSize()
         if count and (count == POLICIES_PER_CALL or size + bytes_ > BYTES_PER_CALL):
             yield request

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deltaplane.cli.options import Files, LabName, Mtu, Options, Output, Routing
+from deltaplane.cli.options import ExternalMode, Files, LabName, Mtu, Options, Output, Routing, Tls
 
 if TYPE_CHECKING:
     from lab.cluster import Applied, Lab
@@ -47,6 +47,8 @@ def up(
     routing: Routing = "native",
     mtu: Mtu = 1500,
     *,
+    external_mode: ExternalMode = "snat",
+    tls: Tls = False,
     zones: Annotated[int, typer.Option(help="Spread the nodes over so many zones.", min=0)] = 0,
     trace: Annotated[
         float, typer.Option(help="Part of the ADDs that is traced.", min=0.0, max=1.0)
@@ -62,7 +64,14 @@ def up(
 
     chosen = name or _lab_option(context) or "lab"
     config = LabConfig(
-        name=chosen, nodes=nodes, routing=routing, mtu=mtu, trace_ratio=trace, zones=zones
+        name=chosen,
+        nodes=nodes,
+        routing=routing,
+        external_mode=external_mode,
+        mtu=mtu,
+        trace_ratio=trace,
+        zones=zones,
+        tls=tls,
     )
     lab = Lab.up(config, _tell)
     typer.echo(
@@ -285,6 +294,8 @@ def demo(
     name: Annotated[str, typer.Option(help="Name of the lab.")] = "demo",
     routing: Routing = "native",
     mtu: Mtu = 1500,
+    *,
+    tls: Tls = False,
 ) -> None:
     """Show all of it: a web shop, its policies, and no packet lost while everything is killed.
 
@@ -292,6 +303,6 @@ def demo(
     """
     from lab import demo as story
 
-    config = story.DemoConfig(name=name, nodes=nodes, keep=keep, routing=routing, mtu=mtu)
+    config = story.DemoConfig(name=name, nodes=nodes, keep=keep, routing=routing, mtu=mtu, tls=tls)
     if not story.run(config):
         raise typer.Exit(1)

@@ -8,8 +8,12 @@ import typer
 
 from deltaplane.cli import (
     auditing,
+    bridging,
+    bundling,
+    certificates,
     checking,
     describing,
+    doctoring,
     explaining,
     getting,
     labbing,
@@ -32,7 +36,7 @@ EXIT_UNREACHABLE = 3
 HELP = """The pod network: who is there, who may talk, and on which nodes that is enforced.
 
 Commands ask the services of a lab on this machine, or those named by --registry, --ipam and
---slicer.
+--slicer, with the certificate in --tls-dir.
 """
 
 EPILOG = """
@@ -49,7 +53,8 @@ Examples:
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a service is not reachable.
 """
 
-GLOBAL_OPTIONS = ("--lab", "--registry", "--ipam", "--slicer")
+GLOBAL_OPTIONS = ("--lab", "--registry", "--ipam", "--slicer", "--tls-dir")
+GLOBAL_SWITCHES = ("--insecure",)
 
 app = typer.Typer(
     name="deltaplane",
@@ -64,8 +69,10 @@ app = typer.Typer(
 app.add_typer(labbing.app, name="lab")
 app.add_typer(getting.app, name="get")
 app.add_typer(describing.app, name="describe")
+app.add_typer(certificates.app, name="certs")
 app.add_typer(noding.app, name="node")
 app.add_typer(policing.app, name="policy")
+app.add_typer(bridging.app, name="bridge")
 app.add_typer(checking.app, name="ipam")
 app.add_typer(pooling.app, name="pool")
 app.add_typer(restoring.app, name="restore")
@@ -76,6 +83,8 @@ policing.app.command("audit")(auditing.audit)
 policing.app.command("explain")(explaining.explain)
 policing.app.command("simulate")(simulating.simulate)
 app.command("status")(reporting.status)
+app.command("doctor")(doctoring.doctor)
+app.command("bundle")(bundling.bundle)
 app.command("demo")(labbing.demo)
 
 
@@ -88,10 +97,22 @@ def root(
     ] = "",
     ipam: Annotated[str, typer.Option(help="Target of services/ipam.", metavar="TARGET")] = "",
     slicer: Annotated[str, typer.Option(help="Target of services/slicer.", metavar="TARGET")] = "",
+    *,
+    tls_dir: Annotated[
+        str,
+        typer.Option(
+            "--tls-dir",
+            help="Folder with ca.crt, tls.crt and tls.key of the role admin.",
+            metavar="DIR",
+        ),
+    ] = "",
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Talk to the named services in plain text.")
+    ] = False,
 ) -> None:
     """Keeps the options that every command has."""
     given = {"registry": registry, "ipam": ipam, "slicer": slicer}
-    context.obj = Options(lab=lab, targets=given)
+    context.obj = Options(lab=lab, targets=given, tls_dir=tls_dir, insecure=insecure)
 
 
 def hoist(arguments: Sequence[str]) -> list[str]:
@@ -106,6 +127,8 @@ def hoist(arguments: Sequence[str]) -> list[str]:
         name, equals, _ = item.partition("=")
         if item == "--":
             rest += [item, *items]
+        elif item in GLOBAL_SWITCHES:
+            front.append(item)
         elif name in GLOBAL_OPTIONS:
             front += (
                 [item] if equals else [item, *(value for _, value in zip("1", items, strict=False))]

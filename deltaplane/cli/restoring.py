@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deltaplane.cli.options import Output
+from deltaplane.cli.options import Options, Output
 
 if TYPE_CHECKING:
     from deltaplane.store.restoring import Finished
@@ -21,6 +21,7 @@ def group() -> None:
 
 @app.command()
 def finish(
+    context: typer.Context,
     etcd: Annotated[
         list[str],
         typer.Option("--etcd", help="The restored etcd; repeatable.", metavar="HOST:PORT"),
@@ -49,7 +50,7 @@ def finish(
     from deltaplane.cli import output as out
 
     form = out.choose(output)
-    found = asyncio.run(_finish(etcd, steps=steps, dry_run=dry_run))
+    found = asyncio.run(_finish(context.find_root().obj, etcd, steps=steps, dry_run=dry_run))
     record: out.Record = {
         "lineage_before": found.before,
         "lineage": found.lineage or "(none: dry run)",
@@ -66,13 +67,19 @@ def finish(
         typer.echo("finished; start the services, then restart every agent", err=True)
 
 
-async def _finish(etcd: list[str], *, steps: int, dry_run: bool) -> "Finished":
+async def _finish(options: Options, etcd: list[str], *, steps: int, dry_run: bool) -> "Finished":
+    import os
+
+    from deltaplane.cli.context import certificate
     from deltaplane.runtime import address
+    from deltaplane.runtime.roles import Role
+    from deltaplane.runtime.tls import Tls
     from deltaplane.store import restoring
     from deltaplane.store.etcd import EtcdStore
 
     endpoints = [str(address.parse(part)) for text in etcd for part in text.split(",")]
-    store = EtcdStore(endpoints)
+    folder = certificate(options, os.environ)
+    store = EtcdStore(endpoints, tls=Tls(folder, Role.ETCD) if folder else None)
     try:
         return await restoring.finish(store, steps=steps, dry_run=dry_run)
     finally:

@@ -268,7 +268,8 @@ class Writer:
         unequal = [b for b in range(BUCKETS) if sums[b] != message.buckets[b]] or [0]
         reader.repairs += 1
         reader.replaced += len(unequal)
-        revision = reader.said = max(self._log.cut, reader.said)
+        # Not the cut alone: the agent may be at the head, and takes no frame for older than it is.
+        revision = reader.said = max(reader.through, reader.said)
         for bucket, pieces in self._buckets.contents(reader.scope, reader.node_index, unequal):
             last = bucket == unequal[-1]
             reader.outbox.append(partial(self._encoder.bucket, bucket, revision, pieces, last=last))

@@ -54,7 +54,9 @@ def parse(text: str, source: str) -> tuple[Manifest, ...]:
 
 
 OBSERVED = ("Service", "EndpointSlice")
-"""Kinds that `observe` reads."""
+"""Kinds of which `observe` ignores fields that are not known."""
+POLICIES = tuple(kind.value for kind in PolicyKind)
+"""Kinds of which it ignores none: a restriction that is not heeded would open what it closes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,20 +75,22 @@ class Observed:
 def observe(value: Value, source: str) -> Observed:
     """Reads an object that an API server has taken already.
 
-    That server may be newer than we are: fields that are not known are ignored with a warning.
+    That server may be newer than we are: fields that are not known are ignored with a warning,
+    but for those of policies.
 
     Args:
-        value: plain value of one object of a kind in OBSERVED.
+        value: plain value of one object of a kind in OBSERVED or POLICIES.
         source: where it comes from, for mistakes and warnings.
 
     Raises:
         ManifestError: it breaks a rule of its kind, or is of another kind.
     """
-    parsing = _Parsing(source, warnings=[])
-    parsing.read(Document(1, value, {}), kinds=OBSERVED)
-    if parsing.mistakes or parsing.warnings is None:
+    is_policy = isinstance(value, dict) and value.get("kind") in POLICIES
+    parsing = _Parsing(source, warnings=None if is_policy else [])
+    parsing.read(Document(1, value, {}), kinds=POLICIES if is_policy else OBSERVED)
+    if parsing.mistakes:
         raise ManifestError(parsing.mistakes)
-    return Observed(manifest=parsing.manifests[0], warnings=tuple(parsing.warnings))
+    return Observed(manifest=parsing.manifests[0], warnings=tuple(parsing.warnings or ()))
 
 
 @dataclass(slots=True)

@@ -11,14 +11,17 @@ import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, NoReturn, TypeVar, get_origin
+from typing import Annotated, Any, ClassVar, NoReturn, Self, TypeVar, get_origin
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
 from deltaplane.errors import Invalid
 from deltaplane.runtime import address
+from deltaplane.runtime.limiting import Limit
 from deltaplane.runtime.log import Format, Level
+from deltaplane.runtime.roles import Role
+from deltaplane.runtime.tls import Tls
 
 ENV_PREFIX = "DELTAPLANE_"
 EXIT_CODE = 2
@@ -69,6 +72,12 @@ def _collector(text: str) -> str:
     return text
 
 
+def _folder(path: Path | None) -> Path | None:
+    if path is not None and not path.is_dir():
+        raise ValueError(f"{path} is no folder")
+    return path and path.absolute()
+
+
 class ProcessConfig(BaseSettings):
     """Options of every process.
 
@@ -111,6 +120,37 @@ class ProcessConfig(BaseSettings):
         "needs the extra deltaplane[otlp]",
     )
 
+    tls_dir: Annotated[Path | None, AfterValidator(_folder)] = Field(
+        default=None,
+        description="folder with ca.crt, tls.crt and tls.key: our certificate, towards clients, "
+        "other services and etcd alike; it may be replaced at any time",
+    )
+    insecure: bool = Field(
+        default=False,
+        description="work without --tls-dir: in plain text, and whoever reaches a port may do "
+        "everything. For development",
+    )
+
+    @model_validator(mode="after")
+    def _check_security(self) -> Self:
+        if self.tls_dir is None and not self.insecure:
+            raise ValueError(
+                f"--tls-dir ({ENV_PREFIX}TLS_DIR): is needed; `deltaplane certs` makes one. For "
+                f"development: --insecure ({ENV_PREFIX}INSECURE=1)"
+            )
+        if self.tls_dir is not None and self.insecure:
+            raise ValueError("--tls-dir and --insecure: choose one")
+        return self
+
+    def tls_to(self, server: Role) -> Tls | None:
+        """How to connect to a server of this role; None: in plain text."""
+        return Tls(self.tls_dir, server) if self.tls_dir else None
+
+    @property
+    def limit(self) -> Limit | None:
+        """How often a node may call; None: as often as it likes."""
+        return None
+
     @property
     def instance(self) -> str:
         """Which of several such processes this is, in traces; empty: host and pid say it."""
@@ -139,6 +179,21 @@ class ServiceConfig(ProcessConfig):
     lineage: Annotated[str, AfterValidator(_lineage)] = Field(
         default="", description="refuse an etcd of another lineage; none: take any"
     )
+
+    node_rate: float = Field(
+        default=200.0,
+        ge=0,
+        description="calls per second that a node may make in the long run; 0: any number. Nodes "
+        "are told apart by their certificates only",
+    )
+    node_burst: int = Field(
+        default=1000, ge=1, description="calls that a node may make at once, after a pause"
+    )
+
+    @property
+    def limit(self) -> Limit | None:
+        """--node-rate and --node-burst."""
+        return Limit(rate=self.node_rate, burst=self.node_burst)
 
     @property
     def expected_lineage(self) -> bytes:
@@ -192,12 +247,17 @@ def _parser(cls: type[ProcessConfig]) -> _Parser:
     parser.add_argument("--config", metavar="FILE", help="YAML file with options")
     for name, field in cls.model_fields.items():
         default = "" if field.is_required() else f" (default: {_show(field.default)})"
+        help_text = f"{field.description or ''}{default}".replace("%", "%%")
+        if field.annotation is bool and field.default is False:
+            # A switch, which takes a value as well: --insecure, --insecure=false.
+            parser.add_argument(_flag(name), dest=name, nargs="?", const="true", help=help_text)
+            continue
         parser.add_argument(
             _flag(name),
             dest=name,
             metavar=name.upper(),
             action="append" if _is_list(cls, name) else "store",
-            help=f"{field.description or ''}{default}".replace("%", "%%"),
+            help=help_text,
         )
     return parser
 

@@ -8,16 +8,16 @@
 
 The cheapest thing that is still a real client: preface and settings, flow control in both
 directions, answers to PING and SETTINGS, the 5 bytes in front of every gRPC message. It makes one
-call and nothing else, and speaks plaintext only. It is for streams of very many small messages,
-where grpc.aio's own work for each of them is most of what they cost: a watch on etcd, and simulated
-agents.
+call and nothing else; whether it travels in TLS is the connection's business. It is for streams of
+very many small messages, where grpc.aio's own work for each of them is most of what they cost: a
+watch on etcd, and simulated agents.
 """
 
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from deltaplane.errors import Unavailable
+from deltaplane.errors import Invalid, Unavailable
 from deltaplane.runtime import hpack
 
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = (
@@ -31,6 +31,10 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 STREAM = 1
 DEFAULT_WINDOW = 65_535
 DEFAULT_FRAME = 16_384
+LARGEST_FRAME = (1 << 24) - 1
+
+STATUS_DIGITS = 3
+"""Of a grpc-status; what is longer is none."""
 
 RECEIVE_WINDOW = 1 << 20
 """Bytes that may be on their way to us. What gRPC's own clients grow to on a fast network."""
@@ -42,6 +46,8 @@ _FRAME = struct.Struct(">IBI")
 """Length and type (24 + 8 bits), flags, stream."""
 
 _FRAME_BYTES = _FRAME.size
+
+_SETTING_BYTES = 6
 
 
 class CallBroken(Unavailable):
@@ -77,6 +83,7 @@ class Call:
         window: int = RECEIVE_WINDOW,
         largest: int = LARGEST_MESSAGE,
         metadata: Iterable[tuple[str, str]] = (),
+        scheme: str = "http",
     ) -> None:
         """Begins it.
 
@@ -86,6 +93,7 @@ class Call:
             window: bytes that may be on their way to us, connection and stream alike.
             largest: bytes of a message that is taken.
             metadata: headers of the request besides those that gRPC wants.
+            scheme: https where the connection is made by TLS.
         """
         self.ended: Ended | None = None
         self.received_bytes = 0
@@ -103,9 +111,11 @@ class Call:
         self._connection_credit = DEFAULT_WINDOW
         self._peer_frame = DEFAULT_FRAME
         self._waiting = bytearray()  # messages that found no credit
-        self._outgoing = bytearray(self._opening(authority, path, metadata))
+        self._outgoing = bytearray(self._opening(scheme, authority, path, metadata))
 
-    def _opening(self, authority: str, path: str, metadata: Iterable[tuple[str, str]]) -> bytes:
+    def _opening(
+        self, scheme: str, authority: str, path: str, metadata: Iterable[tuple[str, str]]
+    ) -> bytes:
         settings = (
             (HEADER_TABLE_SIZE, 0),
             (ENABLE_PUSH, 0),
@@ -113,7 +123,7 @@ class Call:
         )
         headers = (
             (":method", "POST"),
-            (":scheme", "http"),
+            (":scheme", scheme),
             (":path", path),
             (":authority", authority),
             ("te", "trailers"),
@@ -192,7 +202,7 @@ class Call:
             self._outgoing += _window_update(STREAM, self._consumed)
             self._consumed = 0
         if flags & PADDED:
-            payload = payload[1 : len(payload) - payload[0]]
+            payload = _unpadded(payload)
         if payload:
             self._messages(payload, messages)
         if flags & END_STREAM and self.ended is None:
@@ -247,11 +257,16 @@ class Call:
                 pass  # RFC 9113, 5.5: what is not known is ignored
 
     def _settings(self, payload: bytes) -> None:
+        if len(payload) % _SETTING_BYTES:
+            raise CallBroken(f"settings of {len(payload)} bytes")
         for name, value in struct.iter_unpack(">HI", payload):
             if name == INITIAL_WINDOW_SIZE:
                 self._stream_credit += value - self._peer_window
                 self._peer_window = value
             elif name == MAX_FRAME_SIZE:
+                # Nothing could be sent in frames without bytes.
+                if not DEFAULT_FRAME <= value <= LARGEST_FRAME:
+                    raise CallBroken(f"frames of at most {value} bytes")
                 self._peer_frame = value
 
     def _more_credit(self, stream: int, amount: int) -> None:
@@ -263,7 +278,7 @@ class Call:
 
     def _headers_begin(self, flags: int, payload: bytes) -> None:
         if flags & PADDED:
-            payload = payload[1 : len(payload) - payload[0]]
+            payload = _unpadded(payload)
         if flags & PRIORITY:
             payload = payload[5:]
         self._headers = bytearray()
@@ -278,12 +293,22 @@ class Call:
             return
         block, self._headers = bytes(self._headers), None
         if self._headers_end_stream:
-            found = dict(hpack.decode(block))
+            try:
+                found = dict(hpack.decode(block))
+            except Invalid as error:
+                raise CallBroken(str(error)) from error
             status = found.get("grpc-status", "")
             self.ended = Ended(
-                int(status) if status.isdecimal() else None,
+                int(status) if status.isdecimal() and len(status) <= STATUS_DIGITS else None,
                 found.get("grpc-message", "") or f"HTTP status {found.get(':status', 'unknown')}",
             )
+
+
+def _unpadded(payload: bytes) -> bytes:
+    """What is between the length of the padding and the padding."""
+    if not payload or payload[0] >= len(payload):
+        raise CallBroken("more padding than there are bytes")
+    return payload[1 : len(payload) - payload[0]]
 
 
 def _window_update(stream: int, amount: int) -> bytes:

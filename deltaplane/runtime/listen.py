@@ -13,6 +13,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import grpc.aio
 
 from deltaplane.errors import Refused
@@ -22,15 +23,25 @@ _BACKLOG = 1024
 _PROBE_SECONDS = 0.5
 
 
-def bind_grpc(server: grpc.aio.Server, where: Address) -> Address:
-    """Makes a gRPC server listen; the address it really got.
+def bind_grpc(
+    server: grpc.aio.Server, where: Address, credentials: grpc.ServerCredentials | None = None
+) -> Address:
+    """Makes a gRPC server listen; the address it really got. A unix socket has mode 0600.
+
+    Args:
+        server: not started yet.
+        where: to listen.
+        credentials: of the server; None: in plain text.
 
     Raises:
         Refused: the address cannot be had. The text names it.
     """
-    with _claimed(where):
+    with _claimed(where), _private(where):
         try:
-            port = server.add_insecure_port(str(where))
+            if credentials is None:
+                port = server.add_insecure_port(str(where))
+            else:
+                port = server.add_secure_port(str(where), credentials)
         except RuntimeError as error:
             raise Refused(_cannot(where, _reason(where))) from error
     return Tcp(where.host, port) if isinstance(where, Tcp) else where
@@ -42,7 +53,7 @@ def bind_socket(where: Address) -> tuple[socket.socket, Address]:
     Raises:
         Refused: the address cannot be had. The text names it.
     """
-    with _claimed(where):
+    with _claimed(where), _private(where):
         try:
             listener = _listen(where)
         except OSError as error:
@@ -115,6 +126,23 @@ def _claimed(where: Address) -> Iterator[None]:
         elif answer != errno.ENOENT:
             raise Refused(_cannot(where, "another process listens there"))
         yield
+
+
+@contextlib.contextmanager
+def _private(where: Address) -> Iterator[None]:
+    """Lets a socket file be made that is its owner's only.
+
+    The mask is the whole process's, for the moment of a bind: another thread's file would be too
+    private for that moment, never too open.
+    """
+    if isinstance(where, Tcp):
+        yield
+        return
+    before = os.umask(0o177)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 @contextlib.contextmanager

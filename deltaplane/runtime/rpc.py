@@ -4,7 +4,8 @@ import asyncio
 import inspect
 import ipaddress
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from time import perf_counter
 from types import MappingProxyType
 from typing import Any, TypeAlias
@@ -14,6 +15,8 @@ import grpc.aio
 
 from deltaplane import errors
 from deltaplane.runtime import address, log, metrics
+from deltaplane.runtime.renewing import RenewingChannel
+from deltaplane.runtime.tls import Tls
 
 DEADLINE_SECONDS = 5
 """Deadline of a call where the caller has no better reason."""
@@ -29,6 +32,7 @@ MAX_ANSWER_BYTES = 64 * 1024 * 1024
 
 _FIELD_KEY = "deltaplane-field-bin"
 _COMPACT_KEY = "deltaplane-compact-revision"
+_AGAIN_KEY = "deltaplane-retry-after-ms"
 
 # The one table between exceptions and status. Read downwards: the first class that fits.
 _STATUS_OF: Mapping[type[errors.DeltaplaneError], grpc.StatusCode] = MappingProxyType(
@@ -36,8 +40,10 @@ _STATUS_OF: Mapping[type[errors.DeltaplaneError], grpc.StatusCode] = MappingProx
         errors.Invalid: grpc.StatusCode.INVALID_ARGUMENT,
         errors.NotFound: grpc.StatusCode.NOT_FOUND,
         errors.Conflict: grpc.StatusCode.ALREADY_EXISTS,
+        errors.Forbidden: grpc.StatusCode.PERMISSION_DENIED,
         errors.Refused: grpc.StatusCode.FAILED_PRECONDITION,
         errors.Exhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
+        errors.Throttled: grpc.StatusCode.RESOURCE_EXHAUSTED,
         errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
         errors.Compacted: grpc.StatusCode.OUT_OF_RANGE,
         errors.Internal: grpc.StatusCode.INTERNAL,
@@ -49,8 +55,8 @@ _ERROR_OF: Mapping[grpc.StatusCode, Callable[[str], errors.DeltaplaneError]] = M
         grpc.StatusCode.ALREADY_EXISTS: errors.Conflict,
         grpc.StatusCode.ABORTED: errors.Conflict,
         grpc.StatusCode.FAILED_PRECONDITION: errors.Refused,
-        grpc.StatusCode.PERMISSION_DENIED: errors.Refused,
-        grpc.StatusCode.UNAUTHENTICATED: errors.Refused,
+        grpc.StatusCode.PERMISSION_DENIED: errors.Forbidden,
+        grpc.StatusCode.UNAUTHENTICATED: errors.Forbidden,
         grpc.StatusCode.RESOURCE_EXHAUSTED: errors.Exhausted,
         grpc.StatusCode.UNAVAILABLE: errors.Unavailable,
         grpc.StatusCode.DEADLINE_EXCEEDED: errors.Unavailable,
@@ -67,34 +73,48 @@ _CALLS = metrics.counter("rpc_calls", "RPCs served, by outcome", ("method", "cod
 _LATENCY = metrics.histogram("rpc_latency_seconds", "Time to answer unary RPCs", ("method",))
 
 
-def channel(target: str) -> grpc.aio.Channel:
-    """A plaintext channel that connects by itself, again and again.
+_OPTIONS = (
+    ("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    # Not a pause, whatever its name says: what one attempt to connect may take.
+    ("grpc.min_reconnect_backoff_ms", CONNECT_MS),
+    ("grpc.max_reconnect_backoff_ms", 2000),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.max_receive_message_length", MAX_ANSWER_BYTES),
+    # Else a channel that is made when another to the same address has just been closed
+    # inherits its connection, perhaps to the very replica that said goodbye.
+    ("grpc.use_local_subchannel_pool", 1),
+    # Cluster traffic never goes through the proxy of somebody's shell.
+    ("grpc.enable_http_proxy", 0),
+)
+
+
+def channel(target: str, tls: Tls | None = None) -> grpc.aio.Channel:
+    """A channel that connects by itself, again and again.
 
     Args:
         target: `host:port`, `unix:/path`, or several IP addresses with ports separated by commas,
             which take turns.
+        tls: our certificate, and what the server's has to say; None: in plain text.
 
     Raises:
         Invalid: an address is malformed, or several are not IP addresses of one family.
+        Refused: our certificate is not usable.
     """
-    return grpc.aio.insecure_channel(
-        _grpc_target(target),
-        options=(
-            ("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})),
-            ("grpc.initial_reconnect_backoff_ms", 100),
-            # Not a pause, whatever its name says: what one attempt to connect may take.
-            ("grpc.min_reconnect_backoff_ms", CONNECT_MS),
-            ("grpc.max_reconnect_backoff_ms", 2000),
-            ("grpc.keepalive_time_ms", 10_000),
-            ("grpc.keepalive_timeout_ms", 5_000),
-            ("grpc.http2.max_pings_without_data", 0),
-            ("grpc.max_receive_message_length", MAX_ANSWER_BYTES),
-            # Else a channel that is made when another to the same address has just been closed
-            # inherits its connection, perhaps to the very replica that said goodbye.
-            ("grpc.use_local_subchannel_pool", 1),
-            # Cluster traffic never goes through the proxy of somebody's shell.
-            ("grpc.enable_http_proxy", 0),
-        ),
+    return channel_to(_grpc_target(target), _OPTIONS, tls)
+
+
+def channel_to(
+    target: str, options: Sequence[tuple[str, str | int]], tls: Tls | None
+) -> grpc.aio.Channel:
+    """A channel with options of one's own. target: as gRPC wants it."""
+    if tls is None:
+        return grpc.aio.insecure_channel(target, options=options)
+    named = (*options, *tls.names)
+    return RenewingChannel(
+        lambda credentials: grpc.aio.secure_channel(target, credentials, options=named), tls
     )
 
 
@@ -126,6 +146,8 @@ def translate(error: grpc.aio.AioRpcError) -> errors.DeltaplaneError:
             return errors.Invalid(field.decode() if isinstance(field, bytes) else field, details)
         case grpc.StatusCode.OUT_OF_RANGE if _COMPACT_KEY in metadata:
             return errors.Compacted(int(metadata[_COMPACT_KEY]))
+        case grpc.StatusCode.RESOURCE_EXHAUSTED if _AGAIN_KEY in metadata:
+            return errors.Throttled(int(metadata[_AGAIN_KEY]) / 1000)
         case code:
             return _error(code, details)
 
@@ -166,6 +188,9 @@ def status_of(error: errors.DeltaplaneError) -> tuple[grpc.StatusCode, str, grpc
             return code, error.reason, grpc.aio.Metadata((_FIELD_KEY, error.field.encode()))
         case errors.Compacted():
             return code, str(error), grpc.aio.Metadata((_COMPACT_KEY, str(error.compact_revision)))
+        case errors.Throttled():
+            again = str(math.ceil(error.seconds * 1000))
+            return code, str(error), grpc.aio.Metadata((_AGAIN_KEY, again))
         case _:
             return code, str(error), grpc.aio.Metadata()
 

@@ -18,9 +18,12 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from deltaplane.errors import DeltaplaneError
-from deltaplane.runtime import address, admin, interpreter, listen, log, tracing
+from deltaplane.errors import DeltaplaneError, Refused
+from deltaplane.runtime import address, admin, interpreter, listen, log, tls, tracing
+from deltaplane.runtime.authorising import Authoriser
 from deltaplane.runtime.config import ProcessConfig
+from deltaplane.runtime.limiting import Buckets
+from deltaplane.runtime.roles import Peer, Role
 from deltaplane.runtime.rpc import MAX_MESSAGE_BYTES, ErrorInterceptor
 
 DRAIN_SECONDS = 5.0
@@ -34,6 +37,8 @@ _OPTIONS = (
     ("grpc.max_send_message_length", -1),
     # Two processes on one port would each get half of the calls; we want an error.
     ("grpc.so_reuseport", 0),
+    # A connection has one stream and a few calls at a time.
+    ("grpc.max_concurrent_streams", 1000),
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     # Clients may ping as often as `rpc.channel` does, also between calls.
@@ -66,11 +71,12 @@ async def serve(
         stop: another way to stop it, for a caller that is not a whole process.
 
     Raises:
-        Refused: an address cannot be had. The text names it.
+        Refused: an address cannot be had, or the certificate is not usable. The text names it.
     """
     log.configure(config.log_format, config.log_level, name)
     stopping = stop or asyncio.Event()
-    server = grpc.aio.server(interceptors=[ErrorInterceptor()], options=_OPTIONS)
+    _check_certificate(config, name)
+    server = grpc.aio.server(interceptors=_interceptors(config), options=_OPTIONS)
     checks = _Health()
     await _register(server, checks, register)
 
@@ -81,7 +87,9 @@ async def serve(
     recorder = _recorder(config, name)
     try:
         for text in config.listen:
-            where = listen.bind_grpc(server, address.parse(text))
+            # gRPC asks each of them once for a first certificate: one for each address.
+            credentials = tls.server_credentials(config.tls_dir) if config.tls_dir else None
+            where = listen.bind_grpc(server, address.parse(text), credentials)
             bound.append(where)
         async with admin.serving(address.parse(config.admin), is_ready) as admin_address:
             await server.start()
@@ -99,6 +107,25 @@ async def serve(
         for where in bound:
             listen.forget(where)
     log.get().info("stopped")
+
+
+def _interceptors(config: ProcessConfig) -> list[grpc.aio.ServerInterceptor]:
+    """The first sees a call first, and what the others raise."""
+    if config.tls_dir is None:
+        return [ErrorInterceptor()]
+    buckets = Buckets(config.limit) if config.limit else None
+    return [ErrorInterceptor(), Authoriser(config.instance, buckets)]
+
+
+def _check_certificate(config: ProcessConfig, name: str) -> None:
+    """Raises Refused: the certificate is not usable, or another process's."""
+    if config.tls_dir is None:
+        log.get().warning("insecure", reason="--insecure: plain text, and everybody may do all")
+        return
+    own = tls.read(config.tls_dir).peer
+    wanted = Peer(Role.NODE, config.instance) if config.instance else Peer(Role(name))
+    if own != wanted:
+        raise Refused(f"{config.tls_dir}: the certificate is that of {own}, not of {wanted}")
 
 
 def _recorder(config: ProcessConfig, name: str) -> tracing.Recorder | None:

@@ -17,8 +17,9 @@ from pathlib import Path
 from shutil import which
 
 from deltaplane.errors import DeltaplaneError, Invalid, Refused, Unavailable
-from deltaplane.runtime import listen
+from deltaplane.runtime import listen, tls
 from deltaplane.runtime.address import Tcp, Unix, parse
+from deltaplane.runtime.roles import STORE_CLIENT, Role
 from deltaplane.store.etcd import EtcdStore
 
 ENV_BINARY = "DELTAPLANE_ETCD_BIN"
@@ -46,6 +47,9 @@ between it forgets it and gives its revision to another one (etcd-io/etcd#14370)
 also skip logged writes when they start again, even ones that a linearisable read has shown.
 """
 
+_TLS_VERSION = {(3, 4): (3, 4, 25), (3, 5): (3, 5, 8)}
+"""First patch that has --tls-min-version."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EtcdBinary:
@@ -59,6 +63,11 @@ class EtcdBinary:
     def forgets(self) -> bool:
         """Whether a lone member, killed while it writes, can lose a write that it has answered."""
         return self.version < _KEEPS.get(self.version[:2], (3, 4, 0))
+
+    @property
+    def takes_tls_version(self) -> bool:
+        """Whether it can be told to refuse what is older than TLS 1.3, as our clients do."""
+        return self.version >= _TLS_VERSION.get(self.version[:2], (3, 6, 0))
 
 
 def find_etcd(environment: Mapping[str, str] = os.environ) -> EtcdBinary:
@@ -126,8 +135,32 @@ def _text(version: tuple[int, int, int]) -> str:
     return ".".join(map(str, version))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """Which member of several a server is.
+
+    Attributes:
+        peers: `host:port` of every member, for the others.
+        number: its own place among them, from 1.
+    """
+
+    peers: tuple[str, ...]
+    number: int
+
+    def options(self) -> tuple[str, ...]:
+        """What makes a server this member."""
+        named = [f"member-{place}=http://{peer}" for place, peer in enumerate(self.peers, 1)]
+        own = f"http://{self.peers[self.number - 1]}"
+        return (
+            f"--name=member-{self.number}",
+            f"--listen-peer-urls={own}",
+            f"--initial-advertise-peer-urls={own}",
+            f"--initial-cluster={','.join(named)}",
+        )
+
+
 class EtcdProcess:
-    """One etcd server of one member. Its files stay when it ends.
+    """One etcd server, alone or a member of a cluster. Its files stay when it ends.
 
     Args:
         binary: what to run.
@@ -138,6 +171,9 @@ class EtcdProcess:
             machine. For benchmarks that say so; needs 3.5.
         launcher: arguments before the program's own, for example to enter a network namespace. It
             has to replace itself by the program (exec), so that the process id stays.
+        cluster: which member it is; None: it is alone.
+        tls_dir: folder with its certificate: whoever connects needs one that may use the store;
+            None: in plain text. Only with a client_address of TCP.
     """
 
     def __init__(
@@ -148,7 +184,10 @@ class EtcdProcess:
         client_address: str | None = None,
         unsafe_no_fsync: bool = False,
         launcher: tuple[str, ...] = (),
+        cluster: Cluster | None = None,
+        tls_dir: Path | None = None,
     ) -> None:
+        self._cluster = cluster
         self._binary = binary
         self._state_dir = state_dir.absolute()
         self._address = parse(client_address or f"unix:{self._state_dir}/etcd:0")
@@ -161,6 +200,9 @@ class EtcdProcess:
         self._peer_socket = "-peer:".join(self._socket.rsplit(":", 1))
         self._unsafe_no_fsync = unsafe_no_fsync
         self._launcher = launcher
+        self._tls_dir = tls_dir
+        if tls_dir is not None and isinstance(self._address, Unix):
+            raise Invalid("tls_dir", "etcd takes certificates on host:port only")
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -172,6 +214,11 @@ class EtcdProcess:
     def endpoint(self) -> str:
         """For `EtcdStore`."""
         return str(self._address)
+
+    @property
+    def tls(self) -> tls.Tls | None:
+        """For `EtcdStore`: etcd's own certificate may use the store, too."""
+        return tls.Tls(self._tls_dir, Role.ETCD) if self._tls_dir else None
 
     @property
     def pid(self) -> int | None:
@@ -187,24 +234,31 @@ class EtcdProcess:
     def command(self) -> tuple[str, ...]:
         """The program and its arguments. It runs in `folder`, where its sockets are."""
         tcp = isinstance(self._address, Tcp)
-        clients = f"http://{self._address}" if tcp else f"unix://{self._socket}"
-        peers = f"unix://{self._peer_socket}"
+        scheme = "https" if self._tls_dir else "http"
+        clients = f"{scheme}://{self._address}" if tcp else f"unix://{self._socket}"
         return (
             *self._launcher,
             self._binary.path,
-            "--name=default",
             f"--data-dir={self._state_dir / 'data'}",
             f"--listen-client-urls={clients}",
             f"--advertise-client-urls={clients}",
-            f"--listen-peer-urls={peers}",
-            f"--initial-advertise-peer-urls={peers}",
-            f"--initial-cluster=default={peers}",
+            *(self._cluster.options() if self._cluster else self._alone()),
             "--auto-compaction-mode=periodic",
             f"--auto-compaction-retention={HISTORY}",
             *self._renamed_options(),
+            *self._tls_options(),
             "--logger=zap",
             "--log-level=warn",
             *(("--unsafe-no-fsync",) if self._unsafe_no_fsync else ()),
+        )
+
+    def _alone(self) -> tuple[str, ...]:
+        peers = f"unix://{self._peer_socket}"
+        return (
+            "--name=default",
+            f"--listen-peer-urls={peers}",
+            f"--initial-advertise-peer-urls={peers}",
+            f"--initial-cluster=default={peers}",
         )
 
     def _renamed_options(self) -> tuple[str, str]:
@@ -216,6 +270,19 @@ class EtcdProcess:
         return (
             f"--experimental-watch-progress-notify-interval={PROGRESS_INTERVAL}",
             "--experimental-initial-corrupt-check=true",
+        )
+
+    def _tls_options(self) -> tuple[str, ...]:
+        if self._tls_dir is None:
+            return ()
+        return (
+            f"--cert-file={self._tls_dir / tls.CERTIFICATE}",
+            f"--key-file={self._tls_dir / tls.KEY}",
+            f"--trusted-ca-file={self._tls_dir / tls.CA}",
+            "--client-cert-auth",
+            # Else an agent's certificate would do.
+            f"--client-cert-allowed-hostname={STORE_CLIENT}",
+            *(("--tls-min-version=TLS1.3",) if self._binary.takes_tls_version else ()),
         )
 
     @property
@@ -264,7 +331,7 @@ class EtcdProcess:
 
     async def _wait_until_serving(self) -> None:
         deadline = time.monotonic() + START_SECONDS
-        store = EtcdStore([self.endpoint], deadline_seconds=0.5)
+        store = EtcdStore([self.endpoint], deadline_seconds=0.5, tls=self.tls)
         try:
             while True:
                 try:

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TypeVar, assert_never
 
 from deltaplane.errors import Compacted, Invalid, NotFound
+from deltaplane.runtime.tls import Tls
 from deltaplane.store import etcd_watch
 from deltaplane.store.etcd_members import Member, Members
 from deltaplane.store.etcdpb import rpc_pb2 as pb
@@ -41,10 +42,13 @@ class EtcdStore:
     Args:
         endpoints: `host:port` or `unix:/path` of members; the next one is used when one fails.
         deadline_seconds: of every call; above it, Unavailable. Two seconds cover an election.
+        tls: our certificate, and what etcd's has to say; None: in plain text.
     """
 
-    def __init__(self, endpoints: Sequence[str], *, deadline_seconds: float = 2.0) -> None:
-        self._members = Members(endpoints, deadline_seconds)
+    def __init__(
+        self, endpoints: Sequence[str], *, deadline_seconds: float = 2.0, tls: Tls | None = None
+    ) -> None:
+        self._members = Members(endpoints, deadline_seconds, tls)
 
     async def get(self, key: str, *, revision: int = 0) -> KeyValue | None:
         """Reads one key."""

@@ -7,13 +7,14 @@ keepalive: whoever calls asks etcd for progress, and counts the questions withou
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from typing import cast
+from typing import Any, cast
 
 import grpc
 
 from deltaplane.errors import DeltaplaneError, Refused, Unavailable
 from deltaplane.runtime import address
 from deltaplane.runtime.http2 import Call
+from deltaplane.runtime.tls import Tls
 
 LARGEST_MESSAGE = (1 << 32) - 1
 """A watch that catches up gets a thousand revisions in one message: etcd does not bound them."""
@@ -120,7 +121,12 @@ class Stream(asyncio.Protocol):
 
 
 async def connect(
-    endpoint: str, path: str, *, metadata: Iterable[tuple[str, str]], seconds: float
+    endpoint: str,
+    path: str,
+    *,
+    metadata: Iterable[tuple[str, str]],
+    seconds: float,
+    tls: Tls | None = None,
 ) -> Stream:
     """Begins a call.
 
@@ -129,20 +135,25 @@ async def connect(
         path: the method.
         metadata: headers.
         seconds: that connecting may take.
+        tls: our certificate, and what etcd's has to say; None: in plain text.
 
     Raises:
         Unavailable: etcd was not reached in that time.
     """
     loop, where = asyncio.get_running_loop(), address.parse(endpoint)
     authority = "localhost" if isinstance(where, address.Unix) else str(where)
-    call = Call(authority, path, largest=LARGEST_MESSAGE, metadata=metadata)
+    scheme = "https" if tls else "http"
+    call = Call(authority, path, largest=LARGEST_MESSAGE, metadata=metadata, scheme=scheme)
     stream = Stream(endpoint, call)
+    secure: dict[str, Any] = (
+        {"ssl": tls.context(), "server_hostname": tls.server.server_name} if tls else {}
+    )
     try:
         async with asyncio.timeout(seconds):
             if isinstance(where, address.Unix):
-                await loop.create_unix_connection(lambda: stream, where.path)
+                await loop.create_unix_connection(lambda: stream, where.path, **secure)
             else:
-                await loop.create_connection(lambda: stream, where.host, where.port)
+                await loop.create_connection(lambda: stream, where.host, where.port, **secure)
     except OSError as error:  # a TimeoutError is one
         raise Unavailable(
             f"etcd at {endpoint}: {str(error) or 'connecting took too long'}"

@@ -16,6 +16,7 @@ import grpc.aio
 
 from deltaplane.errors import Compacted, DeltaplaneError, Invalid, Unavailable
 from deltaplane.runtime import address, rpc
+from deltaplane.runtime.tls import Tls
 from deltaplane.store.etcdpb import rpc_pb2_grpc as etcd_grpc
 
 _PAUSE_SECONDS = 0.05
@@ -45,9 +46,10 @@ T = TypeVar("T")
 class Member:
     """One server: its channel and the stubs on it."""
 
-    def __init__(self, endpoint: str) -> None:
+    def __init__(self, endpoint: str, tls: Tls | None = None) -> None:
         self.endpoint = endpoint
-        self.channel = grpc.aio.insecure_channel(str(address.parse(endpoint)), options=_OPTIONS)
+        self.tls = tls
+        self.channel = rpc.channel_to(str(address.parse(endpoint)), _OPTIONS, tls)
         # A stub takes either kind of channel at run time; the annotations choose by the argument.
         self.kv = etcd_grpc.KVStub(self.channel)
         self.watch = etcd_grpc.WatchStub(self.channel)
@@ -75,15 +77,19 @@ class Members:
     Args:
         endpoints: `host:port` or `unix:/path`, at least one.
         deadline_seconds: of every call.
+        tls: our certificate, and what theirs have to say; None: in plain text.
 
     Raises:
         Invalid: an endpoint is malformed, or there is none.
+        Refused: our certificate is not usable.
     """
 
-    def __init__(self, endpoints: Sequence[str], deadline_seconds: float) -> None:
+    def __init__(
+        self, endpoints: Sequence[str], deadline_seconds: float, tls: Tls | None = None
+    ) -> None:
         if not endpoints:
             raise Invalid("endpoints", "at least one is needed")
-        self._members = [Member(endpoint) for endpoint in endpoints]
+        self._members = [Member(endpoint, tls) for endpoint in endpoints]
         # Replicas of a service spread over the members.
         random.shuffle(self._members)
         self._current = 0

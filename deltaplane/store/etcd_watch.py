@@ -165,7 +165,7 @@ async def _stream(
         raise translate(error, member.endpoint) from error
     position = Position(cursor=cursor, answers_prove=answers_prove(status.version))
     call = await etcd_call.connect(
-        member.endpoint, _METHOD, metadata=_METADATA, seconds=_CONNECT_SECONDS
+        member.endpoint, _METHOD, metadata=_METADATA, seconds=_CONNECT_SECONDS, tls=member.tls
     )
     members.on_close.add(call.close)
     try:

@@ -626,10 +626,13 @@ class ReleaseBlockRequest(_message.Message):
     PREFIX_FIELD_NUMBER: _builtins.int
     NODE_UID_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
     node_uid: _builtins.str
     """UID of the owning node."""
     request_id: _builtins.str
     """Request that got the block: a block that the node has got again meanwhile stays. Empty: whichever it was."""
+    node: _builtins.str
+    """Name of the owning node. Nodes have to say it; empty: whichever has that UID."""
     @_builtins.property
     def prefix(self) -> _common_pb2.Prefix:
         """The block's prefix."""
@@ -640,10 +643,11 @@ class ReleaseBlockRequest(_message.Message):
         prefix: _common_pb2.Prefix | None = ...,
         node_uid: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        node: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["prefix", b"prefix"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["node_uid", b"node_uid", "prefix", b"prefix", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["node", b"node", "node_uid", b"node_uid", "prefix", b"prefix", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -18,6 +18,8 @@ RULING_TIER = 30
 TUNNEL_VNI = 1
 TUNNEL_OVERHEAD_IPV4 = 50
 TUNNEL_OVERHEAD_IPV6 = 70
+DIRECT_VNI = 2
+DIRECT_NAME_IPV6 = 24
 MAX_MAPPINGS = 262144
 MAX_RANGES = 65536
 MAX_NODES = 16384
@@ -156,15 +158,16 @@ class Address(NamedTuple):
         return cls(v[0])
 
 
-_CONFIG = struct.Struct("=IIIII16s16sIQ")
-CONFIG_SIZE = 64
+_CONFIG = struct.Struct("=IIIII16s16sIQII")
+CONFIG_SIZE = 72
 
 
 class Config(NamedTuple):
     """Constants of a loaded program, in .rodata.config. uplink_mtu: bytes, 0: not checked; tunnel_ifindex: 0: native
     routing; tick_ns: length of a tick (jiffy); first_tick: their number at boot; addresses: zeros: none. refusal: errno
     of a socket whose service nobody answers for, 0: the kernel's own, EPERM. netns_cookie: of the node's own network
-    namespace, 0: it is the first one of the machine.
+    namespace, 0: it is the first one of the machine. direct_ifindex: link by which nodes hand over packets of clients
+    outside, 0: none; hands_over: this node does so, else it only takes them.
     """
 
     uplink_ifindex: int
@@ -176,16 +179,18 @@ class Config(NamedTuple):
     node_ipv6: bytes
     refusal: int
     netns_cookie: int
+    direct_ifindex: int
+    hands_over: int
 
     def pack(self) -> bytes:
         """The bytes in the map."""
-        return _CONFIG.pack(self.uplink_ifindex, self.uplink_mtu, self.tunnel_ifindex, self.tick_ns, self.first_tick, self.node_ipv4, self.node_ipv6, self.refusal, self.netns_cookie)
+        return _CONFIG.pack(self.uplink_ifindex, self.uplink_mtu, self.tunnel_ifindex, self.tick_ns, self.first_tick, self.node_ipv4, self.node_ipv6, self.refusal, self.netns_cookie, self.direct_ifindex, self.hands_over)
 
     @classmethod
     def unpack(cls, data: bytes) -> "Config":
         """Undoes `pack`."""
         v = _CONFIG.unpack(data)
-        return cls(v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7], v[8])
+        return cls(v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7], v[8], v[9], v[10])
 
 
 _SETTINGS = struct.Struct("=I")
@@ -637,7 +642,7 @@ class Count(NamedTuple):
 
 
 class FrontendFlag(enum.IntEnum):
-    """Bits of dp_frontend.flags. CHECK_SOURCE: clients outside the cluster must lie in a range of `sources`. LOCAL: what
+    """Bits of dp_frontend.flags. CHECK_SOURCE: clients, pods included, must lie in a range of `sources`. LOCAL: what
     comes from outside stays on this node and keeps its source.
     """
 
@@ -930,6 +935,15 @@ class Socket(NamedTuple):
         return cls(v[0], v[1])
 
 
+class Handed(enum.IntEnum):
+    """How an entry of `translations` takes part in direct return. OVER: packets go on to the node of the backend, and
+    answers do not come by here. TAKEN: another node has chosen the backend.
+    """
+
+    OVER = 1
+    TAKEN = 2
+
+
 _TRANSLATION_KEY = struct.Struct("=16s16sHHBB2x")
 TRANSLATION_KEY_SIZE = 40
 
@@ -955,13 +969,14 @@ class TranslationKey(NamedTuple):
         return cls(v[0], v[1], ntohs(v[2]), ntohs(v[3]), v[4], v[5])
 
 
-_TRANSLATION = struct.Struct("=Q16s16sHHIBBB1xI")
+_TRANSLATION = struct.Struct("=Q16s16sHHIBBBBI")
 TRANSLATION_SIZE = 56
 
 
 class Translation(NamedTuple):
     """Value of `translations`: the packet as it goes on. last_seen: boot time, ns. list: where the backend was taken from;
-    forward leg only. shown, answered: enum dp_shown of this leg and of the other. outside: the client is outside the cluster. service: its number.
+    forward leg only, 0: another node's. shown, answered: enum dp_shown of this leg and of the other. outside: the client is
+    outside the cluster. handed: enum dp_handed, 0: in neither way. service: its number.
     """
 
     last_seen: int
@@ -973,17 +988,18 @@ class Translation(NamedTuple):
     shown: int
     outside: int
     answered: int
+    handed: int
     service: int
 
     def pack(self) -> bytes:
         """The bytes in the map."""
-        return _TRANSLATION.pack(self.last_seen, self.saddr, self.daddr, htons(self.sport), htons(self.dport), self.list, self.shown, self.outside, self.answered, self.service)
+        return _TRANSLATION.pack(self.last_seen, self.saddr, self.daddr, htons(self.sport), htons(self.dport), self.list, self.shown, self.outside, self.answered, self.handed, self.service)
 
     @classmethod
     def unpack(cls, data: bytes) -> "Translation":
         """Undoes `pack`."""
         v = _TRANSLATION.unpack(data)
-        return cls(v[0], v[1], v[2], ntohs(v[3]), ntohs(v[4]), v[5], v[6], v[7], v[8], v[9])
+        return cls(v[0], v[1], v[2], ntohs(v[3]), ntohs(v[4]), v[5], v[6], v[7], v[8], v[9], v[10])
 
 
 _APPLIED = struct.Struct("=16sQ")

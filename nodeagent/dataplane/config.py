@@ -40,6 +40,9 @@ class DataPlaneConfig:
             kernels before 6.1 can say.
         netns_cookie: of the node's own network namespace, whose sockets always talk to a backend
             directly; 0: the first one of the machine.
+        direct_ifindex: link by which nodes hand over packets of clients outside to the node of the
+            backend, which answers; 0: none.
+        hands_over: this node does so; else it only takes what others hand over.
     """
 
     uplink_ifindex: int = 0
@@ -51,6 +54,8 @@ class DataPlaneConfig:
     tick_ns: int = field(default_factory=tick_ns)
     refusal: int = 0
     netns_cookie: int = 0
+    direct_ifindex: int = 0
+    hands_over: bool = False
 
     def to_abi(self) -> abi.Config:
         """What goes into the programs' read-only data; the node index lives in a map."""
@@ -64,6 +69,8 @@ class DataPlaneConfig:
             node_ipv6=self.node_ipv6 or NO_ADDRESS,
             refusal=self.refusal,
             netns_cookie=self.netns_cookie,
+            direct_ifindex=self.direct_ifindex,
+            hands_over=int(self.hands_over),
         )
 
 

@@ -34,6 +34,7 @@ class FakeDataPlane(FakeBalancing):
         pods: links that attach_pod was called for, in order, repeats included.
         uplinks: the same for attach_uplink.
         tunnels: the same for attach_tunnel.
+        directs: the same for attach_direct.
         cgroups: the same for attach_sockets.
         grace_periods: how often synchronize was called.
         denied: what `denials` answers.
@@ -55,6 +56,7 @@ class FakeDataPlane(FakeBalancing):
         self.pods: list[int] = []
         self.uplinks: list[int] = []
         self.tunnels: list[int] = []
+        self.directs: list[int] = []
         self.cgroups: list[Path] = []
         self.grace_periods = 0
         self.denied: tuple[DenialCount, ...] = ()
@@ -239,6 +241,10 @@ class FakeDataPlane(FakeBalancing):
     def attach_tunnel(self, ifindex: int) -> None:
         """Puts from_tunnel on the tunnel, replacing earlier ones atomically."""
         self.tunnels.append(ifindex)
+
+    def attach_direct(self, ifindex: int) -> None:
+        """Puts from_entry on the link of direct return, replacing earlier ones atomically."""
+        self.directs.append(ifindex)
 
     def attach_sockets(self, cgroup: Path) -> None:
         """Puts the programs of sockets on a cgroup, replacing earlier ones in place."""

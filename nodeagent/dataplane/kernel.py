@@ -277,6 +277,10 @@ class KernelDataPlane(KernelBalancing):
         program = self._loaded.programs["from_tunnel"]
         tc.attach(ifindex, {tc.Hook.INGRESS: ("from_tunnel", program)})
 
+    def attach_direct(self, ifindex: int) -> None:
+        """Puts from_entry on the link of direct return, replacing earlier ones atomically."""
+        tc.attach(ifindex, {tc.Hook.INGRESS: ("from_entry", self._loaded.programs["from_entry"])})
+
     def attach_sockets(self, cgroup: Path) -> None:
         """Puts the programs of sockets on a cgroup, replacing earlier ones in place.
 

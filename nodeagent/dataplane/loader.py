@@ -15,7 +15,8 @@ from nodeagent.dataplane import abi, bpffs, libbpf
 from nodeagent.dataplane.maps import KernelMap, Shape, open_pinned, shape_of
 
 TUNNEL_OBJECT = "from_tunnel"
-OBJECTS = ("from_pod", "to_pod", "from_net", TUNNEL_OBJECT, "sock")
+DIRECT_OBJECT = "from_entry"
+OBJECTS = ("from_pod", "to_pod", "from_net", TUNNEL_OBJECT, DIRECT_OBJECT, "sock")
 """Object files: one program each, of the same name, but for those of sockets."""
 
 CONFIG_MAP = ".rodata.config"
@@ -83,7 +84,8 @@ def is_schema_folder(path: Path) -> bool:
 def load(pin_dir: Path, *, config: abi.Config, capacities: Mapping[str, int]) -> Loaded:
     """Loads the programs on maps that are created and pinned, or adopted.
 
-    That of the tunnel only where there is one: the verifier takes a third of its time for it.
+    Those of the tunnel and of direct return only where there are such links: the verifier takes a
+    third of its time for each.
 
     Args:
         pin_dir: a folder of a mounted bpffs; made if missing.
@@ -105,6 +107,8 @@ def load(pin_dir: Path, *, config: abi.Config, capacities: Mapping[str, int]) ->
     try:
         for name in OBJECTS:
             if name == TUNNEL_OBJECT and not config.tunnel_ifindex:
+                continue
+            if name == DIRECT_OBJECT and not config.direct_ifindex:
                 continue
             with _Object(find_object(name)) as opened:
                 opened.prepare(folder, config.pack(), capacities)

@@ -365,6 +365,10 @@ class DataPlane(BalancingPlane, Protocol):
         """Puts from_tunnel on the tunnel, replacing earlier ones atomically."""
         ...
 
+    def attach_direct(self, ifindex: int) -> None:
+        """Puts from_entry on the link of direct return, replacing earlier ones atomically."""
+        ...
+
     def attach_sockets(self, cgroup: Path) -> None:
         """Puts the programs of sockets on a cgroup, replacing earlier ones in place.
 

@@ -16,6 +16,8 @@ from nodeagent.netlink.channel import Channel
 from nodeagent.netlink.message import Link, Message, attribute
 
 NAME = "dpvxlan"
+DIRECT = "dpdirect"
+"""The same for what nodes hand over to each other for clients outside; no route leads there."""
 HOP_LIMIT = 64
 """Of outer packets; what pods send has its own."""
 
@@ -58,9 +60,8 @@ def problems() -> tuple[str, ...]:
     """
     found: list[str] = []
     with Channel() as channel:
-        link = inspect.find(channel, NAME)
-    if link is not None and not is_ours(link):
-        found.append(f"link {NAME} is there and is no VXLAN link of ours: remove it")
+        links = {name: inspect.find(channel, name) for name in (NAME, DIRECT)}
+    found += [_stranger(name) for name, link in links.items() if link and not is_ours(link)]
 
     def try_it() -> None:
         try:
@@ -82,13 +83,19 @@ def problems() -> tuple[str, ...]:
     return tuple(found)
 
 
+def _stranger(name: str) -> str:
+    return f"link {name} is there and is no VXLAN link of ours: remove it"
+
+
 def link_mtu(uplink_mtu: int, own: AddressPair) -> int:
     """Bytes of an IP packet that fit, wrapped over IPv4 if this node has it."""
     overhead = abi.TUNNEL_OVERHEAD_IPV4 if own.ipv4 else abi.TUNNEL_OVERHEAD_IPV6
     return uplink_mtu - overhead
 
 
-def ensure(channel: Channel, *, port: int, uplink_mtu: int, own: AddressPair) -> Tunnel:
+def ensure(
+    channel: Channel, *, port: int, uplink_mtu: int, own: AddressPair, name: str = NAME
+) -> Tunnel:
     """Makes the link or adopts the one that is there.
 
     Args:
@@ -96,32 +103,33 @@ def ensure(channel: Channel, *, port: int, uplink_mtu: int, own: AddressPair) ->
         port: UDP, the same on all nodes.
         uplink_mtu: bytes.
         own: uplink addresses of this node.
+        name: NAME or DIRECT.
 
     Raises:
         Refused: somebody else's link has the name.
         OSError: the kernel refuses.
     """
-    found = inspect.find(channel, NAME)
+    found = inspect.find(channel, name)
     if found is not None and not is_ours(found):
-        raise Refused(f"link {NAME} is there and is no VXLAN link of ours: remove it")
+        raise Refused(_stranger(name))
     if found is not None and _port(found) != port:
-        channel.run([message.delete_link(found.index, NAME)])
+        channel.run([message.delete_link(found.index, name)])
         found = None
     if found is None:
-        channel.run([message.new_vxlan(NAME, port)])
-        found = channel.link(NAME)
-    sysctl.set_for_link(sysctl.TUNNEL_LINK, NAME)
+        channel.run([message.new_vxlan(name, port)])
+        found = channel.link(name)
+    sysctl.set_for_link(sysctl.TUNNEL_LINK, name)
     mtu = link_mtu(uplink_mtu, own)
-    channel.run([message.tunnel_up(found.index, NAME, mtu)])
+    channel.run([message.tunnel_up(found.index, name, mtu)])
     return Tunnel(index=found.index, mtu=mtu, uplink_mtu=uplink_mtu, own=own)
 
 
-def remove(channel: Channel) -> bool:
+def remove(channel: Channel, name: str = NAME) -> bool:
     """Removes our link, and with it the routes through it; whether there was one."""
-    found = inspect.find(channel, NAME)
+    found = inspect.find(channel, name)
     if found is None or not is_ours(found):
         return False
-    channel.run([message.delete_link(found.index, NAME)])
+    channel.run([message.delete_link(found.index, name)])
     return True
 
 

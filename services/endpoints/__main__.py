@@ -13,6 +13,7 @@ import grpc.aio
 
 from deltaplane.errors import DeltaplaneError, Unavailable
 from deltaplane.runtime import config, log, service
+from deltaplane.runtime.roles import Role
 from deltaplane.store import lineage
 from deltaplane.store.etcd import EtcdStore
 from deltaplane.store.port import Store
@@ -44,7 +45,7 @@ async def ensure_lineage(store: Store, expected: bytes) -> None:
 async def main(settings: Config) -> None:
     """Serves until it is told to stop."""
     log.configure(settings.log_format, settings.log_level, NAME)
-    store = EtcdStore(settings.etcd)
+    store = EtcdStore(settings.etcd, tls=settings.tls_to(Role.ETCD))
     repositories = Repositories.over(store, settings.label_filter, settings.ranges)
 
     def register(server: grpc.aio.Server) -> Sequence[str]:

@@ -13,6 +13,7 @@ import grpc.aio
 
 from deltaplane.errors import DeltaplaneError, Unavailable
 from deltaplane.runtime import config, log, service
+from deltaplane.runtime.roles import Role
 from deltaplane.store import lineage
 from deltaplane.store.etcd import EtcdStore
 from deltaplane.store.port import Store
@@ -47,7 +48,7 @@ async def keep_preparing(settings: Config, store: Store, repository: Repository)
 async def main(settings: Config) -> None:
     """Serves until it is told to stop."""
     log.configure(settings.log_format, settings.log_level, NAME)
-    store = EtcdStore(settings.etcd)
+    store = EtcdStore(settings.etcd, tls=settings.tls_to(Role.ETCD))
     repository = Repository(store)
     coalescer = Coalescer(repository.claimer)
 

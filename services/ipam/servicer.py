@@ -51,7 +51,9 @@ class IpamServicer(ipam_pb2_grpc.IpamServicer):
         prefix = values.prefix_from_proto(request.prefix, "prefix")
         node_uid = wire.check_token(request.node_uid, "node_uid")
         claim = wire.check_token(request.request_id, "request_id") if request.request_id else ""
-        revision = await self._repository.release_block(prefix, node_uid, claim)
+        if request.node:
+            wire.check_name(request.node, "node", names.dns_subdomain_mistake(request.node))
+        revision = await self._repository.release_block(prefix, node_uid, claim, node=request.node)
         return ipam_pb2.ReleaseBlockResponse(revision=revision)
 
     async def ListBlocks(

@@ -17,6 +17,7 @@ import grpc.aio
 from deltaplane.errors import Invalid
 from deltaplane.runtime import config, log, service
 from deltaplane.runtime.clock import SystemClock
+from deltaplane.runtime.roles import Role
 from deltaplane.store.etcd import EtcdStore
 from deltaplane.store.port import Store
 from deltaplane.v1 import receipts_pb2_grpc
@@ -49,7 +50,7 @@ async def serve(
     clock = SystemClock()
     repository = Repository(store, settings.expected_lineage)
     replica = Replica(f"{socket.gethostname()}-{secrets.token_hex(4)}", settings.advertised)
-    peers = Peers(repository, replica.server_id, clock)
+    peers = Peers(repository, replica.server_id, clock, settings.tls_to(Role.SLICER))
     stages = Stages()
     feed = Feed(repository, replica, clock, stages, is_scoped=settings.span == "scoped")
     fanout = await feed.start()
@@ -89,7 +90,7 @@ async def serve(
 async def main(settings: Config) -> None:
     """The whole process."""
     log.configure(settings.log_format, settings.log_level, NAME)
-    store = EtcdStore(settings.etcd)
+    store = EtcdStore(settings.etcd, tls=settings.tls_to(Role.ETCD))
     try:
         await serve(settings, store)
     finally:

@@ -9,6 +9,7 @@ import grpc.aio
 from deltaplane.errors import DeltaplaneError
 from deltaplane.runtime import rpc
 from deltaplane.runtime.clock import Clock
+from deltaplane.runtime.tls import Tls
 from deltaplane.v1 import receipts_pb2, receipts_pb2_grpc
 from services.slicer.receipts import Report
 from services.slicer.repository import Repository
@@ -24,10 +25,13 @@ REFRESH_SECONDS = 1.0
 class Peers:
     """Asks the replicas found in the store; channels stay open as long as their replica lives."""
 
-    def __init__(self, repository: Repository, server_id: str, clock: Clock) -> None:
+    def __init__(
+        self, repository: Repository, server_id: str, clock: Clock, tls: Tls | None = None
+    ) -> None:
         self._repository = repository
         self._server_id = server_id
         self._clock = clock
+        self._tls = tls
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._refreshed_at = float("-inf")
 
@@ -56,7 +60,7 @@ class Peers:
         for gone in self._channels.keys() - addresses:
             await self._channels.pop(gone).close()
         for new in addresses - self._channels.keys():
-            self._channels[new] = rpc.channel(new)
+            self._channels[new] = rpc.channel(new, self._tls)
 
     async def _ask(
         self, channel: grpc.aio.Channel, request: receipts_pb2.ListEffectiveRequest

@@ -1,7 +1,7 @@
 """The gRPC services of the slicer. The stream's messages stay bytes: they were encoded for all."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Container, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -13,7 +13,7 @@ from deltaplane.delta.reader import Reader
 from deltaplane.delta.wire import bundled, decode_request
 from deltaplane.errors import DeltaplaneError, Invalid, Refused
 from deltaplane.model.objects import Kind
-from deltaplane.runtime import log
+from deltaplane.runtime import authorising, log
 from deltaplane.runtime.clock import Clock
 from deltaplane.v1 import receipts_pb2, receipts_pb2_grpc, slicer_pb2
 from services.slicer import listings, metrics
@@ -159,6 +159,7 @@ class SlicerServicer:
         message = decode_request(first) if isinstance(first, bytes) else None
         if not isinstance(message, Hello):
             raise Invalid("message", "the first message of a stream is a Hello")
+        authorising.require_own([message.node])
         return message
 
     async def _admissible(self, hello: Hello) -> None:
@@ -363,25 +364,34 @@ class ReceiptsServicer(receipts_pb2_grpc.ReceiptsServicer):
         )
 
     async def _subject(self, request: receipts_pb2.WatchRequest) -> Subject:
-        match request.WhichOneof("subject"):
+        kind = request.WhichOneof("subject")
+        if kind != "endpoint":
+            authorising.require_own([])
+        match kind:
             case "policy":
                 revision = await self._repository.policy_revision(request.policy)
                 return Subject(revision=revision, kinds=POLICY_KINDS, policy=request.policy)
             case "endpoint":
                 found = await self._repository.endpoints(request.endpoint)
+                endpoints = tuple(
+                    (record.content.object.node_index, record.content.object.identity)
+                    for record in found
+                    if isinstance(record.content, EndpointRecord)
+                )
+                authorising.require_own(self._names({index for index, _ in endpoints}))
                 return Subject(
                     revision=max(record.generation for record in found),
                     kinds=ENDPOINT_KINDS,
-                    endpoints=tuple(
-                        (record.content.object.node_index, record.content.object.identity)
-                        for record in found
-                        if isinstance(record.content, EndpointRecord)
-                    ),
+                    endpoints=endpoints,
                 )
             case "revision":
                 return Subject(revision=request.revision, kinds=frozenset(Kind))
             case None:
                 raise Invalid("subject", "one of policy, revision and endpoint is required")
+
+    def _names(self, indices: Container[int]) -> Iterator[str]:
+        nodes = self._fanout.facts.nodes.items()
+        return (name for name, node in nodes if node.object.index in indices)
 
     async def _receipt(self, subject: Subject) -> Receipt:
         others = await self._peers.reports(subject.policy, subject.revision)

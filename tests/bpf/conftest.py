@@ -152,6 +152,22 @@ class World:
 
     def sent(self, program: str, frame: bytes, **context: int) -> tuple[str, bytes]:
         """The same, and what became of the frame."""
+        name, result = self._ran(program, frame, context)
+        expected = {
+            "pass_local": Action.REDIRECT,
+            "pass_remote": Action.REDIRECT,
+            "pass_outside": Action.REDIRECT,
+        }.get(name, Action.SHOT if name.startswith("drop_") else Action.OK)
+        assert result.action == expected
+        return name, result.packet
+
+    def told(self, program: str, frame: bytes, **context: int) -> tuple[str, bytes]:
+        """The outcome of a packet that is dropped, and the ICMP error that its sender gets."""
+        name, result = self._ran(program, frame, context)
+        assert (name[:5], result.action) == ("drop_", Action.REDIRECT)
+        return name, result.packet
+
+    def _ran(self, program: str, frame: bytes, context: dict[str, int]) -> tuple[str, testrun.Run]:
         before = {count.outcome: (count.packets, count.bytes) for count in self.plane.counters()}
         result = self.run(program, frame, **context)
         moved = {
@@ -163,13 +179,7 @@ class World:
         assert len(moved) == 1, moved
         ((name, grown),) = moved.items()
         assert grown == (1, len(frame))
-        expected = {
-            "pass_local": Action.REDIRECT,
-            "pass_remote": Action.REDIRECT,
-            "pass_outside": Action.REDIRECT,
-        }.get(name, Action.SHOT if name.startswith("drop_") else Action.OK)
-        assert result.action == expected
-        return name, result.packet
+        return name, result
 
     def entry(self) -> tuple[abi.ConnectionKey, abi.Connection]:
         """The only connection."""

@@ -3,6 +3,8 @@
 pod-a0  pod-a1          pod-b0  pod-b1
    \\     /                 \\     /
    node-a ─── uplink ─── node-b
+
+With direct return there is a switch between the nodes, and a client at it that neither knows.
 """
 
 import contextlib
@@ -25,11 +27,22 @@ from nodeagent.dataplane.port import LocalEndpoint, Mapping, NextHop, Range, Sub
 from nodeagent.netlink import routes as routing
 from nodeagent.netlink import tunnel
 from nodeagent.netlink.channel import Channel
-from nodeagent.netlink.tunnel import NAME
+from nodeagent.netlink.tunnel import DIRECT, NAME
 from tests.bpf.packets import address, mapped
 
 CLONE_NEWNET = 0x40000000
-PORT = 8472
+CLIENT = {socket.AF_INET: "198.19.0.77", socket.AF_INET6: "fd99::77"}
+PORT, DIRECT_PORT = 8472, 8473
+SMALL = Capacities(
+    connections=4096,
+    fragments=256,
+    denials=256,
+    affinities=256,
+    sockets=1024,
+    translations=4096,
+)
+"""Of maps that take their memory in advance."""
+
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -86,6 +99,7 @@ class Node:
     index: int
     pins: Path
     wrapped: bool = False
+    direct: bool = False
     pods: list[Pod] = field(default_factory=list)
     plane: KernelDataPlane | None = None
 
@@ -102,6 +116,7 @@ class Node:
         with inside(self.namespace):
             uplink = socket.if_nametoindex("uplink")
             tunnel = socket.if_nametoindex(NAME) if self.wrapped else 0
+            direct = socket.if_nametoindex(DIRECT) if self.direct else 0
             plane = KernelDataPlane(
                 self.pins,
                 config=DataPlaneConfig(
@@ -111,14 +126,18 @@ class Node:
                     node_index=self.index,
                     node_ipv4=address(self.ipv4),
                     node_ipv6=address(self.ipv6),
+                    direct_ifindex=direct,
+                    hands_over=self.direct,
                 ),
-                capacities=Capacities(connections=4096, fragments=256, denials=256),
+                capacities=SMALL,
             )
             for pod in self.pods:
                 plane.attach_pod(pod.ifindex)
             plane.attach_uplink(uplink)
             if tunnel:
                 plane.attach_tunnel(tunnel)
+            if direct:
+                plane.attach_direct(direct)
         if self.plane is not None:
             self.plane.close()
         self.plane = plane
@@ -127,26 +146,47 @@ class Node:
 
 @dataclass
 class Network:
+    """client: namespace of a client outside, with direct return only; its addresses are CLIENT."""
+
     nodes: list[Node]
     wrapped: bool
+    client: str = ""
 
     def pods(self) -> list[Pod]:
         return [pod for node in self.nodes for pod in node.pods]
 
 
 @contextlib.contextmanager
-def network(name: str, pins: Path, *, wrapped: bool) -> Iterator[Network]:
-    """Builds it, with everybody's policy open; removes all of it. wrapped: with a tunnel."""
-    nodes = [Node(f"{name}-node{index}", index, pins / str(index), wrapped) for index in (1, 2)]
+def network(name: str, pins: Path, *, wrapped: bool, direct: bool = False) -> Iterator[Network]:
+    """Builds it, with everybody's policy open; removes all of it.
+
+    Args:
+        wrapped: with a tunnel.
+        direct: the node of the backend answers clients outside.
+    """
+    nodes = [
+        Node(f"{name}-node{index}", index, pins / str(index), wrapped, direct) for index in (1, 2)
+    ]
     made: list[str] = []
     try:
         for node in nodes:
             _namespace(node.namespace, made)
-        _connect(*nodes)
+        client = f"{name}-client" if direct else ""
+        if direct:
+            _namespace(client, made)
+            _namespace(f"{name}-switch", made)
+            _switch(f"{name}-switch", [*(node.namespace for node in nodes), client])
+            _configure_client(client)
+        else:
+            a, b = nodes
+            ip("link", "add", "uplink", "netns", a.namespace, "type", "veth",
+               "peer", "name", "uplink", "netns", b.namespace)  # fmt: skip
+        for node, other in (nodes, nodes[::-1]):
+            _connect(node, other)
         for node in nodes:
             for ordinal in (0, 1):
                 node.pods.append(_pod(node, ordinal, made))
-        world = Network(nodes, wrapped)
+        world = Network(nodes, wrapped, client)
         for node in nodes:
             _wait_for_uplink(node)
             _populate(node.start(), node, world)
@@ -166,27 +206,44 @@ def _namespace(name: str, made: list[str]) -> None:
     ip("link", "set", "lo", "up", namespace=name)
 
 
-def _connect(a: Node, b: Node) -> None:
-    ip("link", "add", "uplink", "netns", a.namespace, "type", "veth",
-       "peer", "name", "uplink", "netns", b.namespace)  # fmt: skip
-    for node, other in ((a, b), (b, a)):
-        with inside(node.namespace):
-            Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
-            Path("/proc/sys/net/ipv6/conf/all/forwarding").write_text("1")
-            # Neighbours of redirected packets are asked for from the link-local address: at once.
-            Path("/proc/sys/net/ipv6/conf/uplink/accept_dad").write_text("0")
-        for text in (f"{node.ipv4}/24", f"{node.ipv6}/64"):
-            nodad = ["nodad"] if ":" in text else []
-            ip("address", "add", text, "dev", "uplink", *nodad, namespace=node.namespace)
-        ip("link", "set", "uplink", "up", namespace=node.namespace)
-        with inside(node.namespace):
-            _route(node, other)
+def _switch(switch: str, namespaces: list[str]) -> None:
+    """A bridge with a port for the uplink of each."""
+    ip("link", "add", "switch", "type", "bridge", namespace=switch)
+    for number, namespace in enumerate(namespaces):
+        port = f"port{number}"
+        ip("link", "add", "uplink", "netns", namespace, "type", "veth",
+           "peer", "name", port, "netns", switch)  # fmt: skip
+        ip("link", "set", port, "master", "switch", "up", namespace=switch)
+    ip("link", "set", "switch", "up", namespace=switch)
+
+
+def _configure_client(namespace: str) -> None:
+    for text in (f"{CLIENT[socket.AF_INET]}/24", f"{CLIENT[socket.AF_INET6]}/64"):
+        nodad = ["nodad"] if ":" in text else []
+        ip("address", "add", text, "dev", "uplink", *nodad, namespace=namespace)
+    ip("link", "set", "uplink", "up", namespace=namespace)
+
+
+def _connect(node: Node, other: Node) -> None:
+    with inside(node.namespace):
+        Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+        Path("/proc/sys/net/ipv6/conf/all/forwarding").write_text("1")
+        # Neighbours of redirected packets are asked for from the link-local address: at once.
+        Path("/proc/sys/net/ipv6/conf/uplink/accept_dad").write_text("0")
+    for text in (f"{node.ipv4}/24", f"{node.ipv6}/64"):
+        nodad = ["nodad"] if ":" in text else []
+        ip("address", "add", text, "dev", "uplink", *nodad, namespace=node.namespace)
+    ip("link", "set", "uplink", "up", namespace=node.namespace)
+    with inside(node.namespace):
+        _route(node, other)
 
 
 def _route(node: Node, other: Node) -> None:
     own, far = (AddressPair(ipv4=address(n.ipv4), ipv6=address(n.ipv6)) for n in (node, other))
     blocks = (f"10.244.{other.index}.0/26", f"fd00:10:244::{other.index}:0/112")
     with Channel() as channel:
+        if node.direct:
+            tunnel.ensure(channel, port=DIRECT_PORT, uplink_mtu=1500, own=own, name=DIRECT)
         end = tunnel.ensure(channel, port=PORT, uplink_mtu=1500, own=own) if node.wrapped else None
         through = own if end else None
         wanted = [routes.route(Prefix.parse(b), far, own=False, tunnel=through) for b in blocks]

@@ -49,6 +49,10 @@ class Kind:
         return self.prefix + ("198.19.0.1" if self.servers == socket.AF_INET else "fd99::1")
 
     @property
+    def loopback(self) -> str:
+        return self.prefix + ("127.0.0.1" if self.servers == socket.AF_INET else "::1")
+
+    @property
     def any_node(self) -> bytes:
         return NODE_PORT_IPV4 if self.servers == socket.AF_INET else NODE_PORT_IPV6
 
@@ -136,6 +140,7 @@ class Services:
         *,
         list_id: int = 1,
         affinity: int = 0,
+        check_source: bool = False,
     ) -> None:
         """The service's own address, and its port of every node."""
         places = [self.place(kind, number) for number in backends]
@@ -151,6 +156,7 @@ class Services:
                     list_id=list_id,
                     count=len(places),
                     affinity_seconds=affinity,
+                    check_source=check_source,
                 )
                 for address, port in (
                     (kind.key(kind.service), PORT),

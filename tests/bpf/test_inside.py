@@ -101,6 +101,15 @@ def test_what_a_pod_says_to_a_backend_itself_is_left_alone(
 
 
 @FAMILIES
+def test_a_service_for_some_sources_only(world: World, services: Services, f: Family) -> None:
+    services.put(f.cluster, TCP, backend(f.r), check_source=True)
+    frame = packet(flow(f.a, f.cluster), TCP)
+    assert world.outcome("from_pod", frame) == "drop_source_range"
+    services.allow_source(f.a, 128)
+    assert world.sent("from_pod", frame)[0] == "pass_remote"
+
+
+@FAMILIES
 def test_udp_without_a_checksum_stays_without(world: World, services: Services, f: Family) -> None:
     services.put(f.cluster, UDP, backend(f.r))
     _, there = world.sent("from_pod", flow(f.a, f.cluster).udp(payload=b"data"))
@@ -176,7 +185,7 @@ def test_affinity_brings_a_client_back(world: World, services: Services, f: Fami
 @FAMILIES
 def test_nobody_answers(world: World, services: Services, f: Family) -> None:
     services.put(f.cluster, TCP)
-    assert world.outcome("from_pod", packet(flow(f.a, f.cluster), TCP)) == "drop_no_backend"
+    assert world.told("from_pod", packet(flow(f.a, f.cluster), TCP))[0] == "drop_no_backend"
 
 
 @FAMILIES

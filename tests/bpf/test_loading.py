@@ -31,9 +31,19 @@ def pins(private_bpffs: Path) -> Iterator[Path]:
 
 
 def make(
-    pins: Path, capacities: Capacities = SMALL, *, node_index: int = 0, tunnel_ifindex: int = 0
+    pins: Path,
+    capacities: Capacities = SMALL,
+    *,
+    node_index: int = 0,
+    tunnel_ifindex: int = 0,
+    direct_ifindex: int = 0,
 ) -> KernelDataPlane:
-    config = DataPlaneConfig(node_index=node_index, tunnel_ifindex=tunnel_ifindex)
+    config = DataPlaneConfig(
+        node_index=node_index,
+        tunnel_ifindex=tunnel_ifindex,
+        direct_ifindex=direct_ifindex,
+        hands_over=direct_ifindex != 0,
+    )
     return KernelDataPlane(pins, config=config, capacities=capacities)
 
 
@@ -46,10 +56,14 @@ def test_every_source_is_an_object_that_is_loaded() -> None:
     assert sources == set(loader.OBJECTS)
 
 
-@pytest.mark.parametrize("tunnel_ifindex", [0, 7])
-def test_every_program_passes_the_verifier(pins: Path, tunnel_ifindex: int) -> None:
-    plane = make(pins, tunnel_ifindex=tunnel_ifindex)
-    left_out = {"sock"} if tunnel_ifindex else {"sock", loader.TUNNEL_OBJECT}
+@pytest.mark.parametrize("tunnels", [False, True])
+def test_every_program_passes_the_verifier(pins: Path, *, tunnels: bool) -> None:
+    plane = make(
+        pins,
+        tunnel_ifindex=7 if tunnels else 0,
+        direct_ifindex=8 if tunnels else 0,
+    )
+    left_out = {"sock"} if tunnels else {"sock", loader.TUNNEL_OBJECT, loader.DIRECT_OBJECT}
     of_links = set(loader.OBJECTS) - left_out
     assert set(plane._loaded.programs) == of_links | cgroups.KINDS.keys()
     for name in of_links:

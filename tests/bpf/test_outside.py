@@ -107,7 +107,7 @@ def test_what_outside_gets_no_backend(world: World, services: Services, f: Famil
     frame = packet(flow(f.world, f.cluster), TCP)
     assert world.outcome("from_net", frame) == "pass_not_for_pod", "a cluster's own address"
     put(services, f, TCP)
-    assert world.outcome("from_net", packet(asks(f), TCP)) == "drop_no_backend"
+    assert world.told("from_net", packet(asks(f), TCP))[0] == "drop_no_backend"
     put(services, f, TCP, f.r, local=True)
     assert world.outcome("from_net", packet(asks(f), TCP)) == "drop_no_backend", "not here"
     elsewhere = flow(f.world, f.other, dport=NODE_PORT)
@@ -117,6 +117,25 @@ def test_what_outside_gets_no_backend(world: World, services: Services, f: Famil
     forged = flow(f.a, f.node, dport=NODE_PORT)
     assert world.outcome("from_net", packet(forged, TCP)) == "pass_not_for_pod"
     assert services.legs() == 0
+
+
+@PROTOCOLS
+@FAMILIES
+def test_a_port_of_this_node_alone(
+    world: World, services: Services, f: Family, protocol: int
+) -> None:
+    """A pod's host port: a frontend of the node's own address, with that pod as its backend."""
+    services.put(f.node, protocol, backend(f.a), port=NODE_PORT, outside=True)
+    outcome, there = world.sent("from_net", packet(asks(f), protocol))
+    seen = read(there)
+    assert (outcome, seen.src, seen.dst, seen.dport) == ("pass_local", f.world, f.a, TARGET)
+    answer = packet(flow(f.a, f.world, sport=TARGET, dport=40000), protocol, flags=SYN | ACK)
+    outcome, back = world.sent("from_pod", answer)
+    assert (outcome, read(back).src, read(back).sport) == ("pass_outside", f.node, NODE_PORT)
+    itself = packet(flow(f.a, f.node, dport=NODE_PORT), protocol)
+    assert world.sent("from_pod", itself)[0] == "pass_local", "a pod may ask, too"
+    other = packet(flow(f.world, f.other, dport=NODE_PORT), protocol)
+    assert world.outcome("from_net", other) == "pass_not_for_pod"
 
 
 @FAMILIES

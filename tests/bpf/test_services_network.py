@@ -21,6 +21,7 @@ from tests.bpf.network import Network, Node, Pod, bound_socket, inside, ip, netw
 from tests.bpf.packets import TCP, UDP, mapped
 from tests.bpf.services import ANY4, ANY6, NODE_PORT, PORT, Services
 from tests.bpf.test_network import FAMILIES, count, plane_of
+from tests.bpf.test_tunnel import wait_for
 
 pytestmark = [pytest.mark.serial, pytest.mark.timeout(120)]
 
@@ -45,15 +46,15 @@ def cluster(request: pytest.FixtureRequest, private_bpffs: Path) -> Iterator[Net
             # As ADD does it: segments of TCP fit through the tunnel from the first one on.
             ip("link", "set", "eth0", "mtu", "1450", namespace=pod.namespace)
         for node in built.nodes:
-            complete_checksums(node)
+            complete_checksums(node.namespace)
         yield built
 
 
-def complete_checksums(node: Node) -> None:
+def complete_checksums(namespace: str) -> None:
     """The uplink leaves none to the card: what a program did to an unfinished one is sent."""
     command = array.array("B", struct.pack("=II", ETHTOOL_STXCSUM, 0))
     request = struct.pack("=16sQ16x", b"uplink", command.buffer_info()[0])
-    with inside(node.namespace), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+    with inside(namespace), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         fcntl.ioctl(any_socket, SIOCETHTOOL, request)
 
 
@@ -74,15 +75,22 @@ def backend_pod(world: Network, *, here: bool) -> Pod:
 
 
 @contextlib.contextmanager
-def answering(listener: socket.socket) -> Iterator[None]:
-    """Gives back all that a connection has brought, once it has ended; or a datagram."""
+def answering(listener: socket.socket, seen: list[str] | None = None) -> Iterator[None]:
+    """Gives back all that a connection has brought, once it has ended; or a datagram.
+
+    seen: gets the address of the client.
+    """
+    clients = [] if seen is None else seen
 
     def serve() -> None:
         if listener.type == socket.SOCK_DGRAM:
             data, who = listener.recvfrom(65535)
+            clients.append(who[0])
             listener.sendto(data, who)
             return
-        with listener.accept()[0] as connection:
+        connection, who = listener.accept()
+        clients.append(who[0])
+        with connection:
             connection.settimeout(20)
             parts = []
             while part := connection.recv(1 << 20):
@@ -138,6 +146,23 @@ def test_a_client_outside_is_served(
     assert count(node, "pass_outside") > before
 
 
+@FAMILIES
+def test_a_backend_in_the_network_of_another_node(
+    cluster: Network, family: socket.AddressFamily
+) -> None:
+    """A pod with hostNetwork: its node is reached as it is, also with a tunnel."""
+    entry, other = cluster.nodes
+    own = address_of(other, family)
+    with bound_socket(other.namespace, family, socket.SOCK_STREAM, own) as listener:
+        port = listener.getsockname()[1]
+        expose(cluster, family, TCP, Backend(address=mapped(own), port=port))
+        client = bound_socket(other.namespace, family, socket.SOCK_STREAM, CLIENT[family])
+        seen: list[str] = []
+        with answering(listener, seen), client:
+            carry(client, (address_of(entry, family), NODE_PORT))
+    assert seen == [address_of(entry, family)]
+
+
 @PLACES
 @FAMILIES
 def test_a_datagram_from_outside_is_answered(
@@ -157,6 +182,35 @@ def test_a_datagram_from_outside_is_answered(
     assert (answer, who[:2]) == (b"anybody?", target)
 
 
+@FAMILIES
+def test_a_client_outside_hears_what_fits(cluster: Network, family: socket.AddressFamily) -> None:
+    """It shares its namespace with the other node, whose wrapped packets must not believe that."""
+    entry, pod = cluster.nodes[0], backend_pod(cluster, here=False)
+    outside = cluster.nodes[1].namespace
+    with (
+        pod.socket(family, socket.SOCK_DGRAM) as listener,
+        bound_socket(outside, family, socket.SOCK_DGRAM, CLIENT[family]) as client,
+    ):
+        target_of(cluster, pod, listener, family, UDP)
+        client.connect((address_of(entry, family), NODE_PORT))
+        client.send(bytes(1430))
+        try:
+            if cluster.wrapped:
+                wait_for(lambda: "told" if path_mtu(client) == 1450 else None)
+            else:
+                assert listener.recv(2000) == bytes(1430)
+        finally:
+            ip("-4", "route", "flush", "cache", namespace=outside)
+            ip("-6", "route", "flush", "cache", namespace=outside)
+
+
+def path_mtu(connected: socket.socket) -> int:
+    """IP_MTU, IPV6_MTU of linux/in.h and in6.h."""
+    if connected.family == socket.AF_INET:
+        return connected.getsockopt(socket.IPPROTO_IP, 14)
+    return connected.getsockopt(socket.IPPROTO_IPV6, 24)
+
+
 @PLACES
 @FAMILIES
 def test_a_client_outside_hears_that_nobody_listens(
@@ -173,6 +227,25 @@ def test_a_client_outside_hears_that_nobody_listens(
         client.send(b"anybody?")
         with pytest.raises(ConnectionRefusedError):
             client.recv(100)
+
+
+@FAMILIES
+def test_who_asks_for_what_nobody_answers_is_refused(
+    cluster: Network, family: socket.AddressFamily
+) -> None:
+    for node in cluster.nodes:
+        services = Services(plane_of(node))
+        services.put(EVERY_NODE[family], TCP, port=NODE_PORT, outside=True)
+        services.put(CLUSTER[family], TCP, list_id=11)
+    outside = cluster.nodes[1].namespace
+    with (
+        bound_socket(outside, family, socket.SOCK_STREAM, CLIENT[family]) as client,
+        cluster.nodes[0].pods[0].socket(family, socket.SOCK_STREAM) as pod,
+    ):
+        with pytest.raises(ConnectionRefusedError):
+            client.connect((address_of(cluster.nodes[0], family), NODE_PORT))
+        with pytest.raises(ConnectionRefusedError):
+            pod.connect((CLUSTER[family], PORT))
 
 
 @PLACES

@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 
 from nodeagent.dataplane import abi, cgroups
-from nodeagent.dataplane.balancing import Backend, Member, ServiceCount, Slot
+from nodeagent.dataplane.balancing import Backend, Member, ServiceCount, Slot, SourceRange
 from nodeagent.dataplane.config import DataPlaneConfig
 from nodeagent.dataplane.kernel import KernelDataPlane
 from nodeagent.netlink.namespace import cookie
 from tests.bpf.conftest import SMALL
 from tests.bpf.network import inside
+from tests.bpf.packets import address
 from tests.bpf.sockets import (
     BACKEND_PORT,
     KINDS,
@@ -33,6 +34,9 @@ from tests.bpf.sockets import (
     reached,
 )
 
+OWN = {socket.AF_INET: "198.19.0.9", socket.AF_INET6: "fd99::9"}
+"""Addresses of the node that the programs think they run on."""
+
 POD, NODE = (f"dpt{os.getpid()}-sock-{name}" for name in ("pod", "node"))
 
 
@@ -41,7 +45,12 @@ def plane(private_bpffs: Path) -> Iterator[KernelDataPlane]:
     """Attached to a cgroup that this process is in as long as this module runs."""
     with namespace(POD), namespace(NODE), cgroup(f"dpt{os.getpid()}-sock") as folder:
         with inside(NODE):
-            config = DataPlaneConfig(netns_cookie=cookie(), refusal=errno.ECONNREFUSED)
+            config = DataPlaneConfig(
+                netns_cookie=cookie(),
+                refusal=errno.ECONNREFUSED,
+                node_ipv4=address(OWN[socket.AF_INET]),
+                node_ipv6=address(OWN[socket.AF_INET6]),
+            )
         plane = KernelDataPlane(private_bpffs / "sockets", config=config, capacities=SMALL)
         plane.attach_sockets(folder)
         with member_of(folder):
@@ -221,6 +230,58 @@ def test_port_of_any_node(
     else:
         services.open(kind.family, UDP).sendto(b"?", (kind.node, NODE_PORT))
         assert reached(servers)[0] == 2
+
+
+@pytest.mark.parametrize("protocol", [TCP, UDP])
+def test_port_of_nodes_on_the_loopback_is_for_the_node_itself(
+    pod: Services, node: Services, kind: Kind, protocol: int
+) -> None:
+    servers = node.servers(kind, protocol)
+    node.publish(kind, protocol, (2,))
+    where = (kind.loopback, NODE_PORT)
+    if protocol == TCP:
+        client = node.connected(kind, TCP, where)
+        servers[2].accept()[0].close()
+        assert client.getpeername()[:2] == where
+        with pytest.raises(ConnectionRefusedError):
+            pod.connected(kind, TCP, where)
+        with pytest.raises(ConnectionRefusedError):
+            node.connected(kind, TCP, (kind.loopback, PORT))
+    else:
+        client = node.open(kind.family, UDP)
+        client.sendto(b"?", where)
+        number, _, who = reached(servers)
+        servers[2].sendto(b"!", who)
+        assert (number, client.recvfrom(64)[1][:2]) == (2, where)
+        before = pod.counts()
+        pod.open(kind.family, UDP).sendto(b"?", where)
+        assert pod.counts() == before
+
+
+@pytest.mark.parametrize("protocol", [TCP, UDP])
+def test_for_some_sources_only(pod: Services, node: Services, kind: Kind, protocol: int) -> None:
+    """A pod is left to its link, where its address is seen; the node has one."""
+    servers = node.servers(kind, protocol)
+    node.publish(kind, protocol, (2,), check_source=True)
+    before = pod.counts()
+    stray = pod.open(kind.family, protocol)
+    stray.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        stray.sendto(b"?", (kind.service, PORT)) if protocol == UDP else stray.connect(
+            (kind.service, PORT)
+        )
+    assert pod.counts() == before
+    client = node.open(kind.family, protocol)
+    with pytest.raises(ConnectionRefusedError):
+        client.connect((kind.service, PORT))
+    assert pod.counts()["drop_source_range"] == before["drop_source_range"] + 1
+    node.plane.upsert_sources(
+        [SourceRange(service=5, address=kind.key(OWN[kind.servers]), length=128)]
+    )
+    again = node.connected(kind, protocol, (kind.service, PORT))
+    if protocol == TCP:
+        servers[2].accept()[0].close()
+    assert again.getpeername()[:2] == (kind.service, PORT)
 
 
 def test_port_of_nodes_is_none_of_other_addresses(pod: Services, kind: Kind) -> None:

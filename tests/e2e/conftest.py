@@ -10,6 +10,7 @@ import pytest
 from deltaplane.manifest import NamespaceManifest
 from deltaplane.v1 import registry_pb2
 from lab import Lab, LabConfig
+from lab.cluster import TLS_VARIABLE
 from lab.manifests import Manifests
 from tests.e2e.outside import STRANGER, make_world
 
@@ -32,7 +33,11 @@ def run_command(
     environment = {k: v for k, v in os.environ.items() if not k.startswith("DELTAPLANE_")}
     return subprocess.run(
         [Path(sys.executable).with_name("deltaplane"), *arguments],
-        env={**environment, "DELTAPLANE_LAB": lab},
+        env={
+            **environment,
+            "DELTAPLANE_LAB": lab,
+            TLS_VARIABLE: os.environ.get(TLS_VARIABLE, ""),
+        },
         input=stdin,
         capture_output=True,
         text=True,
@@ -48,10 +53,15 @@ def running_lab() -> Iterator[Lab]:
         yield lab
 
 
-@pytest.fixture(scope="session")
-def services_lab() -> Iterator[Lab]:
+ROUTINGS = ("native", "vxlan") if os.environ.get("DELTAPLANE_MODES") == "every" else ("native",)
+"""Of the labs with services. In short, packets to services in a tunnel are in test_routing."""
+
+
+@pytest.fixture(scope="session", params=ROUTINGS)
+def services_lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     """Two nodes in two zones with services.yaml, and two hosts outside; tests leave it so."""
-    with Lab.up(LabConfig(name=fresh_name(), nodes=2, zones=2)) as lab:
+    config = LabConfig(name=fresh_name(), nodes=2, zones=2, routing=request.param)
+    with Lab.up(config) as lab:
         lab.wait_enforced(lab.apply([SERVICES]))
         make_world(lab)
         make_world(lab, "stranger", STRANGER)

@@ -3,19 +3,35 @@
 import contextlib
 import errno
 import socket
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from deltaplane import manifest
+from deltaplane.cli import enforcement, services
+from deltaplane.model.addresses import format_address
+from deltaplane.v1 import service_pb2
 from lab import Lab, manifests, netns
+from lab.services import Services
 from nodeagent.nftables.library import Nftables
 from tests.e2e.modes import MODES, Mode, lab_of
 from tests.e2e.outside import WORLD, make_world
-from tests.e2e.traffic import MEBIBYTE, Sink, counters, fragments, opened, transfer
+from tests.e2e.traffic import (
+    MEBIBYTE,
+    PATIENCE_SECONDS,
+    Sink,
+    counters,
+    fragments,
+    opened,
+    transfer,
+)
 
 FAMILIES = pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6], ids=["v4", "v6"])
 OCTETS = 64 * MEBIBYTE
+SEGMENTS = 32 << 10
+"""Some full-size ones, which fit into any buffer."""
+
 HEADERS = {socket.AF_INET: 20, socket.AF_INET6: 40}
 TCP_BYTES, UDP_BYTES = 20 + 12, 8
 """With timestamps, which Linux always asks for."""
@@ -272,3 +288,71 @@ def test_connections_to_the_world_outlive_the_agent(lab: Lab, family: socket.Add
                 server.sendall(b"and back")
                 assert client.recv(100) == b"and back"
     assert seen(lab, "near", "world", family) == address(lab, "node-1", family)
+
+
+# Services
+
+
+SERVICE = """
+apiVersion: v1
+kind: Service
+metadata: {name: across}
+spec:
+  type: NodePort
+  ipFamilyPolicy: RequireDualStack
+  ports: [{port: 80, nodePort: 30080}]
+"""
+SLICE = """
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: across-%s, labels: {kubernetes.io/service-name: across}}
+addressType: %s
+ports: [{port: 8080}]
+endpoints: [{addresses: ["%s"], nodeName: node-2}]
+"""
+
+
+@pytest.fixture(scope="module")
+def across(lab: Lab) -> service_pb2.Service:
+    """A service whose only backend is pod far: written past the lab, which would add DNS."""
+    four, six = lab.pod("far").addresses
+    text = SERVICE + SLICE % ("v4", "IPv4", four) + SLICE % ("v6", "IPv6", six)
+    wanted = manifests.sort(manifest.parse(text, source="across"))
+    made = Services(lab.layout, lab.topology, lab.client)
+    revision = made.apply(wanted.services, wanted.slices)
+    enforcement.await_enforced(
+        lab.client, enforcement.Subject(revision=revision), started=time.monotonic(), seconds=30.0
+    )
+    return services.find(lab.client, "default/across")
+
+
+@FAMILIES
+@pytest.mark.parametrize(
+    ("source", "through"), [("near", ""), ("world", "node-1"), ("world", "node-2")]
+)
+def test_a_service_leads_to_a_pod_of_another_node(
+    lab: Lab,
+    across: service_pb2.Service,
+    source: str,
+    through: str,
+    family: socket.AddressFamily,
+) -> None:
+    """Translated packet by packet, and full-size: with all that is added they must fit."""
+    where = (format_address(across.cluster_ips[family == socket.AF_INET6]), 80)
+    if through:
+        where = (address(lab, through, family), 30080)
+    with (
+        opened(namespace(lab, "far"), family, socket.SOCK_STREAM) as listener,
+        opened(namespace(lab, source), family, socket.SOCK_STREAM) as client,
+    ):
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("", 8080))
+        listener.listen()
+        client.connect(where)
+        server, _ = listener.accept()
+        with server:
+            server.settimeout(PATIENCE_SECONDS)
+            for sender, taker in ((client, server), (server, client)):
+                sender.sendall(bytes(SEGMENTS))
+                assert taker.recv(SEGMENTS, socket.MSG_WAITALL) == bytes(SEGMENTS)

@@ -5,10 +5,11 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
+from bench.services import calling
 from deltaplane import manifest
 from deltaplane.cli import services
 from deltaplane.model.addresses import format_address
@@ -18,6 +19,7 @@ from lab.probe import Call
 from tests.e2e.conftest import Command, command_of
 from tests.e2e.outside import WORLD, Addresses, call_from
 from tests.e2e.traffic import opened
+from tests.rolling.campaign import Rolling, roll
 
 FAMILIES = pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6], ids=["v4", "v6"])
 FAMILY_OF = {4: socket.AF_INET, 16: socket.AF_INET6}
@@ -263,14 +265,17 @@ metadata: {name: pool}
 spec:
   ipFamilyPolicy: RequireDualStack
   selector: {app: pool}
-  ports: [{port: 80, targetPort: 9000}]
+  ports: [{name: tcp, port: 80, targetPort: 9000}, {name: udp, port: 53, protocol: UDP}]
 """
 MEMBER = """
 ---
 apiVersion: v1
 kind: Pod
 metadata: {{name: {}, labels: {{app: pool}}}}
-spec: {{containers: [{{name: c, ports: [{{containerPort: 9000}}]}}]}}
+spec:
+  containers:
+    - name: c
+      ports: [{{containerPort: 9000}}, {{containerPort: 53, protocol: UDP}}]
 """
 
 
@@ -313,24 +318,31 @@ def test_terminating_pods_are_the_last_resort(lab: Lab, pool: Addresses) -> None
 
 
 @FAMILIES
-def test_a_rolling_update_refuses_nobody(
+def test_datagrams_leave_a_backend_that_is_gone(
     lab: Lab, pool: Addresses, family: socket.AddressFamily
 ) -> None:
-    seen: list[str] = []
-    stop = threading.Event()
+    """On one connected socket, which does not notice."""
+    with opened(lab.pod_namespace(lab.pod(CLIENT)), family, socket.SOCK_DGRAM) as client:
+        client.connect((pool[family], 53))
 
-    def calls() -> None:
-        while not stop.is_set():
-            what = Call(address=pool[family], port=80, times=10, seconds=5.0)
-            seen.extend(lab.call(lab.pod(DISTANT), what))
+        def served_by() -> str:
+            client.send(b"?")
+            return client.recv(64).split()[0].decode()
 
-    with ThreadPoolExecutor(1) as threads:
-        running = threads.submit(calls)
-        for old, new in (("one", "three"), ("two", "four")):
-            lab.wait_enforced(lab.apply(members(new)))
-            lab.delete(members(old))
-        stop.set()
-        running.result()
-    assert set(seen) <= {f"default/{name}" for name in ("one", "two", "three", "four")}
-    last = lab.call(lab.pod(DISTANT), Call(address=pool[family], port=80, times=MANY))
-    assert set(last) == {"default/three", "default/four"}
+        first = served_by()
+        assert served_by() == first
+        (other,) = {"default/one", "default/two"} - {first}
+
+        lab.wait_enforced(lab.delete(members(first.rpartition("/")[2])))
+
+        assert served_by() == other
+
+
+def test_a_rolling_update_refuses_nobody(lab: Lab, tmp_path: Path) -> None:
+    """In short; `make soak-rolling` is the long one."""
+    rolling = Rolling(lab, size=3)
+    rolled = roll(rolling, calling.build(tmp_path), world(lab), count=1, interval_us=2000)
+    assert rolled.replaced == 3
+    for way, calls in rolled.calls.items():
+        assert {call.target for call in calls} == {0, 1}, way
+        assert not [call for call in calls if call.failed]

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from deltaplane import manifest
+from deltaplane.cli.services import list_services
 from deltaplane.errors import Invalid
+from deltaplane.manifest.mistakes import ManifestError
 from lab import Lab, manifests, topology
 from lab.probe import Call
 from tests.e2e.conftest import SERVICES, Command, command_of
@@ -138,6 +140,38 @@ def test_a_service_needs_its_namespace(lab: Lab) -> None:
     text = EXTRA.partition("---")[0].replace("{name: extra}", "{name: a, namespace: nowhere}")
     with pytest.raises(Invalid, match="Service a: there is no namespace 'nowhere'"):
         lab.apply(manifests.sort(manifest.parse(text, source="nowhere")))
+
+
+WRONG = """
+apiVersion: v1
+kind: Service
+metadata: {name: wrong}
+spec: {type: %s, clusterIP: %s, ports: [{port: %s, nodePort: %s%s}]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("values", "field", "reason"),
+    [
+        (("NodePort", "10.97.0.1", 80, 30999, ""), "clusterIPs[0]", "outside the service range"),
+        (("NodePort", "10.96.0.10", 80, 30999, ""), "clusterIPs[0]", "taken by service kube-"),
+        (("NodePort", "fd00:10:97::1", 80, 30999, ""), "clusterIPs[0]", "outside the service"),
+        (("NodePort", '""', 80, 30080, ""), "ports[0].nodePort", "taken by service default/dual"),
+        (("NodePort", '""', 80, 80, ""), "ports[0].nodePort", "outside the node port range"),
+        (("ClusterIP", '""', 80, 30999, ""), "ports[0].nodePort", "leave it out"),
+        (("NodePort", '""', 65536, 30999, ""), "ports[0].port", "65535"),
+        (("NodePort", '""', 80, 30999, ", colour: red"), "ports[0].colour", ""),
+    ],
+)
+def test_what_cannot_be_is_refused_by_its_field(
+    lab: Lab, values: tuple[object, ...], field: str, reason: str
+) -> None:
+    before = list_services(lab.client)
+    with pytest.raises((Invalid, ManifestError)) as refused:
+        lab.apply(manifests.sort(manifest.parse(WRONG % values, source="wrong")))
+    assert f"spec.{field}" in str(refused.value)
+    assert reason in str(refused.value)
+    assert list_services(lab.client) == before
 
 
 def test_pods_answer_directly(lab: Lab) -> None:

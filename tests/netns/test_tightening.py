@@ -11,7 +11,6 @@ from deltaplane.model.addresses import parse_address
 from deltaplane.model.selector import LabelSelector
 from lab.tightening import Broken, Ground, Pair, State, ground
 from tests.netns.node import Node
-from tests.netns.services_thread import NAMES
 
 CHANGES = 30
 SEED = 20261126
@@ -42,10 +41,10 @@ def pair(ready: Node) -> Pair:
 def steady(ready: Node, pair: Pair) -> Iterator[Ground]:
     addresses = ready.add("sink").addresses
     assert len(addresses) == len(pair.source_addresses) == 2
-    targets = {name: ready.services.target(name) for name in NAMES}
+    registry, ipam, slicer = map(ready.services.target, ("registry", "ipam", "slicer"))
     namespaces = f"{ready.namespace}-source", f"{ready.namespace}-sink"
     with (
-        Client(Targets(**targets)) as client,
+        Client(Targets(registry=registry, ipam=ipam, slicer=slicer)) as client,
         ground(client, ready.pins, namespaces, addresses) as made,
     ):
         yield made

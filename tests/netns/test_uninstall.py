@@ -54,6 +54,7 @@ def left_behind(node: Node) -> dict[str, object]:
         "routes": routes,
         "links": node.host_links(),
         "tunnel": "dpvxlan" in node.ip("link", "show"),
+        "direct": "dpdirect" in node.ip("link", "show"),
         "table": "table inet deltaplane" in node.in_node("nft", "list", "ruleset"),
         "pins": node.pins.exists(),
         "sockets": (node.pins / "links").exists(),
@@ -66,7 +67,7 @@ def left_behind(node: Node) -> dict[str, object]:
 def test_a_drained_node_is_given_back_as_it_was(node: Node, cgroup: Path) -> None:
     for name in SYSCTLS:
         node.in_node("sh", "-c", f"echo 0 > /proc/sys/net/{name}")
-    node.start_ready(routing="vxlan", cgroup=str(cgroup))
+    node.start_ready(routing="vxlan", external_mode="dsr", cgroup=str(cgroup))
     node.add("web")
     running = uninstall(node)
     assert (running.returncode, "another agent runs" in running.stderr) == (1, True)
@@ -74,14 +75,14 @@ def test_a_drained_node_is_given_back_as_it_was(node: Node, cgroup: Path) -> Non
     everything = set(left_behind(node))
     assert everything == {
         *("filters", "routes", "links", "pins", "sysctls"),
-        *("tunnel", "table", "sockets"),
+        *("tunnel", "direct", "table", "sockets"),
     }
 
     attached = uninstall(node)
     assert (attached.returncode, "shop/web" in attached.stderr) == (1, True), attached.stderr
     assert set(left_behind(node)) == everything
 
-    node.start_ready(routing="vxlan", cgroup=str(cgroup))
+    node.start_ready(routing="vxlan", external_mode="dsr", cgroup=str(cgroup))
     assert node.cni("DEL", "web").code == 0
     node.stop(signal.SIGTERM)
     drained = uninstall(node)

@@ -44,7 +44,7 @@ class Service:
 
     def __init__(self, module: str, socket: Path, *flags: str) -> None:
         self.target = f"unix:{socket}"
-        self._arguments = ("-m", module, "--listen", self.target, *flags)
+        self._arguments = ("-m", module, "--insecure", "--listen", self.target, *flags)
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:

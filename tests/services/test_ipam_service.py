@@ -237,6 +237,26 @@ async def test_a_released_block_is_free_again(any_plane: Plane) -> None:
     assert "is owned by node node-2" in str(error)
 
 
+async def test_a_copied_uid_does_not_release_a_block_of_another_node(
+    memory_plane: Plane,
+) -> None:
+    await memory_plane.pool("10.244.0.0/26")
+    await memory_plane.node()
+    await memory_plane.node("node-2")
+    block = await memory_plane.claim()
+    request = release_request(block)
+
+    request.node = "node-2"
+    error = await failure(memory_plane.ipam.ReleaseBlock(request))
+    assert isinstance(error, Refused)
+    assert "is owned by node node-1" in str(error)
+    assert await blocks(memory_plane, node="node-1") == [block]
+
+    request.node = "node-1"
+    await ok(memory_plane.ipam.ReleaseBlock(request))
+    assert await blocks(memory_plane) == []
+
+
 async def test_blocks_are_listed_by_prefix_and_filtered(any_plane: Plane) -> None:
     await any_plane.pool("10.9.0.0/26", name="b")
     await any_plane.pool("10.10.0.0/26", name="a")

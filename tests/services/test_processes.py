@@ -35,7 +35,7 @@ async def program(
 ) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
     """A running service and its unix socket."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", module, "--log-format", "console", *flags),
+        *(sys.executable, "-m", module, "--insecure", "--log-format", "console", *flags),
         stdout=asyncio.subprocess.PIPE,
         env={name: text for name, text in os.environ.items() if not name.startswith("DELTAPLANE_")},
     )

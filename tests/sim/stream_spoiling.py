@@ -41,7 +41,8 @@ def spoil(agent: Agent, chance: random.Random) -> str:
     elif how == "lost":
         del table[key]
     elif how == "generation":
-        table[key] = Held(held.value, held.generation + chance.choice((-3, 5, 1 << 40)))
+        wrong = Held(held.value, held.generation + chance.choice((-3, 5, 1 << 40)))
+        table[key] = agent.misdated[kind, key] = wrong
     elif how == "added":
         kind, key = _add(view, chance)
     else:

@@ -87,9 +87,11 @@ class Repository:
         """See `Addresses.claim`."""
         return await self._addresses.claim(claim)
 
-    async def release_block(self, prefix: Prefix, node_uid: str, request_id: str = "") -> int:
+    async def release_block(
+        self, prefix: Prefix, node_uid: str, request_id: str = "", *, node: str = ""
+    ) -> int:
         """See `Releaser.release`."""
-        revision, freed = await self._releaser.release(prefix, node_uid, request_id)
+        revision, freed = await self._releaser.release(prefix, node_uid, request_id, node=node)
         if freed:
             # Else it would only find out when the pool has no other block.
             self.claimer.forget(prefix, revision)

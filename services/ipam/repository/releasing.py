@@ -19,7 +19,7 @@ class Releaser:
         self._pause = pause
 
     async def release(
-        self, prefix: Prefix, node_uid: str, request_id: str = ""
+        self, prefix: Prefix, node_uid: str, request_id: str = "", *, node: str = ""
     ) -> tuple[int, bool]:
         """Gives a block, or an address claimed alone, back.
 
@@ -28,6 +28,7 @@ class Releaser:
             node_uid: of its owner.
             request_id: that got it; a release that comes late does not take what the node has got
                 again since. Empty: whatever request it was.
+            node: name of its owner: a UID alone can be another's, copied. Empty: whoever has it.
 
         Returns:
             The revision at which nobody, or somebody else, owns it; and whether this call did that.
@@ -43,9 +44,10 @@ class Releaser:
             if stored is None:
                 return revision, False
             block = wire.block_from_record(stored)
-            if block.node_uid == node_uid and request_id not in ("", block.request_id):
+            is_own = block.node_uid == node_uid and node in ("", block.node)
+            if is_own and request_id not in ("", block.request_id):
                 return revision, False
-            if block.node_uid != node_uid:
+            if not is_own:
                 if owned_before:  # an earlier attempt was applied though its answer was lost
                     return revision, False
                 raise Refused(f"block {prefix} is owned by node {block.node}, UID {block.node_uid}")

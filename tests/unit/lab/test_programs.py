@@ -6,9 +6,7 @@ from lab.topology import SERVICE_RANGES, plan
 
 
 def all_programs(nodes: int = 2) -> dict[str, Program]:
-    todo = programs(
-        plan("lab", nodes), Layout(lab="lab"), python="py", etcd=("etcd",), etcd_folder="/data"
-    )
+    todo = programs(plan("lab", nodes), Layout(lab="lab"), python="py", etcd=[(("etcd",), "/data")])
     return {program.name: program for program in todo}
 
 
@@ -46,11 +44,12 @@ def test_agents_ask_where_the_services_listen() -> None:
 
 
 def test_agents_route_as_the_lab_was_asked_to() -> None:
-    assert option(all_programs()["agent-node-1"], "routing") == ["native"]
-    network = plan("lab", 1, routing="vxlan")
-    todo = programs(network, Layout(lab="lab"), python="py", etcd=("etcd",), etcd_folder="/data")
+    agent = all_programs()["agent-node-1"]
+    assert (option(agent, "routing"), option(agent, "external-mode")) == (["native"], ["snat"])
+    network = plan("lab", 1, routing="vxlan", external_mode="dsr")
+    todo = programs(network, Layout(lab="lab"), python="py", etcd=[(("etcd",), "/data")])
     (agent,) = [program for program in todo if program.name == "agent-node-1"]
-    assert option(agent, "routing") == ["vxlan"]
+    assert (option(agent, "routing"), option(agent, "external-mode")) == (["vxlan"], ["dsr"])
 
 
 def test_no_two_agents_share_a_path_or_an_address() -> None:
@@ -90,7 +89,7 @@ def test_pins_are_apart_from_the_files() -> None:
 
 def test_a_node_has_one_control_group_for_its_pod_host_and_its_agent() -> None:
     network = plan("lab", 2, cgroup="/groups/lab")
-    todo = programs(network, Layout(lab="lab"), python="py", etcd=("etcd",), etcd_folder="/data")
+    todo = programs(network, Layout(lab="lab"), python="py", etcd=[(("etcd",), "/data")])
     known = {program.name: program for program in todo}
     for name in ("podhost-node-2", "agent-node-2"):
         assert option(known[name], "cgroup") == ["/groups/lab/node-2"]
@@ -104,7 +103,24 @@ def test_the_registry_knows_the_range_of_services() -> None:
 
 def test_an_agent_knows_its_zone() -> None:
     network = plan("lab", 2, zones=2)
-    todo = programs(network, Layout(lab="lab"), python="py", etcd=("etcd",), etcd_folder="/data")
+    todo = programs(network, Layout(lab="lab"), python="py", etcd=[(("etcd",), "/data")])
     known = {program.name: program for program in todo}
     assert option(known["agent-node-2"], "zone") == ["zone-2"]
     assert option(all_programs()["agent-node-2"], "zone") == [""]
+
+
+def test_replicas_have_addresses_of_their_own_and_agents_know_them_all() -> None:
+    network = plan("lab", 1, replicas=2)
+    etcd = [(("etcd",), f"/data/{number}") for number in range(network.members)]
+    todo = {
+        program.name: program
+        for program in programs(network, Layout(lab="lab"), python="py", etcd=etcd)
+    }
+
+    assert {name for name in todo if "etcd" in name} == {"etcd", "etcd-2", "etcd-3"}
+    assert len({todo[name].health for name in ("etcd", "etcd-2", "etcd-3")}) == 3
+    for flag, service in (("registry", "endpoints"), ("ipam", "ipam"), ("slicer", "slicer")):
+        listens = [option(todo[name], "listen") for name in (service, f"{service}-2")]
+        assert option(todo["agent-node-1"], flag) == [",".join(each[0] for each in listens)]
+        assert not set(listens[0]) & set(listens[1])
+        assert option(todo[service], "etcd") == ["127.0.0.1:2379,127.0.0.1:2479,127.0.0.1:2579"]

@@ -77,7 +77,12 @@ def test_packets_of_the_asked_size_fit_between_the_nodes() -> None:
 
 @pytest.mark.parametrize(
     ("wrong", "valid"),
-    [({"mtu": 1399}, "1400"), ({"mtu": 65536}, "65535"), ({"routing": "gre"}, "vxlan")],
+    [
+        ({"mtu": 1399}, "1400"),
+        ({"mtu": 65536}, "65535"),
+        ({"routing": "gre"}, "vxlan"),
+        ({"external_mode": "dnat"}, "dsr"),
+    ],
 )
 def test_what_cannot_be_is_refused_with_what_can(wrong: dict[str, Any], valid: str) -> None:
     with pytest.raises(Invalid, match=valid):

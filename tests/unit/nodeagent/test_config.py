@@ -74,6 +74,15 @@ def test_cgroup_is_a_word_or_a_path(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--cgroup" in capsys.readouterr().err
 
 
+def test_the_two_tunnels_have_ports_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = [read(external_mode=mode) for mode in ("snat", "ready", "dsr")]
+    assert [found.answers_directly for found in asked] == [False, True, True]
+    assert read(routing="vxlan", direct_port="8472").direct_port == 8472, "nobody listens there"
+    with pytest.raises(SystemExit):
+        read(routing="vxlan", external_mode="ready", direct_port="8472")
+    assert "--direct-port" in capsys.readouterr().err
+
+
 def test_routing_is_one_of_two(capsys: pytest.CaptureFixture[str]) -> None:
     assert (read().routing, read(routing="vxlan").routing) == ("native", "vxlan")
     with pytest.raises(SystemExit):

@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -57,6 +58,26 @@ def test_iptables_translates_to_every_backend(family: int) -> None:
     assert len(targets) == len(set(targets)) == sum(len(service.backends) for service in found)
     for service in found:
         assert f"-d {format_address(service.address)}/" in text
+
+
+def test_a_sync_writes_what_has_changed_and_the_way_to_all(family: int) -> None:
+    found = shape(family)
+    changed = replace(found[1], backends=(found[0].backends[0], *found[1].backends[1:]))
+    text = rules.iptables_change((found[0], changed, *found[2:]), [changed], family)
+    whole = rules.iptables((found[0], changed, *found[2:]), family).splitlines()
+    lines = text.splitlines()
+    # Besides its table, all of it stands in what would be written anew.
+    assert [line for line in lines if line not in whole] == []
+    assert sum(line.startswith("-A KUBE-SERVICES ") for line in lines) == len(found)
+    own = {line for line in whole if re.search(rf"KUBE-(SVC|SEP)-{changed.number}\b", line)}
+    assert own <= set(lines)
+    others = {line for line in lines if line not in own}
+    assert not [
+        line
+        for line in others
+        if line.startswith(("-A KUBE-SVC", "-A KUBE-SEP", ":KUBE-S"))
+        and not line.startswith(":KUBE-SERVICES")
+    ]
 
 
 def test_nftables_finds_every_service_by_one_lookup(family: int) -> None:

@@ -21,6 +21,8 @@ from tests.unit.deltaplane.cli.conftest import Run
             ["lab", "exec", "p", "--", "c", "--lab", "x"],
         ),
         (["get", "nodes", "--lab"], ["--lab", "get", "nodes"]),
+        (["get", "nodes", "--tls-dir", "d"], ["--tls-dir", "d", "get", "nodes"]),
+        (["get", "--insecure", "nodes"], ["--insecure", "get", "nodes"]),
     ],
 )
 def test_common_options_may_stand_anywhere_before_two_dashes(
@@ -41,6 +43,7 @@ def test_no_argument_gets_lost_and_hoisting_twice_changes_nothing(arguments: lis
         [],
         *(["lab", name] for name in ("up", "down", "apply", "probe", "exec", "logs", "status")),
         *(["get", name] for name in ("nodes", "policy", "receipts", "services", "endpointslices")),
+        *(["certs", name] for name in ("init", "issue", "show")),
         ["policy", "apply"],
         ["describe", "pod"],
         ["describe", "service"],

@@ -446,6 +446,24 @@ def test_a_barrier_names_an_interest_only_after_what_it_brings() -> None:
     assert pair.receiver.view.identities.keys() == {(300).to_bytes(4)}
 
 
+def test_an_interest_beside_a_repair_is_brought_to_an_agent_that_was_at_the_head() -> None:
+    pair = Pair(is_scoped=True)
+    pair.publish(20, identity(300, 20))
+    pair.sender.advance(25, wall_ns=1)  # nothing of it is on the stream
+    pair.run(2)
+    assert pair.applied == 25
+    pair.receiver.view._forget(pair.receiver.view.nodes[key_of(node(3, 3))])
+    assert pair.connect() is Mode.REPAIR
+    for message in pair.messages():
+        pair.take(message)
+    pair.answer()
+    pair.sender.receive(pair.reader, Interest(number=1, identities=(300,)), now=pair.now)
+    pair.run(2)
+    assert pair.reader.covers[0] == 1
+    assert pair.receiver.view.identities.keys() == {(300).to_bytes(4)}
+    assert pair.receiver.view.nodes == pair.sender.view.nodes
+
+
 def test_a_span_is_mended_in_its_own_buckets() -> None:
     pair = Pair(is_scoped=True)
     pair.publish(20, identity(300, 20), identity(301, 20), endpoint(1, 1, 300, 20))

@@ -5,6 +5,8 @@ import pytest
 from pydantic import Field, ValidationError
 
 from deltaplane.runtime.config import ServiceConfig, load
+from deltaplane.runtime.roles import Role
+from deltaplane.runtime.tls import Tls
 
 
 class Config(ServiceConfig):
@@ -111,3 +113,26 @@ def test_a_config_never_changes() -> None:
     config = Config(node_name="n")
     with pytest.raises(ValidationError):
         config.node_name = "other"
+
+
+def test_plain_text_is_somebodys_decision(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("DELTAPLANE_INSECURE")
+    (line,) = mistakes(capsys, "--node-name=n")
+    assert "--tls-dir (DELTAPLANE_TLS_DIR): is needed" in line
+    assert "--insecure" in line
+    assert mistakes(capsys, "--node-name=n", "--insecure=false") != []
+    assert (
+        "choose one" in mistakes(capsys, "--node-name=n", "--insecure", f"--tls-dir={tmp_path}")[0]
+    )
+    assert "is no folder" in mistakes(capsys, "--node-name=n", "--tls-dir=/nowhere")[0]
+
+    plain = load(Config, ["--node-name=n", "--insecure"])
+    assert plain.tls_to(Role.IPAM) is None
+    assert load(Config, ["--insecure", "--node-name=n"]).node_name == "n"
+    secure = load(Config, ["--node-name=n", "--tls-dir", str(tmp_path)])
+    assert secure.tls_to(Role.IPAM) == Tls(tmp_path, Role.IPAM)
+    monkeypatch.setenv("DELTAPLANE_INSECURE", "1")
+    assert load(Config, ["--node-name=n"]).insecure
+    assert "choose one" in mistakes(capsys, "--node-name=n", f"--tls-dir={tmp_path}")[0]

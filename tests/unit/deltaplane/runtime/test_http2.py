@@ -20,6 +20,7 @@ from deltaplane.runtime.http2 import (
     HEADERS,
     PADDED,
     PING,
+    SETTINGS,
     STREAM,
     Call,
     CallBroken,
@@ -172,6 +173,34 @@ def test_credit_is_given_back_before_the_window_is_used_up() -> None:
 def test_a_compressed_message_is_refused() -> None:
     with pytest.raises(CallBroken):
         Call("a", "/b").receive(frame(DATA, 0, STREAM, b"\1" + bytes(4)))
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        pytest.param(frame(DATA, PADDED, STREAM), id="no padding length"),
+        pytest.param(frame(DATA, PADDED, STREAM, b"\x05abc"), id="more padding than bytes"),
+        pytest.param(frame(HEADERS, PADDED | END_HEADERS, STREAM), id="padded headers"),
+        pytest.param(frame(SETTINGS, 0, 0, bytes(7)), id="a part of a setting"),
+        pytest.param(frame(SETTINGS, 0, 0, b"\0\x05" + bytes(4)), id="frames without bytes"),
+        pytest.param(
+            frame(HEADERS, END_HEADERS | END_STREAM, STREAM, b"\xff\x00"), id="a dynamic table"
+        ),
+    ],
+)
+def test_a_server_that_breaks_the_protocol_breaks_the_call(sent: bytes) -> None:
+    with pytest.raises(CallBroken):
+        Call("x:1", METHOD).receive(sent)
+
+
+def test_a_status_that_is_no_number_of_grpc_is_none() -> None:
+    call = Call("x:1", METHOD)
+
+    name = b"\x00\x0bgrpc-status" + b"\x7f\x81\x27" + b"9" * 5120
+    call.receive(frame(HEADERS, END_HEADERS | END_STREAM, STREAM, name))
+
+    assert call.ended is not None
+    assert call.ended.code is None
 
 
 def test_trailers_may_go_on() -> None:

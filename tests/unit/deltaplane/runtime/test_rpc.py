@@ -8,7 +8,14 @@ import pytest
 from prometheus_client import REGISTRY
 
 from deltaplane import errors
-from deltaplane.errors import Compacted, DeltaplaneError, Internal, Invalid, Unavailable
+from deltaplane.errors import (
+    Compacted,
+    DeltaplaneError,
+    Internal,
+    Invalid,
+    Throttled,
+    Unavailable,
+)
 from deltaplane.runtime import rpc
 from deltaplane.runtime.config import ProcessConfig
 from tests.unit.deltaplane.runtime.conftest import METHODS, SERVICE, Echo, ask, failure_of, running
@@ -25,6 +32,8 @@ def example(kind: type[DeltaplaneError]) -> DeltaplaneError:
         return Invalid("spec.ingress[0].päth", "must be less than 3")
     if kind is Compacted:
         return Compacted(42)
+    if kind is Throttled:
+        return Throttled(1.25)
     return kind("höw it happened")
 
 
@@ -90,7 +99,7 @@ async def test_an_unknown_method_is_our_callers_bug(config: ProcessConfig) -> No
         (grpc.StatusCode.DEADLINE_EXCEEDED, Unavailable),
         (grpc.StatusCode.CANCELLED, Unavailable),
         (grpc.StatusCode.ABORTED, errors.Conflict),
-        (grpc.StatusCode.PERMISSION_DENIED, errors.Refused),
+        (grpc.StatusCode.PERMISSION_DENIED, errors.Forbidden),
         (grpc.StatusCode.OUT_OF_RANGE, Internal),
         (grpc.StatusCode.DATA_LOSS, Internal),
     ],

@@ -32,15 +32,19 @@ sys.exit(run(serve(config, name="test", register=lambda server: ())))
 """
 
 
-async def get(config: ProcessConfig, path: str) -> tuple[int, str]:
+async def get(config: ProcessConfig, path: str, method: str = "GET") -> tuple[int, str]:
     """Status and body of an admin page."""
     reader, writer = await asyncio.open_unix_connection(config.admin.removeprefix("unix:"))
-    writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+    writer.write(f"{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
     answer = (await reader.read()).decode()
     writer.close()
     await writer.wait_closed()
     head, _, body = answer.partition("\r\n\r\n")
     return int(head.split()[1]), body
+
+
+def mode_of(address: str) -> int:
+    return stat.S_IMODE(Path(address.removeprefix("unix:")).stat().st_mode)
 
 
 def exists(address: str) -> bool:
@@ -59,6 +63,18 @@ async def test_one_ready_line_tells_where_it_really_listens(
         async with rpc.channel(line["listen"][1]) as channel:
             assert await ask(channel, "Unary") == b"hello"
     assert capsys.readouterr().out == ""
+
+
+async def test_sockets_are_their_owners_only_and_the_admin_pages_only_read(
+    config: ProcessConfig,
+) -> None:
+    async with running(config, Echo()):
+        for address in (config.listen[0], config.admin):
+            assert mode_of(address) == 0o600, address
+        for method in ("POST", "PUT", "DELETE", "PATCH"):
+            for path in ("/healthz", "/readyz", "/metrics", "/traces"):
+                assert (await get(config, path, method))[0] == 405, (method, path)
+    assert ProcessConfig().admin == "127.0.0.1:0"
 
 
 async def test_admin_pages(config: ProcessConfig) -> None:

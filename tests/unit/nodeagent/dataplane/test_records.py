@@ -157,6 +157,8 @@ def test_config_without_addresses_is_zeros() -> None:
         tunnel_ifindex=3,
         node_ipv4=bytes([10, 0, 0, 1]),
         tick_ns=4_000_000,
+        direct_ifindex=4,
+        hands_over=True,
     )
     assert config.to_abi() == abi.Config(
         uplink_ifindex=2,
@@ -168,6 +170,8 @@ def test_config_without_addresses_is_zeros() -> None:
         node_ipv6=bytes(16),
         refusal=0,
         netns_cookie=0,
+        direct_ifindex=4,
+        hands_over=1,
     )
 
 

@@ -1,0 +1,317 @@
+"""Carries out the steps of `world` on a lab, as often as it takes, and watches who is reached.
+
+No packet may reach a pod that policies shut: one of the vault from its birth, one of `open` from
+its birth if its app was shut before, else from the receipt on.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+from deltaplane import manifest
+from deltaplane.cli import enforcement
+from deltaplane.cli.enforcement import Subject
+from deltaplane.errors import DeltaplaneError, Internal, NotFound, Unavailable
+from lab import Lab, manifests, topology
+from lab.manifests import Manifests
+from lab.pods import Phase, Pod, Port
+from lab.workloads import Workload
+from tests.chaos.arrivals import arrivals
+from tests.chaos.spray import Pair, Spray
+from tests.chaos.world import APPS, FOE, OPEN, STILL, VAULT, Act, Guest, Step, World
+
+KEEPER = "keeper"
+PORTS = (Port("TCP", 8080, "web"), Port("UDP", 8081))
+RETRY_SECONDS = 0.5
+RECEIPT_SECONDS = 6.0
+"""How long a step waits for a receipt; it is asked for again after later steps."""
+
+GROUND = f"""
+apiVersion: v1
+kind: Namespace
+metadata: {{name: {STILL}}}
+---
+apiVersion: v1
+kind: Namespace
+metadata: {{name: {VAULT}}}
+---
+apiVersion: v1
+kind: Namespace
+metadata: {{name: {OPEN}}}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {{name: nobody, namespace: {VAULT}}}
+spec: {{podSelector: {{}}, policyTypes: [Ingress]}}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {{name: friends, namespace: {VAULT}}}
+spec:
+  podSelector: {{matchLabels: {{app: {KEEPER}}}}}
+  ingress:
+  - from:
+    - namespaceSelector: {{matchLabels: {{kubernetes.io/metadata.name: {OPEN}}}}}
+      podSelector: {{matchLabels: {{app: friend}}}}
+"""
+
+SHUT = """
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {{name: shut-{app}, namespace: open}}
+spec: {{podSelector: {{matchLabels: {{app: {app}}}}}, policyTypes: [Ingress]}}
+"""
+
+SERVICE = """
+apiVersion: v1
+kind: Service
+metadata: {{name: {app}, namespace: open}}
+spec:
+  selector: {{app: {app}}}
+  ipFamilyPolicy: RequireDualStack
+  ports: [{{port: 80, targetPort: web}}]
+"""
+
+
+def _parsed(text: str) -> Manifests:
+    return manifests.sort(manifest.parse(text, source="chaos"))
+
+
+def _pod(guest: Guest) -> Manifests:
+    workload = Workload(
+        kind="Pod",
+        namespace=guest.namespace,
+        name=guest.name,
+        labels={"app": guest.app},
+        ports=PORTS,
+        node=guest.node,
+    )
+    return Manifests(workloads=(workload,))
+
+
+def ground(nodes: tuple[str, ...]) -> Manifests:
+    """What stays: namespaces, their policies, and two pods a node."""
+    staying = [
+        Guest(namespace=namespace, name=f"{app}-{node}", app=app, node=node)
+        for node in nodes
+        for namespace, app in ((STILL, STILL), (VAULT, KEEPER))
+    ]
+    pods = [workload for guest in staying for workload in _pod(guest).workloads]
+    return replace(_parsed(GROUND), workloads=tuple(pods))
+
+
+@dataclass(slots=True)
+class _Watch:
+    """A pod that nobody may reach.
+
+    Attributes:
+        seen: packets that had arrived before it was shut; None: the receipt is still missing.
+        subject: what the receipt is about.
+    """
+
+    pod: Pod
+    seen: int | None
+    subject: Subject = field(default_factory=Subject)
+
+
+class Churn:
+    """Steps, one after another. Used by one thread; `stop` may come from another.
+
+    Args:
+        labs: the same lab through one replica of the services each.
+        spray: sends to those who may not be reached, too.
+        tell: is told what happens.
+    """
+
+    def __init__(self, labs: tuple[Lab, ...], spray: Spray, tell: Callable[[str], None]) -> None:
+        self.world = World()
+        self.problems: list[str] = []
+        self.done = 0
+        self.received = 0
+        self._labs = labs
+        self._spray = spray
+        self._tell = tell
+        self._watched: dict[str, _Watch] = {}
+        self._stopping = threading.Event()
+
+    @property
+    def lab(self) -> Lab:
+        """The lab, through the replica that has answered last."""
+        return self._labs[0]
+
+    def begin(self) -> None:
+        """Applies what stays. Nothing fails yet."""
+        nodes = tuple(node.name for node in self.lab.topology.nodes)
+        self.lab.wait_enforced(self.lab.apply(ground(nodes)), seconds=60)
+        for pod in self.lab.pods:
+            if pod.namespace == VAULT:
+                self._watched[pod.uid] = _Watch(pod=pod, seen=0)
+        self._aim()
+
+    def run(self, steps: Iterator[Step], count: int | None = None) -> None:
+        """Takes steps until it is stopped, or so many."""
+        for step in steps:
+            if self._stopping.is_set() or (count is not None and self.done >= count):
+                return
+            self.take(step)
+
+    def stop(self) -> None:
+        """Lets `run` end after the step that it is at; that is still taken."""
+        self._stopping.set()
+
+    def take(self, step: Step) -> None:
+        """Takes one step, again until it succeeds."""
+        started = time.monotonic()
+        self.look()
+        if step.act is Act.REOPEN or (step.act is Act.RELABEL and step.guest is not None):
+            self._forget_opened(step)
+        tries, told = 1, ""
+        while (failure := self._try(step)) is not None:
+            tries += 1
+            if _reason(failure) != told:
+                told = _reason(failure)
+                self._tell(f"{step}, try {tries}: {told}")
+            time.sleep(RETRY_SECONDS)
+        self.world = self.world.after(step)
+        self._watch_new(step)
+        self._aim()
+        self.look()
+        self.done += 1
+        took = time.monotonic() - started
+        self._tell(f"{step}: {took:.1f} s" + (f", {tries} tries" if tries > 1 else ""))
+
+    # --- doing -----------------------------------------------------------------------------------
+
+    def _try(self, step: Step) -> DeltaplaneError | None:
+        try:
+            self._do(step)
+        except Internal as error:
+            # Nothing that fails from outside makes a service say that it is broken.
+            self.problems.append(f"{step}: {error}")
+            return error
+        except DeltaplaneError as error:
+            self._labs = (*self._labs[1:], self._labs[0])
+            return error
+        return None
+
+    def _do(self, step: Step) -> None:
+        match step.act:
+            case Act.REMOVE:
+                assert step.guest is not None
+                self.lab.delete(_pod(step.guest))
+            case Act.ADD | Act.RELABEL:
+                assert step.guest is not None
+                applied = self.lab.apply(_pod(step.guest))
+                self._subject = Subject(revision=applied.revision or 1)
+            case Act.SHUT:
+                applied = self.lab.apply(_parsed(SHUT.format(app=step.app)))
+                self._subject = Subject(revision=applied.revision or 1)
+            case Act.REOPEN:
+                self.lab.delete(_parsed(SHUT.format(app=step.app)))
+            case Act.SERVE:
+                self.lab.apply(_parsed(SERVICE.format(app=step.app)))
+            case Act.CLOSE:
+                self.lab.delete(_parsed(SERVICE.format(app=step.app)))
+
+    # --- watching --------------------------------------------------------------------------------
+
+    def _forget_opened(self, step: Step) -> None:
+        """Those that the step is to open are not watched any more."""
+        for uid, watch in list(self._watched.items()):
+            guest = self.world.guests.get(watch.pod.reference)
+            if guest is None or guest.namespace != OPEN:
+                continue
+            if step.guest is not None and step.guest.reference != guest.reference:
+                continue
+            if step.guest is None and step.app != guest.app:
+                continue
+            del self._watched[uid]
+
+    def _watch_new(self, step: Step) -> None:
+        pods = {pod.reference: pod for pod in self.lab.pods if pod.phase is Phase.RUNNING}
+        there = {pod.uid for pod in pods.values()}
+        for uid in self._watched.keys() - there:
+            del self._watched[uid]
+        for guest in self.world.guests.values():
+            pod = pods[guest.reference]
+            if pod.uid in self._watched or not self.world.is_forbidden(guest):
+                continue
+            is_new = step.act is Act.ADD and step.guest == guest
+            watch = (
+                _Watch(pod=pod, seen=0)
+                if is_new
+                else _Watch(pod=pod, seen=None, subject=self._subject)
+            )
+            self._watched[pod.uid] = watch
+        self._receipts(RECEIPT_SECONDS)
+
+    def _receipts(self, seconds: float) -> None:
+        """Begins to count where a receipt is there by now."""
+        missing = {watch.subject for watch in self._watched.values() if watch.seen is None}
+        for subject in missing:
+            try:
+                enforcement.await_enforced(
+                    self.lab.client, subject, started=time.monotonic(), seconds=seconds
+                )
+            except (Unavailable, NotFound):
+                continue
+            for watch in self._watched.values():
+                if watch.seen is None and watch.subject == subject:
+                    watch.seen = arrivals(self._namespace(watch.pod))
+
+    def look(self) -> None:
+        """Checks that nobody was reached who must not be, and that no address is used twice."""
+        for watch in self._watched.values():
+            if watch.seen is None:
+                continue
+            now = arrivals(self._namespace(watch.pod))
+            if now > watch.seen:
+                self.problems.append(
+                    f"{now - watch.seen} packets have reached {watch.pod.reference} on "
+                    f"{watch.pod.node} ({', '.join(watch.pod.addresses)}), which is shut"
+                )
+                watch.seen = now
+        pods = [pod for pod in self.lab.pods if pod.phase is Phase.RUNNING]
+        addresses = [address for pod in pods for address in pod.addresses]
+        twice = {address for address in addresses if addresses.count(address) > 1}
+        self.problems += [f"{address} is the address of two pods" for address in sorted(twice)]
+
+    def settle(self) -> None:
+        """Waits for the receipts that are still missing; call it once all faults have ended."""
+        self._receipts(60.0)
+        if pending := [w.pod.reference for w in self._watched.values() if w.seen is None]:
+            self.problems.append(f"there is no receipt for {', '.join(pending)}")
+        self.look()
+        opened = [pod for pod in self.lab.pods if pod.uid not in self._watched]
+        self.received += sum(
+            arrivals(self._namespace(pod)) for pod in opened if pod.namespace == OPEN
+        )
+
+    def _namespace(self, pod: Pod) -> str:
+        return topology.pod_namespace(self.lab.layout.lab, pod.uid)
+
+    def _aim(self) -> None:
+        self._spray.aim(list(self._pairs()))
+
+    def _pairs(self) -> Iterator[Pair]:
+        """Everybody who stays sends to every guest; foes send to the keepers."""
+        pods = [pod for pod in self.lab.pods if pod.phase is Phase.RUNNING]
+        for source in pods:
+            for target in pods:
+                is_keeper = target.labels.get("app") == KEEPER
+                from_still = source.namespace == STILL and target.namespace in (VAULT, OPEN)
+                from_foe = source.labels.get("app") == FOE and is_keeper
+                if from_foe or from_still:
+                    for address in target.addresses:
+                        yield self._namespace(source), address
+
+
+def _reason(failure: DeltaplaneError) -> str:
+    """Its first line, without what differs each time."""
+    return str(failure).splitlines()[0][:200]
+
+
+def apps_served(world: World) -> tuple[str, ...]:
+    """Those that have a service, in order."""
+    return tuple(app for app in APPS if app in world.served)

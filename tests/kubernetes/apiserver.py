@@ -1,0 +1,585 @@
+"""A Kubernetes API server for tests: real HTTP on loopback, in a thread of its own.
+
+Lists (chunked, from one revision), watches (bookmarks, streaming lists, 410), writes (optimistic
+concurrency, status subresource, patches). It sends no bookmark by itself: a test asks for one. What
+goes wrong is in `faults`. What it answers by default is held against the contract in
+`test_server_contract.py`, which a real kube-apiserver passes, too.
+"""
+
+import asyncio
+import contextlib
+import json
+import re
+import socket
+import ssl
+import threading
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Self
+from urllib.parse import parse_qsl
+
+import uvicorn
+
+from services.kubernetes.api import resource as resources
+from services.kubernetes.api.kubeconfig import Connection
+from services.kubernetes.api.resource import Resource
+from services.kubernetes.api.types import INITIAL_EVENTS_END
+from tests.kubernetes import patching
+from tests.kubernetes.storing import Change, Object, Refusal, Storage
+
+DEADLINE_SECONDS = 10
+
+BUILT_IN = (
+    resources.NODES,
+    resources.NAMESPACES,
+    resources.PODS,
+    resources.SERVICES,
+    resources.ENDPOINT_SLICES,
+    resources.NETWORK_POLICIES,
+    resources.EVENTS,
+    resources.LEASES,
+)
+"""What every server has; the others need a definition (`serve`)."""
+
+_PATH = re.compile(
+    r"(?:/api|/apis/(?P<group>[^/]+))/(?P<version>[^/]+)"
+    r"(?:/namespaces/(?P<namespace>[^/]+)(?=/[^/]+))?"
+    r"/(?P<plural>[^/]+)(?:/(?P<name>[^/]+)(?:/(?P<subresource>status))?)?"
+)
+
+Send = Callable[[Any], Awaitable[None]]
+Receive = Callable[[], Awaitable[Any]]
+
+
+class Cut(Exception):
+    """Ends a connection in the middle of an answer."""
+
+
+@dataclass(slots=True)
+class Faults:
+    """What goes wrong. A test sets it; it holds until it is taken back.
+
+    Attributes:
+        streaming_lists: sendInitialEvents is served; else it is forbidden, as before 1.27.
+        ignores_streaming: takes sendInitialEvents for an unknown word, never ends the list.
+        answers: refusals by verb ("list", "watch", "get", ...), used up from the front.
+        silent: watches stay open and send nothing.
+        piece_bytes: watches send so many bytes at a time.
+        cut_after_bytes: the next watch ends in the middle of what it says, once.
+        expired_by_status: watches of a compacted revision get HTTP 410, not a line.
+        bookmarks: asked-for bookmarks are sent.
+    """
+
+    streaming_lists: bool = True
+    ignores_streaming: bool = False
+    answers: dict[str, list[Refusal | None]] = field(default_factory=dict)
+    silent: bool = False
+    piece_bytes: int | None = None
+    cut_after_bytes: int | None = None
+    expired_by_status: bool = False
+    bookmarks: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """A request as it came."""
+
+    verb: str
+    resource: Resource
+    namespace: str
+    name: str
+    subresource: str
+    params: dict[str, str]
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def key(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(eq=False, slots=True)
+class Watch:
+    """An open watch. The test's thread asks for things; the server's loop looks at them."""
+
+    call: Call
+    wake: Callable[[], None]
+    bookmarks: int = 0
+    lines: list[bytes] = field(default_factory=list)
+    end: bool = False
+    cut: bool = False
+
+    @property
+    def wants_bookmarks(self) -> bool:
+        return self.call.params.get("allowWatchBookmarks") == "true"
+
+
+class ApiServer:
+    """The server; `storage` and `faults` may be used at any time, from the test's thread."""
+
+    def __init__(
+        self,
+        *,
+        tokens: Iterable[str] = (),
+        tls: tuple[str, str] | None = None,
+        clients: str | None = None,
+    ) -> None:
+        """Listens on a free port.
+
+        Args:
+            tokens: that are accepted; none: everybody is.
+            tls: files of the server's certificate and key.
+            clients: file of the authority that a client's certificate must come from.
+        """
+        self.storage = Storage()
+        self.storage.served.update(BUILT_IN)
+        self.faults = Faults()
+        self.tokens = set(tokens)
+        self.calls: list[Call] = []
+        self.watches: set[Watch] = set()
+        self.most_watches = 0
+        self.opened = 0
+        self._told = threading.Condition()
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self._socket.getsockname()[1]}"
+        certificate, key = tls or (None, None)
+        self._server = _Server(
+            uvicorn.Config(
+                self._answer,
+                log_config=None,
+                # A connection that is cut is an error to uvicorn.
+                log_level="critical",
+                lifespan="off",
+                interface="asgi3",
+                ssl_certfile=certificate,
+                ssl_keyfile=key,
+                ssl_ca_certs=clients,
+                ssl_cert_reqs=ssl.CERT_REQUIRED if clients else ssl.CERT_NONE,
+            )
+        )
+        self._thread = threading.Thread(target=self._run, name="apiserver", daemon=True)
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self.wait(lambda: self._loop is not None)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.force_exit = True
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(self._server.stop.set)
+        self.end_watches()
+        self._thread.join(DEADLINE_SECONDS)
+        assert not self._thread.is_alive()
+        self._socket.close()
+
+    def connection(self, **fields: Any) -> Connection:
+        return Connection(server=self.url, **fields)
+
+    # --- what a test does ------------------------------------------------------------------------
+
+    def serve(self, *served: Resource) -> None:
+        self.storage.served.update(served)
+
+    def create(
+        self, resource: Resource, name: str, *, namespace: str = "", **fields: Any
+    ) -> Object:
+        metadata = {"name": name} | fields.pop("metadata", {})
+        if resource.namespaced:
+            metadata["namespace"] = namespace or "default"
+        return self.storage.create(resource, {"metadata": metadata, **fields}, namespace=namespace)
+
+    def change(
+        self, resource: Resource, name: str, patch: Object, *, namespace: str = ""
+    ) -> Object:
+        """Merges a patch into an object, status and all, as a controller would in two steps."""
+        with self.storage.lock:
+            key = _key(resource, name, namespace)
+            value = patching.merge(self.storage.get(resource, key), patch)
+            return self.storage.replace(resource, key, value, expected=None)
+
+    def get(self, resource: Resource, name: str, *, namespace: str = "") -> Object:
+        return self.storage.get(resource, _key(resource, name, namespace))
+
+    def delete(self, resource: Resource, name: str, *, namespace: str = "") -> None:
+        self.storage.delete(resource, _key(resource, name, namespace))
+
+    def refuse(self, verb: str, *refusals: Refusal | None) -> None:
+        """The next requests of a verb are answered so; None: as if nothing were wrong."""
+        self.faults.answers.setdefault(verb, []).extend(refusals)
+
+    def bookmark(self) -> None:
+        """Every open watch that wants bookmarks gets one."""
+        self._each(lambda watch: setattr(watch, "bookmarks", watch.bookmarks + 1))
+
+    def say(self, line: bytes) -> None:
+        """Every open watch says this."""
+        self._each(lambda watch: watch.lines.append(line))
+
+    def end_watches(self) -> None:
+        """As the server does when the time of a watch is over."""
+        self._each(lambda watch: setattr(watch, "end", True))
+
+    def cut_watches(self) -> None:
+        """As a lost connection."""
+        self._each(lambda watch: setattr(watch, "cut", True))
+
+    def wait(self, condition: Callable[[], bool]) -> None:
+        """Blocks until something that the server counts is so."""
+        with self._told:
+            assert self._told.wait_for(condition, DEADLINE_SECONDS)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """The same for a test that has an event loop to keep running."""
+        await asyncio.to_thread(self.wait, condition)
+
+    def asked(self, verb: str, resource: Resource | None = None) -> list[dict[str, str]]:
+        """The queries of all requests of a verb so far."""
+        return [
+            it.params
+            for it in list(self.calls)
+            if it.verb == verb and resource in (None, it.resource)
+        ]
+
+    @property
+    def verbs(self) -> Counter[tuple[str, str]]:
+        """How often what was asked for: verb and resource, with its subresource."""
+        names = [
+            (it.verb, f"{it.resource}/{it.subresource}".rstrip("/")) for it in list(self.calls)
+        ]
+        return Counter(names)
+
+    def _each(self, action: Callable[[Watch], None]) -> None:
+        for watch in list(self.watches):
+            action(watch)
+            watch.wake()
+
+    def _tell(self) -> None:
+        with self._told:
+            self._told.notify_all()
+
+    # --- the server's thread ---------------------------------------------------------------------
+
+    def _run(self) -> None:
+        asyncio.run(self._serve())
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._tell()
+        # A connection that is cut raises in here, on purpose: no report of it.
+        self._loop.set_exception_handler(lambda _loop, _context: None)
+        await self._server.serve([self._socket])
+
+    async def _answer(self, scope: Any, receive: Receive, send: Send) -> None:
+        try:
+            call = await self._read(scope, receive)
+            if call.verb == "watch":
+                return await self._watch(call, receive, send)
+            await _respond(send, *self._act(call))
+        except Refusal as refusal:
+            headers = [(b"retry-after", str(refusal.retry_after).encode())]
+            body = json.dumps(refusal.status()).encode()
+            await _respond(send, refusal.code, body, headers if refusal.retry_after else [])
+
+    async def _read(self, scope: Any, receive: Receive) -> Call:
+        body = b""
+        while (message := await receive())["type"] == "http.request":
+            body += message.get("body", b"")
+            if not message.get("more_body"):
+                break
+        headers = {name.decode(): value.decode() for name, value in scope["headers"]}
+        if (
+            self.tokens
+            and headers.get("authorization", "").removeprefix("Bearer ") not in self.tokens
+        ):
+            raise Refusal(401, "Unauthorized", "Unauthorized")
+        found = _PATH.fullmatch(scope["path"])
+        if found is None:
+            raise Refusal(404, "NotFound", scope["path"])
+        params = dict(parse_qsl(scope["query_string"].decode()))
+        call = Call(
+            verb=_verb(scope["method"], params, found["name"]),
+            resource=self._resource(found["group"] or "", found["version"], found["plural"]),
+            namespace=found["namespace"] or "",
+            name=found["name"] or "",
+            subresource=found["subresource"] or "",
+            params=params,
+            headers=headers,
+            body=body,
+        )
+        self.calls.append(call)
+        self._tell()
+        queue = self.faults.answers.get(call.verb)
+        if queue and (refusal := queue.pop(0)) is not None:
+            raise refusal
+        return call
+
+    def _resource(self, group: str, version: str, plural: str) -> Resource:
+        for it in list(self.storage.served):
+            if (it.group, it.version, it.plural) == (group, version, plural):
+                return it
+        raise Refusal(404, "NotFound", "the server could not find the requested resource")
+
+    def _act(self, call: Call) -> tuple[int, bytes]:
+        match call.verb:
+            case "list":
+                return 200, self._list(call)
+            case "get":
+                found = self.storage.get(call.resource, call.key)
+                return 200, _whole(call.resource, found)
+            case "create":
+                value = _checked(call.resource, json.loads(call.body))
+                made = self.storage.create(call.resource, value, namespace=call.namespace)
+                return 201, _whole(call.resource, made)
+            case "update" | "patch":
+                return 200, _whole(call.resource, self._write(call))
+            case "delete":
+                gone = self.storage.delete(call.resource, call.key)
+                return 200, _whole(call.resource, gone)
+            case _:
+                raise Refusal(405, "MethodNotAllowed", call.verb)
+
+    def _list(self, call: Call) -> bytes:
+        chunk = self.storage.chunk(
+            call.resource,
+            namespace=call.namespace,
+            limit=int(call.params.get("limit", "0")),
+            token=call.params.get("continue", ""),
+        )
+        metadata = {"resourceVersion": str(chunk.revision)} | (
+            {"continue": chunk.rest} if chunk.rest else {}
+        )
+        head = _kind(call.resource, "List") | {"metadata": metadata}
+        return json.dumps(head).encode()[:-1] + b',"items":[' + b",".join(chunk.texts) + b"]}"
+
+    def _write(self, call: Call) -> Object:
+        body = json.loads(call.body)
+        with self.storage.lock:
+            old = self.storage.get(call.resource, call.key)
+            if call.verb == "patch":
+                new = patching.apply(old, body, call.headers.get("content-type", ""))
+                named = body.get("metadata", {})
+                expected = named.get("resourceVersion")
+                if named.get("uid", old["metadata"]["uid"]) != old["metadata"]["uid"]:
+                    raise Refusal(409, "Conflict", "the UID in the precondition does not match")
+            else:
+                new = body
+                expected = body["metadata"].get("resourceVersion")
+                if call.resource == resources.LEASES and not expected:
+                    raise Refusal(422, "Invalid", "metadata.resourceVersion: must be specified")
+            _checked(call.resource, new)
+            if call.subresource:
+                new = {**old, call.subresource: new.get(call.subresource, {})}
+            elif "status" in old and call.resource != resources.EVENTS:
+                new = {**new, "status": old["status"]}
+            return self.storage.replace(call.resource, call.key, new, expected=expected)
+
+    # --- watches ---------------------------------------------------------------------------------
+
+    async def _watch(self, call: Call, receive: Receive, send: Send) -> None:
+        self._check_watch(call)
+        changed = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def wake() -> None:
+            # The loop may be closed while a test still writes.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(changed.set)
+
+        watch = Watch(call=call, wake=wake)
+        self.storage.listeners.add(wake)
+        await send(
+            {
+                "type": "http.response.start",
+                "status": 200,
+                "headers": [(b"content-type", b"application/json")],
+            }
+        )
+        self.watches.add(watch)
+        self.opened += 1
+        self.most_watches = max(self.most_watches, len(self.watches))
+        self._tell()
+        left = asyncio.ensure_future(_disconnected(receive, watch))
+        try:
+            async for line in self._lines(watch, changed):
+                await self._say(send, line)
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        finally:
+            left.cancel()
+            self.watches.discard(watch)
+            self.storage.listeners.discard(wake)
+            self._tell()
+
+    def _check_watch(self, call: Call) -> None:
+        wanted = "sendInitialEvents" in call.params
+        if wanted and self.faults.ignores_streaming:
+            return
+        if wanted and not self.faults.streaming_lists:
+            raise Refusal(422, "Invalid", "sendInitialEvents: Forbidden: is forbidden for watch")
+        match = call.params.get("resourceVersionMatch")
+        if wanted != (match == "NotOlderThan"):
+            raise Refusal(422, "Invalid", "resourceVersionMatch: Forbidden")
+        after = call.params.get("resourceVersion", "0") or "0"
+        if not wanted and after != "0" and self.faults.expired_by_status:
+            self.storage.changes(call.resource, after=int(after))
+
+    async def _lines(self, watch: Watch, changed: asyncio.Event) -> AsyncIterator[bytes]:
+        """What a watch says, until it ends."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + float(watch.call.params.get("timeoutSeconds", "3600"))
+        timer = loop.call_at(until, changed.set)
+        try:
+            lines, after = self._state(watch)
+            while True:
+                while self.faults.silent and not (watch.end or watch.cut):
+                    await changed.wait()
+                    changed.clear()
+                for line in lines:
+                    yield line
+                changed.clear()
+                ends = watch.end or loop.time() >= until
+                lines, after = self._news(watch, after, ends=ends)
+                if watch.cut:
+                    raise Cut
+                if ends:
+                    break
+                if not lines:
+                    await changed.wait()
+            for line in lines:
+                yield line
+        except Refusal as refusal:
+            # When a kind is gone, its watches just end.
+            if refusal.code != 404:
+                body = {"type": "ERROR", "object": refusal.status()}
+                yield json.dumps(body).encode() + b"\n"
+        finally:
+            timer.cancel()
+
+    def _state(self, watch: Watch) -> tuple[list[bytes], int]:
+        """What a watch begins with, and after which revision it goes on."""
+        call = watch.call
+        streaming = call.params.get("sendInitialEvents") == "true"
+        after = int(call.params.get("resourceVersion") or "0")
+        if after and not streaming:
+            return [], after
+        state = self.storage.chunk(call.resource, namespace=call.namespace)
+        lines = [_line(call.resource, "ADDED", text) for text in state.texts]
+        if streaming and watch.wants_bookmarks and not self.faults.ignores_streaming:
+            lines.append(_bookmark(call.resource, state.revision, ends_initial=True))
+        return lines, state.revision
+
+    def _news(self, watch: Watch, after: int, *, ends: bool) -> tuple[list[bytes], int]:
+        """What has happened since a revision, and the revision now."""
+        call = watch.call
+        with self.storage.lock:
+            found = self.storage.changes(call.resource, after=after, namespace=call.namespace)
+            after = max(after, self.storage.revision)
+        lines = [_line(call.resource, it.type, it.text) for it in found]
+        if watch.wants_bookmarks and self.faults.bookmarks and (watch.bookmarks or ends):
+            watch.bookmarks = 0
+            lines.append(_bookmark(call.resource, after))
+        lines += [watch.lines.pop(0) + b"\n" for _ in range(len(watch.lines))]
+        return lines, after
+
+    async def _say(self, send: Send, line: bytes) -> None:
+        if (cut := self.faults.cut_after_bytes) is not None:
+            if cut < len(line):
+                self.faults.cut_after_bytes = None
+                await send({"type": "http.response.body", "body": line[:cut], "more_body": True})
+                raise Cut
+            self.faults.cut_after_bytes = cut - len(line)
+        for piece in _pieces(line, self.faults.piece_bytes or len(line)):
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+
+
+class _Server(uvicorn.Server):
+    # Signals belong to the test run.
+    capture_signals = contextlib.nullcontext  # type: ignore[assignment]
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.stop = asyncio.Event()
+
+    async def main_loop(self) -> None:
+        # The original looks every 100 ms whether it should stop.
+        await self.stop.wait()
+
+
+def _pieces(line: bytes, size: int) -> Iterator[bytes]:
+    for start in range(0, len(line), size):
+        yield line[start : start + size]
+
+
+async def _disconnected(receive: Receive, watch: Watch) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    watch.end = True
+    watch.wake()
+
+
+async def _respond(
+    send: Send, code: int, body: bytes, headers: Iterable[tuple[bytes, bytes]] = ()
+) -> None:
+    head = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": code, "headers": [*head, *headers]})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _verb(method: str, params: dict[str, str], name: str | None) -> str:
+    if method == "GET" and params.get("watch") in {"true", "1"}:
+        return "watch"
+    if method == "GET":
+        return "get" if name else "list"
+    return {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}[method]
+
+
+def _key(resource: Resource, name: str, namespace: str) -> str:
+    return f"{namespace or 'default'}/{name}" if resource.namespaced else f"/{name}"
+
+
+def _kind(resource: Resource, suffix: str = "") -> Object:
+    return {"kind": resource.kind + suffix, "apiVersion": resource.api_version}
+
+
+def _whole(resource: Resource, value: Object) -> bytes:
+    return json.dumps(_kind(resource) | value).encode()
+
+
+def _line(resource: Resource, kind: str, text: bytes) -> bytes:
+    # As the real one: no object but those in lists comes without its kind.
+    head = json.dumps(_kind(resource))[:-1].encode()
+    return b'{"type":"%b","object":%b,%b}\n' % (kind.encode(), head, text[1:])
+
+
+def _bookmark(resource: Resource, revision: int, *, ends_initial: bool = False) -> bytes:
+    metadata: Object = {"resourceVersion": str(revision), "creationTimestamp": None}
+    if ends_initial:
+        metadata["annotations"] = {INITIAL_EVENTS_END: "true"}
+    body = {"type": "BOOKMARK", "object": _kind(resource) | {"metadata": metadata}}
+    return json.dumps(body).encode() + b"\n"
+
+
+def _checked(resource: Resource, value: Object) -> Object:
+    """The rules for kinds that the bridge writes."""
+    if resource == resources.EVENTS:
+        needed = (
+            "eventTime",
+            "reportingController",
+            "reportingInstance",
+            "action",
+            "reason",
+            "type",
+        )
+        missing = [it for it in needed if not value.get(it)]
+        if missing or len(value.get("note", "").encode()) > 1024:
+            raise Refusal(422, "Invalid", f"Event is invalid: {missing}")
+    if resource == resources.LEASES:
+        duration = value.get("spec", {}).get("leaseDurationSeconds")
+        if duration is not None and duration <= 0:
+            raise Refusal(422, "Invalid", "spec.leaseDurationSeconds: must be greater than 0")
+    return value
+
+
+__all__ = ["ApiServer", "Call", "Change", "Faults", "Refusal"]

@@ -1,0 +1,48 @@
+"""The servers that a test talks to."""
+
+import secrets
+from collections.abc import AsyncIterator, Iterator
+
+import httpx2
+import pytest
+
+from services.kubernetes.api.kubeconfig import Connection
+from tests.kubernetes import real
+from tests.kubernetes.apiserver import ApiServer
+from tests.kubernetes.bare import SECONDS, Api
+
+
+@pytest.fixture
+def server() -> Iterator[ApiServer]:
+    with ApiServer() as server:
+        yield server
+
+
+@pytest.fixture(params=("fake", "real") if real.asked() else ("fake",))
+def connection(request: pytest.FixtureRequest) -> Iterator[Connection]:
+    """Of the fake and, where it is asked for, of a real server."""
+    if request.param == "real":
+        yield real.connection()
+        return
+    with ApiServer() as server:
+        yield server.connection()
+
+
+@pytest.fixture
+async def api(connection: Connection) -> AsyncIterator[Api]:
+    token = {"Authorization": f"Bearer {connection.token}"} if connection.token else {}
+    http = httpx2.AsyncClient(
+        base_url=connection.server,
+        verify=connection.tls(),
+        headers=token,
+        timeout=SECONDS,
+        trust_env=False,
+    )
+    async with http:
+        namespace = f"deltaplane-{secrets.token_hex(4)}"
+        api = Api(http, namespace)
+        await api.ok("POST", "/api/v1/namespaces", json={"metadata": {"name": namespace}})
+        try:
+            yield api
+        finally:
+            await http.delete(f"/api/v1/namespaces/{namespace}")

@@ -1,0 +1,53 @@
+import pytest
+
+from deltaplane.errors import Internal, Invalid
+from services.kubernetes.api import resource as resources
+from services.kubernetes.api.permissions import PERMISSIONS, Verb, require
+from services.kubernetes.api.resource import Resource
+
+
+def test_everything_mirrored_is_listed_and_watched() -> None:
+    for resource in resources.WATCHED:
+        require(resource, Verb.LIST)
+        require(resource, Verb.WATCH)
+
+
+def test_each_resource_has_one_rule() -> None:
+    names = [(it.resource.group, it.rbac_resource) for it in PERMISSIONS]
+    assert len(set(names)) == len(names)
+    assert ("", "pods/status") in names
+
+
+def test_nothing_is_deleted_or_written_but_status_events_and_leases() -> None:
+    writing = {
+        it.rbac_resource for it in PERMISSIONS if it.verbs - {Verb.GET, Verb.LIST, Verb.WATCH}
+    }
+    assert writing == {"pods/status", "nodes/status", "events", "leases"}
+
+
+@pytest.mark.parametrize(
+    ("resource", "verb", "subresource"),
+    [
+        (resources.PODS, Verb.PATCH, ""),
+        (resources.PODS, Verb.GET, "status"),
+        (resources.LEASES, Verb.WATCH, ""),
+    ],
+)
+def test_the_rest_is_refused(resource: Resource, verb: Verb, subresource: str) -> None:
+    with pytest.raises(Internal, match="permission"):
+        require(resource, verb, subresource=subresource)
+
+
+def test_paths() -> None:
+    assert resources.PODS.collection() == "/api/v1/pods"
+    assert (
+        resources.PODS.item("p", "a", subresource="status") == "/api/v1/namespaces/a/pods/p/status"
+    )
+    assert resources.NODES.item("n") == "/api/v1/nodes/n"
+    policies = "/apis/networking.k8s.io/v1/namespaces/a/networkpolicies"
+    assert resources.NETWORK_POLICIES.collection("a") == policies
+    assert resources.NODES.item("a/../b") == "/api/v1/nodes/a%2F..%2Fb"
+    assert str(resources.NETWORK_POLICIES) == "networkpolicies.networking.k8s.io"
+    for resource, namespace in ((resources.PODS, ""), (resources.NODES, "a")):
+        with pytest.raises(Invalid):
+            resource.item("x", namespace)
