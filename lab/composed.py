@@ -126,14 +126,13 @@ async def run_node(layout: Layout, node: str) -> int:
 def targets() -> Targets:
     """The services, by the variables that the agents have, too."""
     tls_dir = os.environ.get("DELTAPLANE_TLS_DIR")
-    security = {"tls_dir": Path(tls_dir)} if tls_dir else {}
     return Targets(
         registry=os.environ["DELTAPLANE_REGISTRY"],
         ipam=os.environ["DELTAPLANE_IPAM"],
         # A command asks one; agents go to the next one by themselves.
         slicer=os.environ["DELTAPLANE_SLICER"].partition(",")[0],
         hint="See `docker compose ps` and `docker compose logs`.",
-        **security,
+        tls_dir=Path(tls_dir) if tls_dir else None,
     )
 
 

@@ -201,7 +201,7 @@ async def test_a_node_that_calls_too_often_is_told_when_to_come_back(tmp_path: P
     assert isinstance(error, Throttled)
     assert 90 < error.seconds <= 100
     assert await calls(ca, "node/n2", method, count=3, buckets=buckets) == [None] * 3
-    assert await calls(ca, "bridge", method, count=9, buckets=buckets) == [None] * 9
+    assert await calls(ca, "admin", method, count=9, buckets=buckets) == [None] * 9
 
 
 async def calls(
