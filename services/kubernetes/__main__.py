@@ -29,6 +29,7 @@ from services.kubernetes.config import Config
 from services.kubernetes.servicer import BridgeServicer
 
 NAME = "bridge"
+PAUSE_SECONDS = 0.2
 BRIDGE = bridge_pb2.DESCRIPTOR.services_by_name["Bridge"].full_name
 
 
@@ -71,9 +72,11 @@ async def serve(
         )
 
         async def lead(_term: int) -> None:
-            await bridge.lead(leader.holds)
-            # It ends only when the Lease is lost, or about to be: the next term begins anew.
-            await asyncio.Event().wait()
+            while True:
+                await bridge.lead(leader.holds)
+                # We were asleep, and perhaps nobody has taken the Lease meanwhile. If somebody has,
+                # this is cancelled.
+                await asyncio.sleep(PAUSE_SECONDS)
 
         def register(server: grpc.aio.Server) -> Sequence[str]:
             servicer = BridgeServicer(
