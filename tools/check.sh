@@ -54,6 +54,14 @@ buf_lint() {
   $BIN/buf lint
 }
 
+# Messages on the wire and in etcd: what the last release, or else the last commit, wrote must still be read.
+buf_breaking() {
+  local base
+  git rev-parse --quiet --verify HEAD >/dev/null || nothing "no commit to compare with" || return
+  base=$(git describe --tags --abbrev=0 --match 'v[0-9]*' 2>/dev/null || echo HEAD)
+  $BIN/buf breaking --against ".git#ref=$base"
+}
+
 # Fills the array c_files with our C sources; abi.h and its kind included.
 find_c() { mapfile -t c_files < <(find bpf nodeagent/cni/shim bench -name build -prune -o -name '*.[ch]' -print 2>/dev/null | LC_ALL=C sort); }
 
@@ -87,6 +95,7 @@ run_step "ruff check" ruff_check
 run_step "mypy --strict" mypy_strict
 run_step "import contracts" import_contracts
 run_step "buf lint" buf_lint
+run_step "buf breaking" buf_breaking
 run_step "clang-format" clang_format
 run_step "C warnings" c_warnings
 run_step "Dockerfile" dockerfile

@@ -3,6 +3,7 @@
 import io
 import json
 import tarfile
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -54,16 +55,18 @@ def bundle(
 
       deltaplane bundle --out case-17.tar.gz --log agent.log --admin unix:/run/deltaplane/admin.sock
     """
-    from deltaplane.cli.context import admins
+    from deltaplane.cli.context import admins, agents
     from deltaplane.cli.getting import connected
 
     named = {where: where for where in admin or ()} or admins(context.obj)
     logs = list(log or ()) + _lab_files(context)
+    targets = {target: target for target in agent or ()} or agents(context.obj)
     with connected(context) as client:
         sources = [
             ("versions.json", _versions),
             ("doctor.json", lambda: _doctor(context, agent or [], pin_dir)),
             *_lists(client),
+            *_agents(client, targets),
             *((f"metrics/{name}.txt", _metrics(where)) for name, where in named.items()),
             *((f"logs/{path.name}", _tail(path)) for path in logs),
         ]
@@ -149,6 +152,17 @@ def _lists(client: "Client") -> "Iterator[Source]":
     yield "blocks.json", _json(lambda: ipam.ListBlocks(ipam_pb2.ListBlocksRequest()))
     yield "agents.json", _json(lambda: slicer.ListAgents(slicer_pb2.ListAgentsRequest()))
     yield "quarantine.json", _json(lambda: slicer.GetQuarantine(slicer_pb2.GetQuarantineRequest()))
+
+
+def _agents(client: "Client", targets: "Mapping[str, str]") -> "Iterator[Source]":
+    """What agents say of themselves, and what their programs have counted."""
+    from deltaplane.v1 import agent_pb2 as pb
+
+    for name, target in targets.items():
+        stub, folder = client.agent(target), f"nodes/{name.replace('/', '_')}"
+        yield f"{folder}/status.json", _json(partial(stub.GetStatus, pb.GetStatusRequest()))
+        yield f"{folder}/counters.json", _json(partial(stub.ListCounters, pb.ListCountersRequest()))
+        yield f"{folder}/denials.json", _json(partial(stub.ListDenials, pb.ListDenialsRequest()))
 
 
 def _json(ask: "Callable[[], Message]") -> "Callable[[], str]":

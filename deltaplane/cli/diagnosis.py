@@ -216,7 +216,7 @@ def pins(about: str, schemas: Mapping[str, int], wanted: str) -> Verdict:
         health=Health.DOUBTFUL if others else Health.WELL,
         seen=f"{schemas[wanted]} maps of {wanted}"
         + (f", and of {', '.join(others)}" if others else ""),
-        advice="an agent of another version has left them; its next start removes them"
+        advice="an agent of another version has left them: they cost memory, nobody reads them"
         if others
         else "",
     )

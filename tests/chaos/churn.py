@@ -166,12 +166,11 @@ class Churn:
         self.look()
         if step.act is Act.REOPEN or (step.act is Act.RELABEL and step.guest is not None):
             self._forget_opened(step)
-        tries, told = 1, ""
+        tries = 1
         while (failure := self._try(step)) is not None:
             tries += 1
-            if _reason(failure) != told:
-                told = _reason(failure)
-                self._tell(f"{step}, try {tries}: {told}")
+            if tries & (tries - 1) == 0:
+                self._tell(f"{step}, try {tries}: {_reason(failure)}")
             time.sleep(RETRY_SECONDS)
         self.world = self.world.after(step)
         self._watch_new(step)
@@ -308,7 +307,7 @@ class Churn:
 
 
 def _reason(failure: DeltaplaneError) -> str:
-    """Its first line, without what differs each time."""
+    """Its first line."""
     return str(failure).splitlines()[0][:200]
 
 

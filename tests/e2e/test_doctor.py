@@ -5,8 +5,13 @@ import signal
 import tarfile
 from pathlib import Path
 
+import pytest
+
 from lab import Lab, processes
 from tests.e2e.conftest import Command
+
+# Starting a lab may take long where the machine has much else to do.
+pytestmark = pytest.mark.timeout(240)
 
 
 def test_a_lab_that_is_well_is_told_so_and_one_that_is_not_is_told_why(
@@ -51,7 +56,13 @@ def test_a_bundle_of_a_lab_has_its_logs_and_metrics_and_no_key(
             if (inner := tar.extractfile(entry)) is not None
         }
     assert "errors.txt" not in texts, texts["errors.txt"]
-    wanted = {"versions.json", "doctor.json", "nodes.json", "metrics/slicer.txt"}
+    wanted = {
+        "versions.json",
+        "doctor.json",
+        "nodes.json",
+        "metrics/slicer.txt",
+        "nodes/node-1/counters.json",
+    }
     assert texts.keys() >= {*wanted, "logs/slicer.log", "logs/agent-node-1.log", "logs/lab.json"}
     assert "# TYPE" in texts["metrics/slicer.txt"]
     assert "planted" in texts["logs/supervisor.log"]
