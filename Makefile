@@ -43,6 +43,10 @@ bench-scale: setup ## Measure many agents: the delta stream beside endpoint obje
 bench-services: setup build ## Measure connections to services: ours, direct, and kube-proxy's rules (as root)
 	@.venv/bin/python -m bench services $(ARGS)
 
+.PHONY: bench-pinger
+bench-pinger: setup build ## Measure requests to a service while everything changes, beside iptables-nft (as root)
+	@.venv/bin/python -m bench pinger $(ARGS)
+
 CYCLES ?= 100000
 .PHONY: soak-reuse
 soak-reuse: setup ## Use CYCLES addresses again while nodes, slicers and etcd fail, in virtual time

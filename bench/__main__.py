@@ -80,7 +80,8 @@ def _report(title: str, summaries: Sequence[Summary], output: Output) -> None:
         case Output.JSON:
             print(json.dumps({"title": title, "rows": rows(summaries)}, indent=2))
         case Output.TABLE:
-            Console().print(table(title, summaries))
+            # Piped, a console takes itself for narrow.
+            Console(width=None if sys.stdout.isatty() else 120).print(table(title, summaries))
 
 
 def _add_rows(kinds: Mapping[str, Kind]) -> list[Summary]:

@@ -31,7 +31,7 @@ from deltaplane.runtime.tls import Tls
 SERVICE = "deltaplane.v1.Slicer"
 ACK = bytes(24)
 NODE = "bench"
-START_SECONDS = 30.0
+START_SECONDS = 120.0
 
 SIZES = (200, 2000, 16_000)
 """Bytes: a frame of one endpoint, of ten, and a piece of a snapshot."""

@@ -51,8 +51,9 @@ class Services:
         """
         revision = 0
         for part in _parts(services, SERVICES_PER_CALL):
-            messages = map(recordwire.service_to_proto, part)
-            request = registry_pb2.ApplyServicesRequest(services=messages)
+            request = registry_pb2.ApplyServicesRequest(
+                services=map(recordwire.service_to_proto, part)
+            )
             try:
                 revision = max(revision, self._client.registry.ApplyServices(request).revision)
             except Invalid as error:

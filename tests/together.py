@@ -14,6 +14,7 @@ SHARING: Mapping[str, str] = {
     "tests/bpf/test_network.py": "network",
     "tests/bpf/test_tunnel.py": "tunnel",
     "tests/contract/dataplane/test_contract.py": "dataplane",
+    "tests/e2e/test_doctor.py": "shop",
     "tests/e2e/test_down.py": "shop",
     "tests/e2e/test_ipam_only.py": "shop",
     "tests/e2e/test_network_policies.py": "policies",

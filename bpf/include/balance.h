@@ -67,12 +67,6 @@ static __always_inline void begin(struct flow *flow, const struct packet *p,
 	aim(&flow->to, forward);
 }
 
-/* SCTP's checksum covers the ports and is no sum. */
-static __always_inline bool can_become(const struct packet *p, const struct dp_connection_key *to)
-{
-	return p->tuple.protocol != PROTOCOL_SCTP || ports_of(&p->tuple) == ports_of(to);
-}
-
 static __always_inline bool goes_the_same_way(const struct dp_translation *a,
 					      const struct dp_translation *b)
 {

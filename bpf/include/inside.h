@@ -32,8 +32,6 @@ static __noinline int begin_inside(struct flow *flow, const struct packet *p,
 		flow->to.saddr = flow->forward.saddr = tuple->daddr;
 		mark_itself(backend.port);
 	}
-	if (!can_become(p, &flow->to))
-		return -DP_DROP_UNSUPPORTED;
 	return put_legs(flow, p, true) ? SERVICE_TO_BACKEND : -DP_DROP_NO_PORT;
 }
 

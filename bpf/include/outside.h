@@ -99,16 +99,12 @@ static __noinline int begin_outside(struct flow *flow, const struct packet *p,
 	begin(flow, p, frontend, &backend, client.list);
 	flow->forward.outside = true;
 	if (bpf_map_lookup_elem(&addresses, &backend.address)) {
-		if (!can_become(p, &flow->to))
-			return -DP_DROP_UNSUPPORTED;
 		put = put_legs(flow, p, true);
 	} else {
 		if (frontend->flags & DP_FRONTEND_LOCAL)
 			return -DP_DROP_NO_BACKEND;
 		if (may_hand_over(p, source, &backend.address))
 			return put_handed_over(flow, p) ? SERVICE_TO_NODE : -DP_DROP_NO_PORT;
-		if (p->tuple.protocol == PROTOCOL_SCTP)
-			return -DP_DROP_UNSUPPORTED;
 		flow->forward.saddr = own_address(p->flags & PACKET_IPV6);
 		if (is_unspecified(&flow->forward.saddr))
 			return -DP_DROP_NO_BACKEND;

@@ -75,8 +75,6 @@ static __noinline int take_over(struct __sk_buff *skb, struct packet *p, struct 
 		forward->outside = true;
 		forward->handed = DP_HANDED_TAKEN;
 		aim(&flow->to, forward);
-		if (!can_become(p, &flow->to))
-			return DP_DROP_UNSUPPORTED;
 		if (!put_legs(flow, p, true))
 			return DP_DROP_NO_PORT;
 	}

@@ -4,12 +4,13 @@
  *
  * Checksums get the difference, whoever completes them: what the network card or the receiver still has to sum
  * (CHECKSUM_PARTIAL) holds the addresses only; what the card has summed (CHECKSUM_COMPLETE) is told of the addresses
- * of IPv6, which no checksum of the header balances. A UDP checksum of zero stays. SCTP's is no sum and covers the
- * ports: its ports cannot be changed, its addresses can.
+ * of IPv6, which no checksum of the header balances. A UDP checksum of zero stays. SCTP's is a CRC of everything but
+ * the addresses: other ports change it by what depends on them and on the length alone, see crc.h.
  */
 #ifndef DELTAPLANE_TRANSLATE_H
 #define DELTAPLANE_TRANSLATE_H
 
+#include "crc.h"
 #include "packet.h"
 
 /* Of IPv4-mapped addresses the common prefix cancels out. */
@@ -72,6 +73,31 @@ static __always_inline __u32 checksum_offset(__u8 protocol)
 	return protocol == IPPROTO_UDP ? offsetof(struct udphdr, check) : 0;
 }
 
+/* Of the protocol's header and all behind it, as the IP header has it; 0: it cannot be read. */
+static __always_inline __u32 l4_size(struct __sk_buff *skb, const struct packet *p)
+{
+	bool ipv6 = p->flags & PACKET_IPV6;
+	__u32 at = ipv6 ? offsetof(struct ipv6hdr, payload_len) : offsetof(struct iphdr, tot_len);
+	__u32 before = p->l4_offset - ETH_HLEN - (ipv6 ? sizeof(struct ipv6hdr) : 0);
+	__be16 length;
+
+	if (bpf_skb_load_bytes(skb, ETH_HLEN + at, &length, sizeof(length)))
+		return 0;
+	return bpf_ntohs(length) - before;
+}
+
+/* Of a fragment the rest is not there. A CRC that is still to be made (CHECKSUM_PARTIAL) does not look at this one. */
+static __always_inline long write_crc(struct __sk_buff *skb, const struct packet *p, __u32 changed)
+{
+	__u32 place = p->l4_offset + SCTP_CHECKSUM, crc, size = l4_size(skb, p);
+
+	if (!size || p->flags & PACKET_FRAGMENT ||
+	    bpf_skb_load_bytes(skb, place, &crc, sizeof(crc)))
+		return -1;
+	crc ^= crc_change(changed, size);
+	return bpf_skb_store_bytes(skb, place, &crc, sizeof(crc), 0);
+}
+
 /* What only the first fragment has. */
 static __always_inline long write_l4(struct __sk_buff *skb, const struct packet *p,
 				     const struct dp_connection_key *to, __u32 diff)
@@ -85,6 +111,8 @@ static __always_inline long write_l4(struct __sk_buff *skb, const struct packet 
 	if (old == ports)
 		return 0;
 	if (offset && bpf_l4_csum_replace(skb, place, old, ports, flags | sizeof(ports)))
+		return -1;
+	if (p->tuple.protocol == PROTOCOL_SCTP && write_crc(skb, p, old ^ ports))
 		return -1;
 	return bpf_skb_store_bytes(skb, p->l4_offset, &ports, sizeof(ports), 0);
 }

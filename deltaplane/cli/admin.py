@@ -33,10 +33,24 @@ def get(where: str, path: str) -> Any:  # noqa: ANN401 - JSON is anything
         path: with query.
 
     Raises:
+        Internal: it answers something else.
+        DeltaplaneError: as `get_text`.
+    """
+    body = get_text(where, path)
+    try:
+        return json.loads(body)
+    except ValueError as error:
+        raise Internal(f"{where} answers no JSON: {body[:200]!r}") from error
+
+
+def get_text(where: str, path: str) -> str:
+    """What a process answers. Arguments as of `get`.
+
+    Raises:
         Invalid: `where` is none of these.
         NotFound: it has no such page: an older process, or not one of ours.
         Unavailable: nobody answers.
-        Internal: it answers something else.
+        Internal: it answers with another status.
     """
     connection = _connection(where)
     try:
@@ -51,10 +65,7 @@ def get(where: str, path: str) -> Any:  # noqa: ANN401 - JSON is anything
         raise NotFound(f"{where} has no {path.partition('?')[0]}")
     if answer.status != http.HTTPStatus.OK:
         raise Internal(f"{where} answers {answer.status}: {body[:200]!r}")
-    try:
-        return json.loads(body)
-    except ValueError as error:
-        raise Internal(f"{where} answers no JSON: {body[:200]!r}") from error
+    return body.decode(errors="replace")
 
 
 def _connection(where: str) -> http.client.HTTPConnection:

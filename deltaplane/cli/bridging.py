@@ -29,7 +29,7 @@ Target = Annotated[
 
 
 @app.command()
-def status(bridge: Target, output: Output = "table") -> None:
+def status(context: typer.Context, bridge: Target, output: Output = "table") -> None:
     """Show what a replica of the bridge knows of each kind, and what cannot be programmed.
 
     Example: deltaplane bridge status --bridge 127.0.0.1:4004
@@ -38,7 +38,7 @@ def status(bridge: Target, output: Output = "table") -> None:
     from deltaplane.v1 import bridge_pb2
 
     form = out.choose(output)
-    with _connected(bridge) as stub:
+    with _connected(context, bridge) as stub:
         answer = stub.GetStatus(bridge_pb2.BridgeGetStatusRequest())
     kinds = [_row(item) for item in answer.kinds]
     if form is not out.Format.TABLE:
@@ -63,6 +63,7 @@ def status(bridge: Target, output: Output = "table") -> None:
 
 @app.command()
 def sweep(
+    context: typer.Context,
     kind: Annotated[str, typer.Argument(metavar="KIND", help="As in the field kind: Pod.")],
     bridge: Target,
     *,
@@ -79,7 +80,7 @@ def sweep(
     from deltaplane.errors import Invalid
     from deltaplane.v1 import bridge_pb2
 
-    with _connected(bridge) as stub:
+    with _connected(context, bridge) as stub:
         answer = stub.GetStatus(bridge_pb2.BridgeGetStatusRequest())
         known = next((item for item in answer.kinds if item.kind == kind), None)
         if known is None:
@@ -97,10 +98,15 @@ def sweep(
 
 
 @contextmanager
-def _connected(target: str) -> "Iterator[bridge_pb2_grpc.BridgeStub]":
-    from deltaplane.cli.client import Client, Targets
+def _connected(context: typer.Context, target: str) -> "Iterator[bridge_pb2_grpc.BridgeStub]":
+    import os
 
-    with Client(Targets(registry="", ipam="", slicer="")) as client:
+    from deltaplane.cli.client import Client, Targets
+    from deltaplane.cli.context import certificate
+
+    tls_dir = certificate(context.obj, os.environ)
+    # Only the bridge is asked.
+    with Client(Targets(registry="", ipam="", slicer="", tls_dir=tls_dir)) as client:
         yield client.bridge(target)
 
 

@@ -9,9 +9,11 @@ import typer
 from deltaplane.cli import (
     auditing,
     bridging,
+    bundling,
     certificates,
     checking,
     describing,
+    doctoring,
     explaining,
     getting,
     labbing,
@@ -81,6 +83,8 @@ policing.app.command("audit")(auditing.audit)
 policing.app.command("explain")(explaining.explain)
 policing.app.command("simulate")(simulating.simulate)
 app.command("status")(reporting.status)
+app.command("doctor")(doctoring.doctor)
+app.command("bundle")(bundling.bundle)
 app.command("demo")(labbing.demo)
 
 

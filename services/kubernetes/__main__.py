@@ -17,6 +17,7 @@ import grpc.aio
 
 from deltaplane.runtime import config, log, rpc, service
 from deltaplane.runtime.clock import SystemClock
+from deltaplane.runtime.roles import Role
 from deltaplane.v1 import bridge_pb2, bridge_pb2_grpc
 from services.kubernetes.api import kubeconfig
 from services.kubernetes.api.client import Client
@@ -28,6 +29,7 @@ from services.kubernetes.config import Config
 from services.kubernetes.servicer import BridgeServicer
 
 NAME = "bridge"
+PAUSE_SECONDS = 0.2
 BRIDGE = bridge_pb2.DESCRIPTOR.services_by_name["Bridge"].full_name
 
 
@@ -43,8 +45,10 @@ async def serve(
     """
     clock = SystemClock()
     identity = settings.identity or f"{socket.gethostname()}-{secrets.token_hex(4)}"
-    registry = rpc.channel(",".join(settings.registry))
-    slicer = rpc.channel(",".join(settings.slicer)) if settings.slicer else None
+    registry = rpc.channel(",".join(settings.registry), settings.tls_to(Role.ENDPOINTS))
+    slicer = None
+    if settings.slicer:
+        slicer = rpc.channel(",".join(settings.slicer), settings.tls_to(Role.SLICER))
     async with Client(connection) as client:
         options = Options(
             kinds=settings.kinds,
@@ -68,9 +72,11 @@ async def serve(
         )
 
         async def lead(_term: int) -> None:
-            await bridge.lead(leader.holds)
-            # It ends only when the Lease is lost, or about to be: the next term begins anew.
-            await asyncio.Event().wait()
+            while True:
+                await bridge.lead(leader.holds)
+                # We were asleep, and perhaps nobody has taken the Lease meanwhile. If somebody has,
+                # this is cancelled.
+                await asyncio.sleep(PAUSE_SECONDS)
 
         def register(server: grpc.aio.Server) -> Sequence[str]:
             servicer = BridgeServicer(

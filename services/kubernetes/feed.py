@@ -20,7 +20,13 @@ from services.kubernetes.kinds import (
 )
 from services.kubernetes.ledger import Key, Wanted
 from services.kubernetes.problems import Problems
-from services.kubernetes.translating import UNTOUCHED, Mode, Translation, translate_namespace
+from services.kubernetes.translating import (
+    UNTOUCHED,
+    Mode,
+    Translation,
+    failed,
+    translate_namespace,
+)
 
 CHUNK = 500
 """Objects of a list that are translated before others get a turn."""
@@ -112,7 +118,11 @@ class Feed:
         return Wanted(None, Mode.IF_ABSENT)
 
     def _wanted(self, kind: Kind, item: Object) -> Wanted:
-        translation = translate(kind, item)
+        try:
+            translation = translate(kind, item)
+        except Exception as error:  # noqa: BLE001 - a bug of ours must not cost all other objects
+            log.get().exception("translation_failed", kind=kind.word, object=item.metadata.key)
+            translation = failed(f"cannot be read: {type(error).__name__}, a bug of Deltaplane's")
         metadata = item.metadata
         self._problems.report(kind, metadata.key, metadata.uid, translation.problem)
         record = translation.record

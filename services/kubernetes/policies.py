@@ -50,6 +50,8 @@ def translate_policy(kind: Kind, item: kinds.Policy) -> Translation:
         return Translation(record=_read(kind, item.metadata, spec=item.spec, specs=item.specs))
     except ManifestError as error:
         return failed(_problem(error), _standin(kind, item))
+    except RecursionError:
+        return failed("is nested too deep", _standin(kind, item))
 
 
 def _read(

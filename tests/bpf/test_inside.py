@@ -26,6 +26,7 @@ from tests.bpf.packets import (
     icmp,
     ipv4,
     ipv6,
+    sctp,
     tcp,
     udp,
 )
@@ -243,14 +244,45 @@ def test_two_services_with_one_backend_cannot_share_a_port(
 
 
 @FAMILIES
-def test_sctp_keeps_its_ports(world: World, services: Services, f: Family) -> None:
-    services.put(f.cluster, SCTP, backend(f.r, PORT))
-    services.put(f.cluster, SCTP, backend(f.r), port=81, list_id=INSIDE + 1)
-    _, there = world.sent("from_pod", summed(flow(f.a, f.cluster).sctp()))
-    assert read(there).dst == f.r
+@pytest.mark.parametrize("protocol", [UDP, SCTP])
+def test_a_flow_leaves_a_backend_that_is_forgotten(
+    world: World, services: Services, f: Family, protocol: int
+) -> None:
+    asked = packet(flow(f.a, f.cluster), protocol)
+    services.put(f.cluster, protocol, backend(f.r))
+    world.sent("from_pod", asked)
+    services.put(f.cluster, protocol, backend(f.s))
+    assert read(world.sent("from_pod", asked)[1]).dst == f.r, "it may still be kept"
+    assert services.plane.forget_backends([(TCP, backend(f.r)), (protocol, backend(f.s))]) == 0
+    assert services.plane.forget_backends([(protocol, backend(f.r))]) == 1
+    assert read(world.sent("from_pod", asked)[1]).dst == f.s
+
+
+@FAMILIES
+@pytest.mark.parametrize("size", [0, 1, 3, 240, 1400])
+def test_sctp_gets_a_new_checksum(world: World, services: Services, f: Family, size: int) -> None:
+    services.put(f.cluster, SCTP, backend(f.r))
+    asked = flow(f.a, f.cluster)
+    content = (bytes(range(256)) * 8)[:size]
+    # What fills up a short frame is no part of the packet.
+    message = sctp(asked.sport, asked.dport) + content
+    frame = summed(asked.frame(SCTP, message)) + b"filling up"
+    outcome, there = world.sent("from_pod", frame)
+    there = there[: -len(b"filling up")]
+    assert (outcome, read(there).dst, read(there).dport) == ("pass_remote", f.r, TARGET)
     assert is_right(there)
-    other = summed(flow(f.a, f.cluster, dport=81).sctp())
-    assert world.outcome("from_pod", other) == "drop_unsupported"
+    message = sctp(TARGET, asked.sport) + content
+    _, back = world.sent("from_net", summed(flow(f.r, f.a).frame(SCTP, message)))
+    assert (read(back).src, read(back).sport, is_right(back)) == (f.cluster, PORT, True)
+
+
+@FAMILIES
+def test_a_fragment_of_sctp_gets_no_new_checksum(
+    world: World, services: Services, f: Family
+) -> None:
+    services.put(f.cluster, SCTP, backend(f.r))
+    first, _ = fragments(f, f.a, f.cluster, SCTP)
+    assert world.outcome("from_pod", first) == "drop_rewrite_failed"
 
 
 @FAMILIES
@@ -289,21 +321,24 @@ def test_the_pods_own_error_reaches_the_backend(
     )  # fmt: skip
 
 
-def fragments(f: Family, src: str, dst: str) -> list[bytes]:
-    """A UDP datagram of 48 bytes in two pieces, with the checksum of the whole."""
-    way = flow(src, dst)
-    whole = summed_packet(way.ip(UDP, udp(way.sport, way.dport, bytes(range(40)))))
-    l4 = whole[20 if f is V4 else 40 :]
+def fragments(f: Family, src: str, dst: str, protocol: int = UDP) -> list[bytes]:
+    """A datagram, 48 bytes if of UDP, in two pieces, with the checksum of the whole."""
+    way, kind = flow(src, dst), protocol
+    content = bytes(range(40))
+    if protocol == SCTP:
+        message = sctp(way.sport, way.dport) + content
+    else:
+        message = udp(way.sport, way.dport, content)
+    l4 = summed_packet(way.ip(kind, message))[20 if f is V4 else 40 :]
     if f is V4:
         return [
-            ethernet(0x0800, ipv4(src, dst, UDP, l4[:24], identification=7, fragment=0x2000)),
-            ethernet(0x0800, ipv4(src, dst, UDP, l4[24:], identification=7, fragment=3)),
+            ethernet(0x0800, ipv4(src, dst, kind, l4[:24], identification=7, fragment=0x2000)),
+            ethernet(0x0800, ipv4(src, dst, kind, l4[24:], identification=7, fragment=3)),
         ]
+    heads = fragment_header(kind, 0, 7, more=True), fragment_header(kind, 3, 7, more=False)
     return [
-        ethernet(0x86DD, ipv6(src, dst, FRAGMENT, fragment_header(UDP, 0, 7, more=True) + l4[:24])),
-        ethernet(
-            0x86DD, ipv6(src, dst, FRAGMENT, fragment_header(UDP, 3, 7, more=False) + l4[24:])
-        ),
+        ethernet(0x86DD, ipv6(src, dst, FRAGMENT, heads[0] + l4[:24])),
+        ethernet(0x86DD, ipv6(src, dst, FRAGMENT, heads[1] + l4[24:])),
     ]
 
 

@@ -7,6 +7,7 @@ from nodeagent.dataplane.port import PolicyEntry
 from tests.bpf.conftest import A_ID, World
 from tests.bpf.packets import ACK, SCTP, SYN, TCP, UDP, Flow, icmp, ttl_of
 from tests.bpf.services import (
+    CLIENT_PORT,
     NODE_PORT,
     PORT,
     TARGET,
@@ -225,15 +226,20 @@ def test_fragments_go_one_way(world: World, services: Services, f: Family) -> No
 
 
 @FAMILIES
-def test_sctp_is_not_forwarded_in_this_nodes_name(
-    world: World, services: Services, f: Family
+@pytest.mark.parametrize("target", [PORT, TARGET])
+def test_sctp_is_forwarded_as_others_are(
+    world: World, services: Services, f: Family, target: int
 ) -> None:
-    services.put(f.cluster, SCTP, backend(f.r, PORT), outside=True)
-    frame = summed(flow(f.world, f.cluster).sctp())
-    assert world.outcome("from_net", frame) == "drop_unsupported"
-    services.put(f.cluster, SCTP, backend(f.a, PORT), outside=True)
-    outcome, there = world.sent("from_net", frame)
+    services.put(f.cluster, SCTP, backend(f.r, target), outside=True)
+    outcome, there = world.sent("from_net", summed(flow(f.world, f.cluster).sctp()))
+    assert (outcome, is_right(there)) == ("pass_remote", True)
+    assert (read(there).src, read(there).dst, read(there).dport) == (f.node, f.r, target)
+    assert read(there).sport >= 61000
+    other = summed(flow(f.world, f.cluster, sport=CLIENT_PORT + 1).sctp())
+    services.put(f.cluster, SCTP, backend(f.a, target), outside=True)
+    outcome, there = world.sent("from_net", other)
     assert (outcome, is_right(there)) == ("pass_local", True)
+    assert (read(there).src, read(there).dport) == (f.world, target)
 
 
 @FAMILIES

@@ -146,6 +146,23 @@ def test_a_client_outside_is_served(
     assert count(node, "pass_outside") > before
 
 
+@FAMILIES
+def test_a_backend_in_the_network_of_another_node(
+    cluster: Network, family: socket.AddressFamily
+) -> None:
+    """A pod with hostNetwork: its node is reached as it is, also with a tunnel."""
+    entry, other = cluster.nodes
+    own = address_of(other, family)
+    with bound_socket(other.namespace, family, socket.SOCK_STREAM, own) as listener:
+        port = listener.getsockname()[1]
+        expose(cluster, family, TCP, Backend(address=mapped(own), port=port))
+        client = bound_socket(other.namespace, family, socket.SOCK_STREAM, CLIENT[family])
+        seen: list[str] = []
+        with answering(listener, seen), client:
+            carry(client, (address_of(entry, family), NODE_PORT))
+    assert seen == [address_of(entry, family)]
+
+
 @PLACES
 @FAMILIES
 def test_a_datagram_from_outside_is_answered(

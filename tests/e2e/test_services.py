@@ -158,7 +158,7 @@ spec: {type: %s, clusterIP: %s, ports: [{port: %s, nodePort: %s%s}]}
         (("NodePort", "fd00:10:97::1", 80, 30999, ""), "clusterIPs[0]", "outside the service"),
         (("NodePort", '""', 80, 30080, ""), "ports[0].nodePort", "taken by service default/dual"),
         (("NodePort", '""', 80, 80, ""), "ports[0].nodePort", "outside the node port range"),
-        (("ClusterIP", '""', 80, 30999, ""), "ports[0].nodePort", "leave it out"),
+        (("ClusterIP", '""', 80, 30999, ""), "ports[0].nodePort", "needs the type NodePort"),
         (("NodePort", '""', 65536, 30999, ""), "ports[0].port", "65535"),
         (("NodePort", '""', 80, 30999, ", colour: red"), "ports[0].colour", ""),
     ],

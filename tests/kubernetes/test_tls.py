@@ -1,12 +1,14 @@
 """The server is verified, always; we show a certificate where we have one."""
 
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from deltaplane.certs import issuing
+from deltaplane.certs.issuing import Issued, Wanted
 from deltaplane.errors import Unavailable
+from deltaplane.runtime.roles import Peer, Role
 from services.kubernetes.api import resource as resources
 from services.kubernetes.api.client import Client
 from services.kubernetes.api.kubeconfig import Connection
@@ -14,37 +16,29 @@ from tests.kubernetes.apiserver import ApiServer
 
 
 @dataclass(frozen=True)
-class Pair:
-    """A certificate that signs itself, and its key."""
+class Server:
+    """A certificate in files, and who vouches for it."""
 
-    certificate: Path
-    key: Path
-
-    @property
-    def paths(self) -> tuple[str, str]:
-        return str(self.certificate), str(self.key)
-
-    def texts(self) -> tuple[bytes, bytes]:
-        return self.certificate.read_bytes(), self.key.read_bytes()
+    files: tuple[str, str]
+    authorities: str
 
 
-def make(folder: Path, name: str, alternative: str) -> Pair:
-    pair = Pair(folder / f"{name}.crt", folder / f"{name}.key")
-    options = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2"
-    names = ["-subj", f"/CN={name}", "-addext", f"subjectAltName={alternative}"]
-    files = ["-out", str(pair.certificate), "-keyout", str(pair.key)]
-    subprocess.run(["openssl", *options.split(), *names, *files], check=True, capture_output=True)
-    return pair
+def authority() -> Issued:
+    return issuing.authority(now=issuing.now())
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("tls")
+def leaf(ca: Issued, *, dns: tuple[str, ...] = (), ips: tuple[str, ...] = ()) -> Issued:
+    wanted = Wanted(peer=Peer(role=Role.BRIDGE), dns=dns, ips=ips)
+    return issuing.issue(ca, wanted, now=issuing.now())
 
 
-@pytest.fixture(scope="module")
-def own(folder: Path) -> Pair:
-    return make(folder, "server", "IP:127.0.0.1")
+def server(folder: Path, *, dns: tuple[str, ...] = (), ips: tuple[str, ...] = ()) -> Server:
+    ca = authority()
+    made = leaf(ca, dns=dns, ips=ips)
+    (folder / "tls.crt").write_bytes(made.certificate)
+    (folder / "tls.key").write_bytes(made.key)
+    files = (str(folder / "tls.crt"), str(folder / "tls.key"))
+    return Server(files=files, authorities=ca.certificate.decode())
 
 
 async def ask(connection: Connection) -> None:
@@ -52,35 +46,32 @@ async def ask(connection: Connection) -> None:
         await client.page(resources.PODS, {})
 
 
-async def test_an_authority_that_is_known(own: Pair) -> None:
-    with ApiServer(tls=own.paths) as server:
-        await ask(server.connection(authorities=own.certificate.read_text()))
-
-
-async def test_an_authority_that_is_not(own: Pair, folder: Path) -> None:
-    other = make(folder, "other", "IP:127.0.0.1")
-    with ApiServer(tls=own.paths) as server:
-        for authorities in (None, other.certificate.read_text()):
+async def test_an_authority_that_is_known_and_one_that_is_not(tmp_path: Path) -> None:
+    own = server(tmp_path, ips=("127.0.0.1",))
+    with ApiServer(tls=own.files) as api:
+        for authorities in (None, authority().certificate.decode()):
             with pytest.raises(Unavailable, match="CERTIFICATE_VERIFY_FAILED"):
-                await ask(server.connection(authorities=authorities))
-    assert not server.calls
+                await ask(api.connection(authorities=authorities))
+        assert not api.calls
+        await ask(api.connection(authorities=own.authorities))
 
 
-async def test_a_certificate_for_another_name(folder: Path) -> None:
-    pair = make(folder, "named", "DNS:kubernetes.default.svc")
-    authorities = pair.certificate.read_text()
-    with ApiServer(tls=pair.paths) as server:
+async def test_a_certificate_for_another_name(tmp_path: Path) -> None:
+    name = "kubernetes.default.svc"
+    own = server(tmp_path, dns=(name,))
+    with ApiServer(tls=own.files) as api:
         with pytest.raises(Unavailable, match="CERTIFICATE_VERIFY_FAILED"):
-            await ask(server.connection(authorities=authorities))
-        name = "kubernetes.default.svc"
-        await ask(server.connection(authorities=authorities, server_name=name))
+            await ask(api.connection(authorities=own.authorities))
+        await ask(api.connection(authorities=own.authorities, server_name=name))
 
 
-async def test_our_certificate(own: Pair, folder: Path) -> None:
-    ours = make(folder, "bridge", "DNS:bridge")
-    authorities = own.certificate.read_text()
-    with ApiServer(tls=own.paths, clients=str(ours.certificate)) as server:
-        await ask(server.connection(authorities=authorities, certificate=ours.texts()))
+async def test_our_certificate(tmp_path: Path) -> None:
+    own, ca = server(tmp_path, ips=("127.0.0.1",)), authority()
+    (tmp_path / "clients.crt").write_bytes(ca.certificate)
+    ours = leaf(ca)
+    with ApiServer(tls=own.files, clients=str(tmp_path / "clients.crt")) as api:
+        certificate = (ours.certificate, ours.key)
+        await ask(api.connection(authorities=own.authorities, certificate=certificate))
         with pytest.raises(Unavailable):
-            await ask(server.connection(authorities=authorities))
-    assert len(server.calls) == 1
+            await ask(api.connection(authorities=own.authorities))
+        assert len(api.calls) == 1

@@ -40,7 +40,7 @@ async def replica(server: ApiServer, socket: Path, name: str) -> AsyncIterator[R
     config = {"current-context": "fake", "clusters": [cluster], "contexts": [context]}
     kubeconfig.write_text(json.dumps(config))
     flags = ["--kubeconfig", str(kubeconfig), "--registry", f"unix:{socket}", "--identity", name]
-    flags += ["--lease-seconds", "3", "--listen", f"unix:{socket}-{name}"]
+    flags += ["--insecure", "--lease-seconds", "3", "--listen", f"unix:{socket}-{name}"]
     environment = {key: text for key, text in os.environ.items() if "DELTAPLANE" not in key}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "services.kubernetes", *flags),
@@ -114,5 +114,7 @@ async def test_a_standby_goes_on_when_the_leader_is_killed(
             await until_equal(server, served)
             now = await status(two)
             assert (now.active, now.leader) == (True, "two")
-            told = CliRunner().invoke(app, ["bridge", "status", "--bridge", two.target])
+            told = CliRunner().invoke(
+                app, ["--insecure", "bridge", "status", "--bridge", two.target]
+            )
             assert told.stdout.startswith("active\n")

@@ -16,12 +16,20 @@ from deltaplane.errors import Forbidden, Throttled
 from deltaplane.runtime import authorising, rpc, tls
 from deltaplane.runtime.authorising import Authoriser
 from deltaplane.runtime.limiting import Buckets, Limit
-from deltaplane.v1 import agent_pb2, audit_pb2, ipam_pb2, receipts_pb2, registry_pb2, slicer_pb2
+from deltaplane.v1 import (
+    agent_pb2,
+    audit_pb2,
+    bridge_pb2,
+    ipam_pb2,
+    receipts_pb2,
+    registry_pb2,
+    slicer_pb2,
+)
 from tests.trust import Trust, trust
 
 DOCUMENT = Path(__file__).parents[4] / "docs/reference/authorisation.md"
 FILES = (
-    *(agent_pb2, audit_pb2, ipam_pb2, receipts_pb2, registry_pb2, slicer_pb2),
+    *(agent_pb2, audit_pb2, bridge_pb2, ipam_pb2, receipts_pb2, registry_pb2, slicer_pb2),
     *(health_pb2, reflection_pb2),
 )
 METHODS = {
@@ -193,7 +201,7 @@ async def test_a_node_that_calls_too_often_is_told_when_to_come_back(tmp_path: P
     assert isinstance(error, Throttled)
     assert 90 < error.seconds <= 100
     assert await calls(ca, "node/n2", method, count=3, buckets=buckets) == [None] * 3
-    assert await calls(ca, "bridge", method, count=9, buckets=buckets) == [None] * 9
+    assert await calls(ca, "admin", method, count=9, buckets=buckets) == [None] * 9
 
 
 async def calls(

@@ -10,6 +10,7 @@ from deltaplane.manifest import GeneralPolicyManifest, ServiceManifest
 from deltaplane.model.policy import NetworkPolicy
 from deltaplane.model.selector import LabelSelector
 from deltaplane.model.tiers import Action, Rule, Selector, Tier
+from services.kubernetes import kinds
 from services.kubernetes.kinds import POLICIES, Kind
 from services.kubernetes.policies import translate_policy, translate_service
 from services.kubernetes.translating import Mode, Translation
@@ -160,6 +161,20 @@ def test_whatever_is_stored_there_is_something_that_closes(
     kind: Kind, value: dict[str, Any]
 ) -> None:
     found = translate_policy(kind, decoded(kind, {**policy(kind), **value}))
+    assert found.record is not None
+
+
+@pytest.mark.parametrize("kind", [Kind.CILIUM, Kind.ADMIN])
+def test_what_is_nested_too_deep_closes(kind: Kind) -> None:
+    nested: dict[str, Any] = {}
+    for _ in range(100_000):
+        nested = {"a": nested}
+    item = kinds.Policy(
+        metadata=kinds.Metadata(name="guard", namespace="shop"),
+        spec={**SPECS[kind], "description": nested},
+    )
+    found = translate_policy(kind, item)
+    assert found.problem
     assert found.record is not None
 
 

@@ -1,0 +1,81 @@
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from deltaplane.cli import clocks, diagnosis
+from deltaplane.cli.diagnosis import Health
+from deltaplane.v1 import agent_pb2, ipam_pb2, registry_pb2, slicer_pb2
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def node_verdict(*agents: slicer_pb2.AgentStatus) -> diagnosis.Verdict:
+    known = registry_pb2.ListNodesResponse(nodes=[registry_pb2.Node(name="a")])
+    (verdict,) = diagnosis.nodes(known, agents)
+    return verdict
+
+
+@pytest.mark.parametrize(
+    ("agents", "health"),
+    [
+        ((), Health.ILL),
+        ((slicer_pb2.AgentStatus(node="a"),), Health.WELL),
+        ((slicer_pb2.AgentStatus(node="b"),), Health.ILL),
+        ((slicer_pb2.AgentStatus(node="a", silent_seconds=11.0),), Health.ILL),
+        ((slicer_pb2.AgentStatus(node="a", nacked_objects=1),), Health.ILL),
+    ],
+)
+def test_a_node_is_well_while_its_agent_keeps_up(
+    agents: tuple[slicer_pb2.AgentStatus, ...], health: Health
+) -> None:
+    assert node_verdict(*agents).health is health
+
+
+@pytest.mark.parametrize(("claimed", "health"), [(89, Health.WELL), (90, Health.DOUBTFUL)])
+def test_a_pool_that_is_nearly_used_up_is_doubtful(claimed: int, health: Health) -> None:
+    status = ipam_pb2.PoolStatus(blocks_total=100, blocks_claimed=claimed)
+    assert [item.health for item in diagnosis.pools([status])] == [health]
+
+
+def test_no_pool_at_all_is_ill() -> None:
+    assert [item.health for item in diagnosis.pools([])] == [Health.ILL]
+
+
+def test_an_agent_tells_what_ails_it() -> None:
+    status = agent_pb2.GetStatusResponse(
+        node="a", connected=False, held_entries=7, held_of=9, refused=["no room"], version="0"
+    )
+    found = {item.check: item for item in diagnosis.agent(status, "1")}
+
+    assert found.keys() == {"agent", "brake", "objects", "version"}
+    assert found["version"].health is Health.DOUBTFUL
+    assert found["brake"].health is Health.ILL
+    well = agent_pb2.GetStatusResponse(node="a", connected=True, version="1")
+    assert [item.health for item in diagnosis.agent(well, "1")] == [Health.WELL]
+
+
+@pytest.mark.parametrize(
+    ("days", "health"), [(31, Health.WELL), (29, Health.DOUBTFUL), (-1, Health.ILL)]
+)
+def test_a_certificate_is_renewed_in_time(days: int, health: Health) -> None:
+    found = diagnosis.certificate("a", "tls.crt", NOW + timedelta(days=days), NOW)
+    assert found.health is health
+    assert bool(found.advice) == (health is not Health.WELL)
+
+
+def test_pins_of_another_version_are_told_from_none() -> None:
+    assert diagnosis.pins("a", {"v2": 30}, "v2").health is Health.WELL
+    assert diagnosis.pins("a", {"v2": 30, "v1": 3}, "v2").health is Health.DOUBTFUL
+    assert diagnosis.pins("a", {"v1": 3}, "v2").health is Health.ILL
+    assert diagnosis.worst([diagnosis.pins("a", {}, "v2")]) is Health.ILL
+
+
+def test_what_the_machine_lacks_says_how_to_get_it() -> None:
+    (found,) = diagnosis.missing("a", [("a thing", "buy one")])
+    assert (found.health, found.advice) == (Health.ILL, "buy one")
+
+
+def test_the_clock_can_be_asked_without_privilege() -> None:
+    synchronised, error_seconds = clocks.synchronisation()
+    assert synchronised in (True, False)
+    assert 0 <= error_seconds < 1000
