@@ -54,9 +54,12 @@ def prepare(layout: Layout, node: str) -> str:
     layout.node(node).state.mkdir(parents=True, exist_ok=True)
     if not layout.record.exists():
         replace_file(layout.record, msgspec.json.encode({"name": NAME, "nodes": NODES}))
+    # A container that starts again has the files that namespaces were bound to, not the namespaces.
+    for name in netns.names():
+        netns.delete(name)
     with locked(layout):
         known = pods.load(layout.pods)
-        if (kept := without_lost(known, node, frozenset(netns.names()))) != known:
+        if (kept := without_lost(known, node)) != known:
             pods.save(layout.pods, kept)
     bpffs.ensure()
     if cgroups.root() is None:
@@ -66,15 +69,10 @@ def prepare(layout: Layout, node: str) -> str:
     return f"{folder}/{node}" if folder else ""
 
 
-def without_lost(
-    known: Sequence[pods.Pod], node: str, namespaces: frozenset[str]
-) -> tuple[pods.Pod, ...]:
-    """The pods, those of a node without their namespace as not added. Pure."""
+def without_lost(known: Sequence[pods.Pod], node: str) -> tuple[pods.Pod, ...]:
+    """The pods, those of a node whose container is new as not added. Pure."""
     return tuple(
-        replace(pod, phase=Phase.ADDING, addresses=())
-        if pod.node == node and topology.pod_namespace(NAME, pod.uid) not in namespaces
-        else pod
-        for pod in known
+        replace(pod, phase=Phase.ADDING, addresses=()) if pod.node == node else pod for pod in known
     )
 
 

@@ -66,6 +66,8 @@ ETCD_QUOTA_BACKEND_BYTES: {{ .Values.etcd.quotaBytes | int64 | quote }}
 ETCD_EXPERIMENTAL_INITIAL_CORRUPT_CHECK: "true"
 ETCD_EXPERIMENTAL_WATCH_PROGRESS_NOTIFY_INTERVAL: 500ms
 ETCD_LOG_LEVEL: warn
+# JSON over HTTP, which nobody of ours speaks.
+ETCD_ENABLE_GRPC_GATEWAY: "false"
 {{- if .Values.security.tls.enabled }}
 ETCD_CERT_FILE: /tls/tls.crt
 ETCD_KEY_FILE: /tls/tls.key
