@@ -15,7 +15,7 @@ from pathlib import Path
 
 import grpc.aio
 
-from deltaplane.errors import DeltaplaneError, Refused
+from deltaplane.errors import DeltaplaneError, Refused, Unavailable
 from deltaplane.runtime import log, metrics, service
 from deltaplane.runtime.clock import Clock, SystemClock
 from deltaplane.runtime.roles import Role
@@ -162,6 +162,7 @@ class Agent:
         )
         self._resumed = asyncio.Event()
         self._seen_lineage = b""
+        self._complaint = ""
         self._rebuilding = Rebuilding(
             journal=parts.journal,
             writer=writer,
@@ -301,13 +302,29 @@ class Agent:
         await self._balancing.barrier(reached, self._applier.tracker.node_index)
         self._health_ports.changed()
         self._following.applied(reached.revision, barrier_ns=started_ns)
-        # Before the barrier is acknowledged: whoever drains a pool waits for that.
-        if await self._knowledge.take(reached, own_index=self._applier.tracker.node_index):
-            self._blocks.changed()
-        self._blocks.progressed()
+        is_written = await self._learn(reached)
         _APPLY_SECONDS.observe(self._clock.now() - started)
         _APPLIED.set(self._applier.applied)
-        return ApplyResult(refused=outcome.refused + self._balancing.refused)
+        refused = outcome.refused + self._balancing.refused
+        return ApplyResult(refused=refused, unwritten=not is_written)
+
+    async def _learn(self, reached: BarrierReached) -> bool:
+        """Writes down what a barrier says of addresses; False: that was not possible.
+
+        Before the barrier is acknowledged: whoever drains a pool waits for that.
+        """
+        own_index = self._applier.tracker.node_index
+        try:
+            if await self._knowledge.take(reached, own_index=own_index):
+                self._blocks.changed()
+        except Unavailable as error:
+            if str(error) != self._complaint:
+                log.get().error("barrier_not_acknowledged", reason=str(error))
+            self._complaint = str(error)
+            return False
+        self._complaint = ""
+        self._blocks.progressed()
+        return True
 
     def _check_lineage(self, lineage: bytes) -> None:
         """Ends this process where a store was restored under it: the next one starts from there.

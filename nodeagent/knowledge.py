@@ -1,6 +1,9 @@
 """What barriers say about addresses, on its way into the journal."""
 
+import sqlite3
+
 from deltaplane.delta.view import View
+from deltaplane.errors import Unavailable
 from deltaplane.model.objects import Kind
 from deltaplane.runtime.clock import Clock
 from nodeagent.addressing import Progress
@@ -26,9 +29,20 @@ class Knowledge:
         """Writes down what is new; True: that was more than how far all are.
 
         Nothing is taken from a view that is not complete: what it lacks may exist.
+
+        Raises:
+            Unavailable: the journal cannot be written, because its disk is full, say. All of it is
+                written with the next barrier that it can be.
         """
         if not reached.complete:
             return False
+        try:
+            return await self._take(reached, own_index)
+        except sqlite3.OperationalError as error:
+            self._first = True
+            raise Unavailable(f"the journal cannot be written: {error}") from error
+
+    async def _take(self, reached: BarrierReached, own_index: int) -> bool:
         first, self._first = self._first, False
         foreign = self._foreign
         if first or any(kind is Kind.BLOCK and _is_single(key) for kind, key in reached.changed):

@@ -83,10 +83,13 @@ class ApplyResult:
     Attributes:
         refused: all objects that are held closed now, also those of earlier barriers: one that was
             refused before and is not in here counts as applied.
+        unwritten: the kernel agrees, but what has to outlive this process is not on disk: this
+            revision does not count as applied, the next may.
         held: what should be removed is not: neither this nor a newer revision counts as applied.
     """
 
     refused: tuple[Refusal, ...] = ()
+    unwritten: bool = False
     held: bool = False
 
 
@@ -108,11 +111,12 @@ class _Standing:
 
     Attributes:
         replaced: a snapshot or repair has come since the last barrier that was applied.
-        held: the last barrier was; see `ApplyResult`.
+        held: the last barrier was; see `ApplyResult`. unwritten: the same.
     """
 
     replaced: bool = False
     held: bool = False
+    unwritten: bool = False
 
 
 _Call = grpc.aio.StreamStreamCall[bytes, bytes]
@@ -290,9 +294,9 @@ class _Session:
             raise ended
 
     def _hello(self) -> Hello:
-        """Who we are. A view that is held back is none that is applied: we ask for another one."""
+        """Who we are. A view that does not count as applied is none: we ask for another one."""
         hello = self.receiver.hello()
-        if self.standing.held:
+        if self.standing.held or self.standing.unwritten:
             hello = replace(hello, applied_revision=0, root_digest=b"", held=EMPTY)
         self.vouches = bool(hello.applied_revision)
         return hello
@@ -367,9 +371,10 @@ class _Session:
             self.apply_error = error
             raise
         self.standing.replaced, self.standing.held = False, result.held
+        self.standing.unwritten = result.unwritten
         self.vouches |= not result.held
         self.receiver.applied(
-            0 if result.held else barrier.revision,
+            0 if result.held or result.unwritten else barrier.revision,
             refused=result.refused,
             took_seconds=self.clock.now() - started,
         )

@@ -12,6 +12,7 @@ import pytest
 import structlog.testing
 
 from deltaplane.delta.messages import (
+    Ack,
     Barrier,
     Drain,
     Hello,
@@ -222,6 +223,57 @@ async def test_the_last_barrier_before_a_broken_message_is_applied(tmp_path: Pat
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
+
+
+async def test_what_is_not_on_disk_is_not_acknowledged(tmp_path: Path) -> None:
+    acknowledged: list[int] = []
+    ended = asyncio.Event()
+
+    async def snapshot_and_barrier(context: _Context) -> None:
+        for message in (WELCOME, *EMPTY_SNAPSHOT):
+            await context.write(message)
+        await application.reached.wait()
+        await context.write(ENCODER.control(Barrier(revision=9, head_revision=9, head_unix_ns=0)))
+        while 9 not in acknowledged:
+            data = await context.read()
+            assert isinstance(data, bytes)
+            if isinstance(answer := decode_request(data), Ack):
+                acknowledged.append(answer.applied_revision)
+        ended.set()
+
+    class Full(Application):
+        async def apply(self, barrier: BarrierReached) -> ApplyResult:
+            await super().apply(barrier)
+            return ApplyResult(unwritten=barrier.revision == 5)
+
+    application = Full()
+    async with serving(Server(snapshot_and_barrier), tmp_path) as target:
+        async with asyncio.timeout(PATIENCE):
+            running = asyncio.create_task(
+                SlicerStream(timing=FAST).run([target], HELLO, application.apply)
+            )
+            await ended.wait()
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+    assert [barrier.revision for barrier in application.barriers] == [5, 9]
+    assert set(acknowledged) <= {0, 9}
+
+
+async def test_what_is_not_on_disk_is_not_claimed_later(tmp_path: Path) -> None:
+    async def apply(_: BarrierReached) -> ApplyResult:
+        return ApplyResult(unwritten=True)
+
+    server = Server(snapshot_and_goodbye, say_nothing)
+    async with serving(server, tmp_path) as target:
+        running = asyncio.create_task(SlicerStream(timing=FAST).run([target], HELLO, apply))
+        async with asyncio.timeout(PATIENCE):
+            while len(server.hellos) < 2 and not running.done():  # noqa: ASYNC110 - another task
+                await asyncio.sleep(0.005)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+    assert [hello.applied_revision for hello in server.hellos[:2]] == [0, 0]
 
 
 async def test_what_apply_raises_ends_the_run(tmp_path: Path) -> None:
