@@ -347,6 +347,8 @@ def test_lines_that_are_written_otherwise(text: str) -> None:
     (event,) = told(core, (text % json.dumps(thing("x", 6))).encode())
     assert isinstance(event, Upserted)
     assert event.key == "a/x"
+    core.ended(300.0)
+    assert watch(core)["resourceVersion"] == "6"
 
 
 def test_an_object_may_become_readable_while_the_list_comes() -> None:
