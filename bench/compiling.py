@@ -6,11 +6,10 @@ that has the identity of others is no change to it.
 
 import random
 import resource
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
+from bench.times import Times
 from deltaplane.model.addresses import Prefix
 from deltaplane.model.identity import FIRST_IDENTITY, NAMESPACE_NAME_LABEL, Identity, LabelSet
 from deltaplane.model.objects import SubjectPolicy
@@ -38,27 +37,6 @@ class Size:
     identities: int = 6000
     pods: int = 30_000
     policies: int = 30_000
-
-
-@dataclass(frozen=True, slots=True)
-class Times:
-    """Samples in seconds.
-
-    Attributes:
-        wall: by the clock.
-        cpu: CPU time of this process: what it would take if nobody else wanted the processor.
-    """
-
-    wall: list[float] = field(default_factory=list)
-    cpu: list[float] = field(default_factory=list)
-
-    @contextmanager
-    def sample(self) -> Iterator[None]:
-        """Times what is done inside."""
-        wall, cpu = time.perf_counter(), time.process_time()
-        yield
-        self.cpu.append(time.process_time() - cpu)
-        self.wall.append(time.perf_counter() - wall)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,13 +7,12 @@ no packet meets it. No stream: barriers are made here, as it would hand them ove
 import asyncio
 import random
 import tempfile
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from bench.services.shape import TARGET_PORT, services
+from bench.times import Times
 from deltaplane.delta.changes import Removal, Upsert
 from deltaplane.delta.view import View
 from deltaplane.model.addresses import AddressPair, to_mapped
@@ -42,22 +41,6 @@ FIRST_NODE_PORT = 30_000
 OWN = AddressPair(ipv4=bytes((192, 0, 2, 1)), ipv6=b"\xfd" + bytes(14) + b"\1")
 NODE = 1
 LINEAGE = bytes(16)
-
-
-@dataclass(frozen=True, slots=True)
-class Times:
-    """Samples in seconds. cpu: of this process, which is less than by the clock where it waits."""
-
-    wall: list[float] = field(default_factory=list)
-    cpu: list[float] = field(default_factory=list)
-
-    @contextmanager
-    def sample(self) -> Iterator[None]:
-        """Times what is done inside."""
-        wall, cpu = time.perf_counter(), time.process_time()
-        yield
-        self.cpu.append(time.process_time() - cpu)
-        self.wall.append(time.perf_counter() - wall)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

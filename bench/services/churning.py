@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 
+from bench.services.background import background
 from bench.services.standing import FAMILIES, NAMESPACE, Standing
 from deltaplane.errors import Internal
 from deltaplane.model.addresses import parse_address
@@ -209,31 +210,19 @@ class Churn:
         Raises:
             DeltaplaneError: a service has refused or was away meanwhile.
         """
-        over = threading.Event()
-        failures: list[BaseException] = []
         per_tick = max(1, round(per_second * TICK_SECONDS))
 
-        def run() -> None:
+        def run(over: threading.Event) -> None:
             due = time.monotonic()
-            try:
-                while not over.wait(max(0.0, due - time.monotonic())):
-                    self.replace(per_tick)
-                    due += TICK_SECONDS
-                    if time.monotonic() > due:
-                        self.late += 1
-                        due = time.monotonic()
-            except BaseException as error:  # noqa: BLE001 - told to who has started it
-                failures.append(error)
+            while not over.wait(max(0.0, due - time.monotonic())):
+                self.replace(per_tick)
+                due += TICK_SECONDS
+                if time.monotonic() > due:
+                    self.late += 1
+                    due = time.monotonic()
 
-        thread = threading.Thread(target=run, name="churn")
-        thread.start()
-        try:
+        with background(run, "churn"):
             yield
-        finally:
-            over.set()
-            thread.join()
-        if failures:
-            raise failures[0]
 
 
 def _backends(pod: _Pod) -> dict[int, SliceEndpoint]:

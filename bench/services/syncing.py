@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from bench.datapath.network import Network
 from bench.services import rules
+from bench.services.background import background
 from bench.services.network import RESTORE, Proxy, restore
 from bench.services.shape import BACKENDS, BenchService
 
@@ -60,26 +61,14 @@ class Syncs:
         Raises:
             Internal: the tool refuses.
         """
-        over = threading.Event()
-        failures: list[BaseException] = []
 
-        def run() -> None:
+        def run(over: threading.Event) -> None:
             began = time.monotonic()
             done = 0
-            try:
-                while not over.wait(SYNC_SECONDS):
-                    wanted = int((time.monotonic() - began) * per_second)
-                    self.sync(wanted - done)
-                    done = wanted
-            except BaseException as error:  # noqa: BLE001 - told to who has started it
-                failures.append(error)
+            while not over.wait(SYNC_SECONDS):
+                wanted = int((time.monotonic() - began) * per_second)
+                self.sync(wanted - done)
+                done = wanted
 
-        thread = threading.Thread(target=run, name="syncs")
-        thread.start()
-        try:
+        with background(run, "syncs"):
             yield
-        finally:
-            over.set()
-            thread.join()
-        if failures:
-            raise failures[0]
