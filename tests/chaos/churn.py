@@ -22,6 +22,7 @@ from tests.chaos.spray import Pair, Spray
 from tests.chaos.world import APPS, FOE, OPEN, STILL, VAULT, Act, Guest, Step, World
 
 KEEPER = "keeper"
+WITNESS = "witness"
 PORTS = (Port("TCP", 8080, "web"), Port("UDP", 8081))
 RETRY_SECONDS = 0.5
 RECEIPT_SECONDS = 6.0
@@ -91,12 +92,14 @@ def _pod(guest: Guest) -> Manifests:
 
 
 def ground(nodes: tuple[str, ...]) -> Manifests:
-    """What stays: namespaces, their policies, and two pods a node."""
+    """What stays: namespaces, their policies, two pods a node, and the witness."""
     staying = [
         Guest(namespace=namespace, name=f"{app}-{node}", app=app, node=node)
         for node in nodes
         for namespace, app in ((STILL, STILL), (VAULT, KEEPER))
     ]
+    # Never shut: that it is reached shows that somebody asks.
+    staying.append(Guest(namespace=OPEN, name=WITNESS, app=WITNESS, node=nodes[0]))
     pods = [workload for guest in staying for workload in _pod(guest).workloads]
     return replace(_parsed(GROUND), workloads=tuple(pods))
 
@@ -133,6 +136,8 @@ class Churn:
         self._spray = spray
         self._tell = tell
         self._watched: dict[str, _Watch] = {}
+        # Guests that were or are somebody else: nodes learn of that at some time during the step.
+        self._relabelled: set[str] = set()
         self._stopping = threading.Event()
 
     @property
@@ -166,6 +171,7 @@ class Churn:
         self.look()
         if step.act is Act.REOPEN or (step.act is Act.RELABEL and step.guest is not None):
             self._forget_opened(step)
+        self._note_relabelled(step)
         tries = 1
         while (failure := self._try(step)) is not None:
             tries += 1
@@ -214,6 +220,16 @@ class Churn:
                 self.lab.delete(_parsed(SERVICE.format(app=step.app)))
 
     # --- watching --------------------------------------------------------------------------------
+
+    def _note_relabelled(self, step: Step) -> None:
+        """From a guest that changes its app nothing is sent to the keepers any more."""
+        if step.guest is None:
+            return
+        if step.act is Act.RELABEL:
+            self._relabelled.add(step.guest.reference)
+            self._aim()
+        elif step.act is Act.ADD:
+            self._relabelled.discard(step.guest.reference)
 
     def _forget_opened(self, step: Step) -> None:
         """Those that the step is to open are not watched any more."""
@@ -300,7 +316,8 @@ class Churn:
             for target in pods:
                 is_keeper = target.labels.get("app") == KEEPER
                 from_still = source.namespace == STILL and target.namespace in (VAULT, OPEN)
-                from_foe = source.labels.get("app") == FOE and is_keeper
+                is_foe = source.labels.get("app") == FOE
+                from_foe = is_foe and is_keeper and source.reference not in self._relabelled
                 if from_foe or from_still:
                     for address in target.addresses:
                         yield self._namespace(source), address

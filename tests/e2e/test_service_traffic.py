@@ -147,7 +147,11 @@ def test_external_addresses(lab: Lab, family: socket.AddressFamily) -> None:
         routed(lab, "world", address, "node-2", family)
         what = Call(address=address, port=80, times=MANY)
         assert set(call_from(world(lab), what)) == SERVERS
-        assert set(lab.call(lab.pod(CLIENT), what)) == SERVERS
+    external, balancer = GUARDED[family]
+    what = Call(address=external, port=80, times=MANY)
+    assert set(lab.call(lab.pod(CLIENT), what)) == SERVERS
+    # Source ranges are for everybody.
+    assert silent(lab.call(lab.pod(CLIENT), Call(address=balancer, port=80)))
 
 
 @FAMILIES

@@ -9,6 +9,7 @@ goes wrong is in `faults`. What it answers by default is held against the contra
 import asyncio
 import contextlib
 import json
+import logging
 import re
 import socket
 import ssl
@@ -144,6 +145,8 @@ class ApiServer:
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self._socket.getsockname()[1]}"
         certificate, key = tls or (None, None)
+        self._log = logging.getLogger("uvicorn.error")
+        self._log_level = self._log.level
         self._server = _Server(
             uvicorn.Config(
                 self._answer,
@@ -174,6 +177,8 @@ class ApiServer:
         self._thread.join(DEADLINE_SECONDS)
         assert not self._thread.is_alive()
         self._socket.close()
+        # What is said of other servers of this process is heard again.
+        self._log.setLevel(self._log_level)
 
     def connection(self, **fields: Any) -> Connection:
         return Connection(server=self.url, **fields)

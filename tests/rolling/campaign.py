@@ -191,7 +191,7 @@ def roll(
     interval_us: int,
     progress: Callable[[int, int], None] = lambda _calls, _replaced: None,
 ) -> Rolled:
-    """Replaces all backends, again and again, until there were so many calls.
+    """Replaces all backends, once and then again, until there were so many calls.
 
     Args:
         rolling: see there.
@@ -222,7 +222,7 @@ def roll(
                 checked[way] += len(fresh)
                 _refuse_failures(way, fresh)
 
-        while sum(caller.count for caller in callers.values()) < count:
+        while not replaced or sum(caller.count for caller in callers.values()) < count:
             rolling.replace_all(check)
             replaced += rolling.size
             rolling.check_answers()

@@ -105,7 +105,7 @@ class AnyRelease(World):
         ipam = super()._ipam()
         releaser = ipam.repository._releaser
         release = releaser.release
-        releaser.release = lambda prefix, uid, _: release(prefix, uid)  # type: ignore[assignment, method-assign, misc]
+        releaser.release = lambda prefix, uid, _, *, node: release(prefix, uid, node=node)  # type: ignore[assignment, method-assign, misc]
         return ipam
 
 
