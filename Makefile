@@ -29,7 +29,7 @@ test: setup build ## All that CI runs: setup, build, check, tests (as root: ever
 
 .PHONY: demo
 demo: setup build ## Show a cluster of network namespaces at work (as root)
-	@.venv/bin/deltaplane demo
+	@.venv/bin/deltaplane demo $(ARGS)
 
 .PHONY: bench
 bench: setup build ## Measure: the load shapes of bench/
