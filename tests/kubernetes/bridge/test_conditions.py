@@ -14,6 +14,7 @@ from deltaplane.store.port import Delete
 from deltaplane.v1 import receipts_pb2, receipts_pb2_grpc
 from deltaplane.v1 import registry_pb2 as pb
 from services.kubernetes.api import resource as resources
+from services.kubernetes.kinds import Kind
 from services.kubernetes.pods import GATE
 from services.kubernetes.strangers import GRACE_SECONDS
 from tests.kubernetes.apiserver import ApiServer
@@ -64,6 +65,11 @@ async def test_a_node_that_the_cluster_removes_is_deleted_with_its_endpoints(
     async def gone() -> bool:
         return await registered() == ["node-2", "node-3"]
 
+    async def known() -> bool:
+        return {"node-1", "node-2"} <= bridged.bridge.books[Kind.NODE].stored.keys()
+
+    # One that goes before the bridge has seen it registered is a stranger, for a while.
+    await bridged.until(known)
     await bridged.settled()
     bridged.server.delete(resources.NODES, "node-1")
     await bridged.until(gone)
