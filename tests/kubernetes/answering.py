@@ -11,8 +11,17 @@ from urllib.parse import parse_qsl
 from services.kubernetes.api import resource as resources
 from services.kubernetes.api.resource import Resource
 from services.kubernetes.api.types import INITIAL_EVENTS_END
-from tests.kubernetes import patching
+from tests.kubernetes import allotting, patching
 from tests.kubernetes.storing import Object, Refusal, Storage
+
+DEFINITIONS = Resource(
+    group="apiextensions.k8s.io",
+    version="v1",
+    plural="customresourcedefinitions",
+    kind="CustomResourceDefinition",
+    namespaced=False,
+)
+"""Who creates one has the kind served."""
 
 _PATH = re.compile(
     r"(?:/api|/apis/(?P<group>[^/]+))/(?P<version>[^/]+)"
@@ -79,16 +88,44 @@ def act(storage: Storage, call: Call) -> tuple[int, bytes]:
             found = storage.get(call.resource, call.key)
             return 200, _whole(call.resource, found)
         case "create":
-            value = _checked(call.resource, json.loads(call.body))
-            made = storage.create(call.resource, value, namespace=call.namespace)
-            return 201, _whole(call.resource, made)
+            return 201, _whole(call.resource, _create(storage, call))
         case "update" | "patch":
             return 200, _whole(call.resource, _write(storage, call))
         case "delete":
+            if call.resource == DEFINITIONS:
+                storage.withdraw(_defined(storage.get(call.resource, call.key)))
             gone = storage.delete(call.resource, call.key)
             return 200, _whole(call.resource, gone)
         case _:
             raise Refusal(405, "MethodNotAllowed", call.verb)
+
+
+def _create(storage: Storage, call: Call) -> Object:
+    value = _checked(call.resource, json.loads(call.body))
+    with storage.lock:
+        if call.namespace not in ("", "default"):
+            storage.get(resources.NAMESPACES, f"/{call.namespace}")
+        if call.resource == resources.NAMESPACES:
+            labels = value["metadata"].setdefault("labels", {})
+            labels["kubernetes.io/metadata.name"] = value["metadata"]["name"]
+        if call.resource == resources.SERVICES:
+            value = value | {"spec": allotting.spec(value["spec"], storage.revision)}
+        if call.resource == DEFINITIONS:
+            storage.served.add(_defined(value))
+        return storage.create(call.resource, value, namespace=call.namespace)
+
+
+def _defined(value: Object) -> Resource:
+    """The kind that a definition defines."""
+    spec = value["spec"]
+    return Resource(
+        group=spec["group"],
+        version=spec["versions"][0]["name"],
+        plural=spec["names"]["plural"],
+        kind=spec["names"]["kind"],
+        namespaced=spec["scope"] == "Namespaced",
+        custom=True,
+    )
 
 
 def _list(storage: Storage, call: Call) -> bytes:

@@ -24,7 +24,7 @@ from services.kubernetes.api import resource as resources
 from services.kubernetes.api.kubeconfig import Connection
 from services.kubernetes.api.resource import Resource
 from tests.kubernetes import answering, patching
-from tests.kubernetes.answering import Call
+from tests.kubernetes.answering import DEFINITIONS, Call
 from tests.kubernetes.storing import Change, Object, Refusal, Storage
 
 DEADLINE_SECONDS = 10
@@ -38,6 +38,7 @@ BUILT_IN = (
     resources.NETWORK_POLICIES,
     resources.EVENTS,
     resources.LEASES,
+    DEFINITIONS,
 )
 """What every server has; the others need a definition (`serve`)."""
 
@@ -121,7 +122,7 @@ class ApiServer:
         certificate, key = tls or (None, None)
         self._log = logging.getLogger("uvicorn.error")
         self._log_level = self._log.level
-        self._server = _Server(
+        self._server = Server(
             uvicorn.Config(
                 self._answer,
                 log_config=None,
@@ -407,7 +408,7 @@ class ApiServer:
             await send({"type": "http.response.body", "body": piece, "more_body": True})
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
     # Signals belong to the test run.
     capture_signals = contextlib.nullcontext  # type: ignore[assignment]
 
