@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from deltaplane.v1 import agent_pb2, ipam_pb2, registry_pb2, slicer_pb2
 
 SILENT_SECONDS = 10.0
-"""Agents answer each second."""
+"""An agent that is behind says something sooner. One that is not may have nothing to say."""
 
 FULL_PERCENT = 90
 """Of a pool's blocks: little is left for new nodes."""
@@ -66,11 +66,20 @@ class Verdict:
 CLUSTER = "cluster"
 
 
+def is_late(agent: slicer_pb2.AgentStatus, head: int) -> bool:
+    """Whether an agent is behind the slicer's revision and says nothing.
+
+    What came this moment to an agent that had long had nothing to say makes it look so, too: ask
+    again before it is believed.
+    """
+    return agent.effective_revision < head and agent.silent_seconds > SILENT_SECONDS
+
+
 def nodes(
-    known: registry_pb2.ListNodesResponse, agents: Iterable[slicer_pb2.AgentStatus]
+    known: registry_pb2.ListNodesResponse, streams: slicer_pb2.ListAgentsResponse
 ) -> Iterator[Verdict]:
     """Whether the agent of each registered node keeps up."""
-    connected = {agent.node: agent for agent in agents}
+    connected = {agent.node: agent for agent in streams.agents}
     fenced = {fence.node for fence in known.fences}
     for node in known.nodes:
         agent = connected.get(node.name)
@@ -84,12 +93,13 @@ def nodes(
                 advice="look at the agent's log; delete the node if it is gone for good: "
                 f"deltaplane node delete {node.name}",
             )
-        elif agent.nacked_objects or agent.silent_seconds > SILENT_SECONDS:
+        elif agent.nacked_objects or is_late(agent, streams.head_revision):
             yield Verdict(
                 about=node.name,
                 check="stream",
                 health=Health.ILL,
-                seen=f"{agent.nacked_objects} objects refused, "
+                seen=f"{agent.nacked_objects} objects refused, at revision "
+                f"{agent.effective_revision} of {streams.head_revision}, "
                 f"heard {agent.silent_seconds:.0f} s ago",
                 advice="look at the agent's log and at `deltaplane get nodes`",
             )

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
     from deltaplane.cli.client import Client
     from deltaplane.cli.diagnosis import Verdict
+    from deltaplane.v1 import slicer_pb2
+
+MOMENT_SECONDS = 1.0
+"""An agent that is well acknowledges within it."""
 
 Agents = Annotated[
     list[str] | None,
@@ -155,7 +159,7 @@ def _asked(what: str, ask: "Callable[[], Iterable[Verdict]]") -> "list[Verdict]"
 
 def _registry(client: "Client") -> "Iterator[Verdict]":
     from deltaplane.cli import diagnosis
-    from deltaplane.v1 import registry_pb2, slicer_pb2
+    from deltaplane.v1 import registry_pb2
 
     known = client.registry.ListNodes(registry_pb2.ListNodesRequest())
     yield diagnosis.Verdict(
@@ -164,8 +168,21 @@ def _registry(client: "Client") -> "Iterator[Verdict]":
         health=diagnosis.Health.WELL,
         seen=f"{len(known.nodes)} nodes at revision {known.revision}",
     )
-    agents = client.slicer.ListAgents(slicer_pb2.ListAgentsRequest()).agents
-    yield from diagnosis.nodes(known, agents)
+    yield from diagnosis.nodes(known, _streams(client))
+
+
+def _streams(client: "Client") -> "slicer_pb2.ListAgentsResponse":
+    """Agents' streams; who seems late is given a moment."""
+    import time
+
+    from deltaplane.cli import diagnosis
+    from deltaplane.v1 import slicer_pb2
+
+    streams = client.slicer.ListAgents(slicer_pb2.ListAgentsRequest())
+    if any(diagnosis.is_late(agent, streams.head_revision) for agent in streams.agents):
+        time.sleep(MOMENT_SECONDS)
+        streams = client.slicer.ListAgents(slicer_pb2.ListAgentsRequest())
+    return streams
 
 
 def _ipam(client: "Client") -> "Iterator[Verdict]":

@@ -11,7 +11,8 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 def node_verdict(*agents: slicer_pb2.AgentStatus) -> diagnosis.Verdict:
     known = registry_pb2.ListNodesResponse(nodes=[registry_pb2.Node(name="a")])
-    (verdict,) = diagnosis.nodes(known, agents)
+    streams = slicer_pb2.ListAgentsResponse(agents=agents, head_revision=7)
+    (verdict,) = diagnosis.nodes(known, streams)
     return verdict
 
 
@@ -21,7 +22,10 @@ def node_verdict(*agents: slicer_pb2.AgentStatus) -> diagnosis.Verdict:
         ((), Health.ILL),
         ((slicer_pb2.AgentStatus(node="a"),), Health.WELL),
         ((slicer_pb2.AgentStatus(node="b"),), Health.ILL),
-        ((slicer_pb2.AgentStatus(node="a", silent_seconds=11.0),), Health.ILL),
+        # Nothing to say, something to say, and something that it does not say.
+        ((slicer_pb2.AgentStatus(node="a", effective_revision=7, silent_seconds=31),), Health.WELL),
+        ((slicer_pb2.AgentStatus(node="a", effective_revision=6, silent_seconds=1),), Health.WELL),
+        ((slicer_pb2.AgentStatus(node="a", effective_revision=6, silent_seconds=11),), Health.ILL),
         ((slicer_pb2.AgentStatus(node="a", nacked_objects=1),), Health.ILL),
     ],
 )
