@@ -20,6 +20,7 @@ from deltaplane.runtime import log, metrics, service
 from deltaplane.runtime.clock import Clock, SystemClock
 from deltaplane.runtime.roles import Role
 from deltaplane.v1 import agent_pb2, agent_pb2_grpc, audit_pb2, audit_pb2_grpc
+from nodeagent.abandoned import Collector
 from nodeagent.apply import Applier
 from nodeagent.balancing import Balancing
 from nodeagent.blocks import Blocks
@@ -154,6 +155,13 @@ class Agent:
         )
         self._releases = Releases(place)
         self._resuming = Resuming(place, self._releases)
+        self._collector = Collector(
+            parts.journal,
+            parts.links,
+            self._releases,
+            node_uid=parts.node.uid,
+            clock=parts.clock,
+        )
         self._knowledge = Knowledge(
             parts.journal,
             writer,
@@ -208,6 +216,7 @@ class Agent:
             await listening.wait()
             background.append(group.create_task(self._connect(applied)))
             background.append(group.create_task(self._releases.run()))
+            background.append(group.create_task(self._collector.run()))
             background.append(group.create_task(self._health_ports.run()))
             background.append(group.create_task(self._replay()))
             background.append(group.create_task(self._count_rules()))
