@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from deltaplane.cli import enforcement
-from deltaplane.errors import DeltaplaneError, Internal, Refused
+from deltaplane.errors import DeltaplaneError, Refused
 from deltaplane.v1 import registry_pb2
 from lab import cni, lifecycle, preflight, probing, processes, supervision, topology
 from lab.cluster import Lab, LabConfig
@@ -113,19 +113,21 @@ class MemoryLab(Lab):
         self.client.close()
         end_keeper(self.layout, self._keeper)
 
-    def tables(self) -> dict[str, Tables]:
-        """What every node holds now, by its name; read from files, no agent is asked."""
-        found = {}
-        for node in self.topology.nodes:
-            held = memory.read(self.layout.node(node.name).state)
-            if held is None:
-                raise Internal(f"the agent of {node.name} has written no tables")
-            found[node.name] = Tables(held)
-        return found
+    def written(self) -> tuple[bytes, ...]:
+        """What the agents have written of their tables, node by node; no agent is asked."""
+        folders = (self.layout.node(node.name).state for node in self.topology.nodes)
+        return tuple((folder / memory.FILE).read_bytes() for folder in folders)
 
-    def outcomes(self) -> Mapping[Question, Outcome]:
-        """How the first packet of every question would end, by what the nodes hold now."""
-        tables, addresses = self.tables(), _addresses(self.pods)
+    def outcomes(self, written: Sequence[bytes] = ()) -> Mapping[Question, Outcome]:
+        """How the first packet of every question would end.
+
+        Args:
+            written: what the nodes held; none: what they hold now.
+        """
+        names = (node.name for node in self.topology.nodes)
+        held = map(memory.decode, written or self.written())
+        tables = {name: Tables(node) for name, node in zip(names, held, strict=True)}
+        addresses = _addresses(self.pods)
         numbered = {node.node_index: node for node in tables.values()}
         return {
             question: judge(

@@ -1,7 +1,7 @@
 """What a lab needs from the machine; all that is missing at once, before anything is touched."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from deltaplane.errors import Refused
@@ -39,8 +39,13 @@ def require() -> None:
         Refused: the message lists everything that is missing.
     """
     if lacks := missing():
-        lines = "\n".join(f"  - {line}" for line in lacks)
-        raise Refused(f"this machine cannot run a lab yet:\n{lines}")
+        raise Refused(complaint(lacks))
+
+
+def complaint(lacks: Sequence[str]) -> str:
+    """One text of all that is missing. Pure."""
+    lines = "\n".join(f"  - {line}" for line in lacks)
+    return f"this machine cannot run a lab yet:\n{lines}"
 
 
 def _dataplane() -> Iterator[str]:

@@ -39,9 +39,17 @@ def read(folder: Path) -> Held | None:
         ValueError: the file is none of ours.
     """
     try:
-        content = (folder / FILE).read_bytes()
+        return decode((folder / FILE).read_bytes())
     except FileNotFoundError:
         return None
+
+
+def decode(content: bytes) -> Held:
+    """What a file says.
+
+    Raises:
+        ValueError: it is none of ours.
+    """
     return msgspec.msgpack.decode(content, type=Held)
 
 
