@@ -1,7 +1,12 @@
-"""Runs the CNI plugin binary as a container runtime does (CNI specification 1.1, section 2)."""
+"""Runs the CNI plugin binary as a container runtime does (CNI specification 1.1, section 2).
+
+Where there is no binary it says to the agent's socket what the plugin would say.
+"""
 
 import json
 import os
+import socket
+import struct
 import subprocess
 import time
 from collections.abc import Mapping
@@ -10,9 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from deltaplane.errors import DeltaplaneError
+from nodeagent.cni import protocol
 
 NETWORK = "deltaplane"
 INTERFACE = "eth0"
+PLUGIN = "deltaplane-cni"
+NO_PATH = "/opt/cni/bin"
+"""CNI_PATH of a call without a binary: the agent looks for nothing there."""
+
 TIMEOUT_SECONDS = 30.0
 TRY_AGAIN = 11
 
@@ -36,12 +46,12 @@ class Attachment:
     """What a runtime knows about one pod interface.
 
     Attributes:
-        plugin: the plugin binary.
+        plugin: the plugin binary; None: there is none, the agent is called directly.
         agent_socket: socket of the agent of the pod's node.
         netns: the pod's network namespace.
     """
 
-    plugin: Path
+    plugin: Path | None
     agent_socket: Path
     netns: Path
     namespace: str
@@ -63,7 +73,7 @@ class Attachment:
             "CNI_NETNS": str(self.netns),
             "CNI_IFNAME": INTERFACE,
             "CNI_ARGS": ";".join(f"{key}={value}" for key, value in arguments.items()),
-            "CNI_PATH": str(self.plugin.parent),
+            "CNI_PATH": str(self.plugin.parent) if self.plugin else NO_PATH,
             "PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
         }
 
@@ -72,7 +82,7 @@ class Attachment:
         return {
             "cniVersion": "1.0.0",
             "name": NETWORK,
-            "type": self.plugin.name,
+            "type": self.plugin.name if self.plugin else PLUGIN,
             "agentSocket": str(self.agent_socket),
         }
 
@@ -108,9 +118,26 @@ def delete(attachment: Attachment) -> None:
 
 
 def _run(attachment: Attachment, command: str) -> Mapping[str, Any]:
+    if attachment.plugin is None:
+        code, stdout, stderr = _call(attachment, command)
+    else:
+        code, stdout, stderr = _execute(attachment.plugin, attachment, command)
+    try:
+        answer = json.loads(stdout) if stdout.strip() else {}
+    except ValueError:
+        answer = {"msg": stdout.decode(errors="replace")}
+    if code != 0:
+        details = answer.get("details", "")
+        text = ": ".join(filter(None, (answer.get("msg", ""), details, stderr.decode())))
+        raise CniError(int(answer.get("code", 0)), f"{command} {attachment.pod}: {text}")
+    return answer if isinstance(answer, dict) else {}
+
+
+def _execute(plugin: Path, attachment: Attachment, command: str) -> tuple[int, bytes, bytes]:
+    """Exit code, standard output and error of the plugin."""
     try:
         done = subprocess.run(
-            [attachment.plugin],
+            [plugin],
             env=attachment.environment(command),
             input=json.dumps(attachment.configuration()).encode(),
             capture_output=True,
@@ -119,12 +146,34 @@ def _run(attachment: Attachment, command: str) -> Mapping[str, Any]:
         )
     except subprocess.TimeoutExpired as error:
         raise CniError(0, f"{command}: no answer within {TIMEOUT_SECONDS} s") from error
+    return done.returncode, done.stdout, done.stderr
+
+
+def _call(attachment: Attachment, command: str) -> tuple[int, bytes, bytes]:
+    """What the plugin would exit with and print, from the agent itself."""
+    variables = attachment.environment(command)
+    request = protocol.Request(
+        command=command,
+        container_id=variables["CNI_CONTAINERID"],
+        netns=variables["CNI_NETNS"],
+        ifname=variables["CNI_IFNAME"],
+        args=variables["CNI_ARGS"],
+        path=variables["CNI_PATH"],
+        config=json.dumps(attachment.configuration()).encode(),
+    )
     try:
-        answer = json.loads(done.stdout) if done.stdout.strip() else {}
-    except ValueError:
-        answer = {"msg": done.stdout.decode(errors="replace")}
-    if done.returncode != 0:
-        details = answer.get("details", "")
-        text = ": ".join(filter(None, (answer.get("msg", ""), details, done.stderr.decode())))
-        raise CniError(int(answer.get("code", 0)), f"{command} {attachment.pod}: {text}")
-    return answer if isinstance(answer, dict) else {}
+        with (
+            attachment.netns.open("rb") as netns,
+            socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection,
+        ):
+            connection.settimeout(TIMEOUT_SECONDS)
+            connection.connect(str(attachment.agent_socket))
+            content = protocol.encode_request(request)
+            sent = socket.send_fds(connection, [content], [netns.fileno()])
+            connection.sendall(content[sent:])
+            with connection.makefile("rb") as stream:
+                code, length = protocol.ANSWER_HEAD.unpack(stream.read(protocol.ANSWER_HEAD.size))
+                return code, stream.read(length), b""
+    except (OSError, struct.error) as error:
+        # The agent is away, or went away meanwhile: the plugin says the same.
+        raise CniError(TRY_AGAIN, f"{command} {attachment.pod}: the agent: {error}") from error

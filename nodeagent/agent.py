@@ -189,6 +189,7 @@ class Agent:
             applier=self._applier,
             stream=self._stream,
             spool=self._spool,
+            links=parts.links,
             clock=parts.clock,
         )
 

@@ -1,6 +1,5 @@
 """What the CNI commands mean to this agent."""
 
-import os
 import sqlite3
 
 from deltaplane.errors import DeltaplaneError, Exhausted
@@ -18,6 +17,7 @@ from nodeagent.entries import Kind
 from nodeagent.interfaces import Interfaces
 from nodeagent.journal import Journal, State
 from nodeagent.netlink import namespace
+from nodeagent.pods import PodLinks
 from nodeagent.releases import Releases
 from nodeagent.stream import SlicerStream
 
@@ -38,6 +38,7 @@ class Plugin:
         applier: Applier,
         stream: SlicerStream,
         spool: Spool,
+        links: PodLinks,
         clock: Clock,
     ) -> None:
         self._interfaces = interfaces
@@ -48,6 +49,7 @@ class Plugin:
         self._applier = applier
         self._stream = stream
         self._spool = spool
+        self._links = links
 
     async def handle(self, call: Call, netns: int | None) -> bytes:
         """Runs a command and returns what the plugin prints.
@@ -84,12 +86,8 @@ class Plugin:
             )
         if not namespace.is_network_namespace(netns):
             raise CniError(Code.INVALID_NETNS, "CNI_NETNS is no network namespace", call.netns)
-        home = namespace.own()
-        try:
-            if namespace.same(home, netns):
-                raise CniError(Code.INVALID_NETNS, "CNI_NETNS is the node's own", call.netns)
-        finally:
-            os.close(home)
+        if self._links.is_home(netns):
+            raise CniError(Code.INVALID_NETNS, "CNI_NETNS is the node's own", call.netns)
         if call.pod is None:
             raise CniError(
                 Code.INVALID_ENVIRONMENT,
