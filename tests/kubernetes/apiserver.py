@@ -26,7 +26,7 @@ from services.kubernetes.api import resource as resources
 from services.kubernetes.api.kubeconfig import Connection
 from services.kubernetes.api.resource import Resource
 from services.kubernetes.api.types import INITIAL_EVENTS_END
-from tests.kubernetes import patching
+from tests.kubernetes import patching, requests
 from tests.kubernetes.storing import Change, Object, Refusal, Storage
 
 DEADLINE_SECONDS = 10
@@ -40,13 +40,14 @@ BUILT_IN = (
     resources.NETWORK_POLICIES,
     resources.EVENTS,
     resources.LEASES,
+    resources.CERTIFICATE_REQUESTS,
 )
 """What every server has; the others need a definition (`serve`)."""
 
 _PATH = re.compile(
     r"(?:/api|/apis/(?P<group>[^/]+))/(?P<version>[^/]+)"
     r"(?:/namespaces/(?P<namespace>[^/]+)(?=/[^/]+))?"
-    r"/(?P<plural>[^/]+)(?:/(?P<name>[^/]+)(?:/(?P<subresource>status))?)?"
+    r"/(?P<plural>[^/]+)(?:/(?P<name>[^/]+)(?:/(?P<subresource>status|approval))?)?"
 )
 
 Send = Callable[[Any], Awaitable[None]]
@@ -137,6 +138,8 @@ class ApiServer:
         self.storage.served.update(BUILT_IN)
         self.faults = Faults()
         self.tokens = set(tokens)
+        # Who asks for certificates: username, and extra where there is any, by token.
+        self.users: dict[str, Object] = {}
         self.calls: list[Call] = []
         self.watches: set[Watch] = set()
         self.most_watches = 0
@@ -336,6 +339,9 @@ class ApiServer:
                 return 200, _whole(call.resource, found)
             case "create":
                 value = _checked(call.resource, json.loads(call.body))
+                if call.resource == resources.CERTIFICATE_REQUESTS:
+                    token = call.headers.get("authorization", "").removeprefix("Bearer ")
+                    value = requests.asked(value, self.users.get(token, {}))
                 made = self.storage.create(call.resource, value, namespace=call.namespace)
                 return 201, _whole(call.resource, made)
             case "update" | "patch":
@@ -353,11 +359,12 @@ class ApiServer:
             limit=int(call.params.get("limit", "0")),
             token=call.params.get("continue", ""),
         )
+        texts = [it for it in chunk.texts if requests.selects(call.params, it)]
         metadata = {"resourceVersion": str(chunk.revision)} | (
             {"continue": chunk.rest} if chunk.rest else {}
         )
         head = _kind(call.resource, "List") | {"metadata": metadata}
-        return json.dumps(head).encode()[:-1] + b',"items":[' + b",".join(chunk.texts) + b"]}"
+        return json.dumps(head).encode()[:-1] + b',"items":[' + b",".join(texts) + b"]}"
 
     def _write(self, call: Call) -> Object:
         body = json.loads(call.body)
@@ -375,7 +382,9 @@ class ApiServer:
                 if call.resource == resources.LEASES and not expected:
                     raise Refusal(422, "Invalid", "metadata.resourceVersion: must be specified")
             _checked(call.resource, new)
-            if call.subresource:
+            if call.resource == resources.CERTIFICATE_REQUESTS and call.subresource:
+                new = requests.written(old, new, call.subresource)
+            elif call.subresource:
                 new = {**old, call.subresource: new.get(call.subresource, {})}
             elif "status" in old and call.resource != resources.EVENTS:
                 new = {**new, "status": old["status"]}
@@ -470,7 +479,8 @@ class ApiServer:
         if after and not streaming:
             return [], after
         state = self.storage.chunk(call.resource, namespace=call.namespace)
-        lines = [_line(call.resource, "ADDED", text) for text in state.texts]
+        texts = [text for text in state.texts if requests.selects(call.params, text)]
+        lines = [_line(call.resource, "ADDED", text) for text in texts]
         if streaming and watch.wants_bookmarks and not self.faults.ignores_streaming:
             lines.append(_bookmark(call.resource, state.revision, ends_initial=True))
         return lines, state.revision
@@ -481,6 +491,7 @@ class ApiServer:
         with self.storage.lock:
             found = self.storage.changes(call.resource, after=after, namespace=call.namespace)
             after = max(after, self.storage.revision)
+        found = [it for it in found if requests.selects(call.params, it.text)]
         lines = [_line(call.resource, it.type, it.text) for it in found]
         if watch.wants_bookmarks and self.faults.bookmarks and (watch.bookmarks or ends):
             watch.bookmarks = 0
