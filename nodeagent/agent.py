@@ -348,6 +348,7 @@ class Agent:
             stream=self._stream,
             dataplane=self._parts.dataplane,
             worker=self._worker,
+            clock=self._clock,
         )
         agent_pb2_grpc.add_AgentServicer_to_server(AgentServicer(sources), server)
         names: tuple[str, ...] = (agent_pb2.DESCRIPTOR.services_by_name["Agent"].full_name,)

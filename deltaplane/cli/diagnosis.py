@@ -21,6 +21,13 @@ SOON = timedelta(days=30)
 than a quarter of it is left: what renews itself does so at a third."""
 
 
+APART_SECONDS = 1.0
+"""Clocks that are kept right are within milliseconds of each other."""
+
+FAR_APART_SECONDS = 300.0
+"""Certificates are dated back by so much: whose clock is further behind refuses new ones."""
+
+
 class Health(enum.StrEnum):
     """How something is."""
 
@@ -185,6 +192,39 @@ def clock(about: str, *, synchronised: bool, error_seconds: float) -> Verdict:
         if synchronised
         else "nobody synchronises the clock",
         advice="" if synchronised else "run an NTP client: certificates are judged by this clock",
+    )
+
+
+def skew(about: str, *, asked_ms: int, told_ms: int, answered_ms: int) -> Verdict | None:
+    """Whether a node's clock agrees with ours; None: its agent is too old to say.
+
+    Its clock was read between the question and the answer, both read from ours: what it is beyond
+    either of them it is wrong, or we are.
+
+    Args:
+        about: the node.
+        asked_ms: our clock before the question, in milliseconds since 1970.
+        told_ms: its clock; 0: not told.
+        answered_ms: our clock after the answer.
+    """
+    if not told_ms:
+        return None
+    apart = max(asked_ms - told_ms, told_ms - answered_ms, 0) / 1000
+    health = Health.WELL
+    if apart > APART_SECONDS:
+        health = Health.ILL if apart > FAR_APART_SECONDS else Health.DOUBTFUL
+    side = "behind" if told_ms < asked_ms else "ahead of"
+    return Verdict(
+        about=about,
+        check="clock",
+        health=health,
+        seen="it agrees with this machine's"
+        if health is Health.WELL
+        else f"it is {apart:.1f} s {side} this machine's",
+        advice=""
+        if health is Health.WELL
+        else "run an NTP client on both: certificates are judged by clocks, logs and traces "
+        "compared by them; addresses and policies need none",
     )
 
 

@@ -190,12 +190,27 @@ def _slicer(client: "Client") -> "Iterator[Verdict]":
 
 
 def _agent(client: "Client", target: str) -> "Iterator[Verdict]":
+    import time
+
     import deltaplane
     from deltaplane.cli import diagnosis
     from deltaplane.v1 import agent_pb2
 
-    status = client.agent(target).GetStatus(agent_pb2.GetStatusRequest())
+    stub = client.agent(target)
+    # Once before: connecting takes longer than to ask.
+    stub.GetStatus(agent_pb2.GetStatusRequest())
+    asked = time.time_ns()
+    status = stub.GetStatus(agent_pb2.GetStatusRequest())
+    answered = time.time_ns()
     yield from diagnosis.agent(status, deltaplane.__version__)
+    verdict = diagnosis.skew(
+        status.node,
+        asked_ms=asked // 1_000_000,
+        told_ms=status.wall_ms,
+        answered_ms=answered // 1_000_000,
+    )
+    if verdict is not None:
+        yield verdict
 
 
 def _addresses(client: "Client", targets: "list[tuple[str, str]]") -> "Iterator[Verdict]":

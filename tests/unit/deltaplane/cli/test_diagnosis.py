@@ -72,6 +72,30 @@ def test_a_certificate_is_renewed_in_time(days: int, left: float, health: Health
     assert bool(found.advice) == (health is not Health.WELL)
 
 
+@pytest.mark.parametrize(
+    ("told_ms", "health", "seen"),
+    [
+        (100_000, Health.WELL, "agrees"),
+        # The answer took five seconds: the clock may have been read at any time of them.
+        (105_900, Health.WELL, "agrees"),
+        (107_000, Health.DOUBTFUL, "2.0 s ahead of"),
+        (97_500, Health.DOUBTFUL, "2.5 s behind"),
+        (-250_000, Health.ILL, "350.0 s behind"),
+    ],
+)
+def test_a_clock_that_is_wrong_is_told_from_a_slow_answer(
+    told_ms: int, health: Health, seen: str
+) -> None:
+    found = diagnosis.skew("a", asked_ms=100_000, told_ms=told_ms, answered_ms=105_000)
+    assert found is not None
+    assert (found.health, bool(found.advice)) == (health, health is not Health.WELL)
+    assert seen in found.seen
+
+
+def test_an_agent_that_does_not_tell_its_time_is_not_judged_by_it() -> None:
+    assert diagnosis.skew("a", asked_ms=5, told_ms=0, answered_ms=6) is None
+
+
 def test_pins_of_another_version_are_told_from_none() -> None:
     assert diagnosis.pins("a", {"v2": 30}, "v2").health is Health.WELL
     assert diagnosis.pins("a", {"v2": 30, "v1": 3}, "v2").health is Health.DOUBTFUL
