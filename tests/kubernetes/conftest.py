@@ -1,15 +1,21 @@
 """The servers that a test talks to."""
 
 import secrets
+import tempfile
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import httpx2
 import pytest
 
 from services.kubernetes.api.kubeconfig import Connection
-from tests.kubernetes import real
+from tests.kubernetes import cleaning, real
 from tests.kubernetes.apiserver import ApiServer
 from tests.kubernetes.bare import SECONDS, Api
+from tests.kubernetes.stage import Stage, staged
+
+# What only a real server can show.
+collect_ignore = [] if real.asked() else ["clusters"]
 
 
 @pytest.fixture
@@ -45,4 +51,12 @@ async def api(connection: Connection) -> AsyncIterator[Api]:
         try:
             yield api
         finally:
-            await http.delete(f"/api/v1/namespaces/{namespace}")
+            await cleaning.namespace(http, namespace)
+
+
+@pytest.fixture
+async def stage(api: Api, connection: Connection) -> AsyncIterator[Stage]:
+    # Not tmp_path: a unix socket's path has at most 107 characters.
+    with tempfile.TemporaryDirectory(prefix="dp-") as folder:
+        async with staged(api, connection, Path(folder) / "registry") as found:
+            yield found

@@ -63,7 +63,7 @@ class Cluster:
         uid = f"uid-{name}"
         self.nodes = {**(self.nodes or {}), name: uid}
         extra = {NODE_NAME: [name], NODE_UID: [uid]}
-        self.server.users[f"token-{name}"] = {"username": ACCOUNT, "extra": extra}
+        self.server.storage.users[f"token-{name}"] = {"username": ACCOUNT, "extra": extra}
 
     def renewal(self, name: str) -> Renewal:
         folder = self.folder / name
@@ -206,7 +206,7 @@ async def test_a_request_that_somebody_has_approved_fails_all_the_same(cluster: 
     cluster.server.create(
         REQUESTS,
         asking.name,
-        spec=wanted | request | cluster.server.users["token-n1"],
+        spec=wanted | request | cluster.server.storage.users["token-n1"],
         status={"conditions": [approved]},
     )
     async with cluster.bridge():

@@ -40,6 +40,7 @@ async def test_lists_come_in_chunks_with_a_token(server: ApiServer) -> None:
 
 
 async def test_a_lease_is_created_read_and_replaced(server: ApiServer) -> None:
+    server.create(resources.NAMESPACES, "dp")
     body = {"metadata": {"name": "bridge"}, "spec": {"leaseDurationSeconds": 10}}
     async with Client(server.connection()) as client:
         made = await client.create(resources.LEASES, body, Lease, namespace="dp")
@@ -76,6 +77,7 @@ async def test_a_condition_is_merged_into_the_others(server: ApiServer) -> None:
 async def test_an_event_stands_beside_its_object(
     server: ApiServer, namespace: str, where: str
 ) -> None:
+    server.create(resources.NAMESPACES, where)
     metadata = ObjectMeta(name="p", namespace=namespace, uid="u")
     resource = resources.NETWORK_POLICIES if namespace else resources.CLUSTER_NETWORK_POLICIES
     report = Report(

@@ -1,0 +1,73 @@
+"""Who the bridge is in a cluster: a service account with the roles of deploy/.
+
+The manifests are read as they are shipped; only the names are the test's, since the cluster may
+have Deltaplane already.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.kubernetes.bare import SECONDS, Api, Object
+
+SHIPPED = Path(__file__).parents[2] / "deploy/kubernetes/base/rbac.yaml"
+NAME, NAMESPACE = "deltaplane-bridge", "deltaplane-system"
+RBAC = "/apis/rbac.authorization.k8s.io/v1"
+PATHS = {
+    "ClusterRole": RBAC + "/clusterroles",
+    "ClusterRoleBinding": RBAC + "/clusterrolebindings",
+    "Role": RBAC + "/namespaces/{}/roles",
+    "RoleBinding": RBAC + "/namespaces/{}/rolebindings",
+}
+
+
+def _renamed(value: Any, names: dict[str, str]) -> Any:
+    match value:
+        case dict():
+            return {key: _renamed(part, names) for key, part in value.items()}
+        case list():
+            return [_renamed(part, names) for part in value]
+        case str():
+            return names.get(value, value)
+        case _:
+            return value
+
+
+def _objects(namespace: str) -> Iterator[tuple[str, Object]]:
+    """Where each goes, and what it is."""
+    # A cluster role is everybody's to see: the test's namespace is a name that nobody else has.
+    names = {NAME: namespace, NAMESPACE: namespace}
+    for item in yaml.safe_load_all(SHIPPED.read_text()):
+        yield PATHS[item["kind"]].format(namespace), _renamed(item, names)
+
+
+async def token_of(api: Api, name: str) -> str:
+    """Makes a service account in the test's namespace; returns a token of it."""
+    accounts = f"/api/v1/namespaces/{api.namespace}/serviceaccounts"
+    await api.ok("POST", accounts, json={"metadata": {"name": name}})
+    asked: Object = {"spec": {"audiences": [], "expirationSeconds": 3600}}
+    answer = await api.ok("POST", f"{accounts}/{name}/token", json=asked)
+    return answer["status"]["token"]  # type: ignore[no-any-return]
+
+
+async def install(api: Api) -> str:
+    """Makes the account with its roles; returns a token of it that is known to count."""
+    token = await token_of(api, api.namespace)
+    for path, item in _objects(api.namespace):
+        await api.ok("POST", path, json=item)
+    headers = {"Authorization": f"Bearer {token}"}
+    probes = [("/api/v1/pods", 200), (f"{api.leases}/nothing", 404)]
+    async with asyncio.timeout(SECONDS):
+        for path, code in probes:
+            while (await api.http.get(path, headers=headers)).status_code != code:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+    return token
+
+
+async def remove(api: Api) -> None:
+    """What is left of it when the namespace is gone."""
+    for kind in ("ClusterRoleBinding", "ClusterRole"):
+        await api.http.delete(f"{PATHS[kind]}/{api.namespace}")
