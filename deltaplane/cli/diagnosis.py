@@ -17,7 +17,8 @@ FULL_PERCENT = 90
 """Of a pool's blocks: little is left for new nodes."""
 
 SOON = timedelta(days=30)
-"""A certificate that ends sooner should have been renewed by now."""
+"""A certificate that ends sooner should have been renewed by now, and one of a short life when less
+than a quarter of it is left: what renews itself does so at a third."""
 
 
 APART_SECONDS = 1.0
@@ -173,20 +174,21 @@ def agent(status: agent_pb2.GetStatusResponse, version: str) -> Iterator[Verdict
         yield Verdict(about=about, check="agent", health=Health.WELL, seen=seen)
 
 
-def certificate(about: str, name: str, ends: datetime, now: datetime) -> Verdict:
-    """Whether a certificate lasts."""
+def certificate(about: str, name: str, lasts: tuple[datetime, datetime], now: datetime) -> Verdict:
+    """Whether a certificate lasts. lasts: from when, until when."""
+    starts, ends = lasts
     left = ends - now
     health = Health.WELL
     if left <= timedelta():
         health = Health.ILL
-    elif left < SOON:
+    elif left < min(SOON, (ends - starts) / 4):
         health = Health.DOUBTFUL
     return Verdict(
         about=about,
         check="certificate",
         health=health,
         seen=f"{name} ends {ends:%Y-%m-%d %H:%M} UTC",
-        advice="" if health is Health.WELL else "issue another one: deltaplane certs issue --force",
+        advice="" if health is Health.WELL else "issue another one: docs/howto/certificates.md",
     )
 
 

@@ -110,7 +110,8 @@ def _certificates(about: str, folder: Path) -> "Iterator[Verdict]":
         file = folder / name
         if file.exists():
             found = issuing.describe(file.read_bytes())
-            yield diagnosis.certificate(about, str(file), found.ends, issuing.now())
+            lasts = (found.starts, found.ends)
+            yield diagnosis.certificate(about, str(file), lasts, issuing.now())
         else:
             yield diagnosis.Verdict(
                 about=about,

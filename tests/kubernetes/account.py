@@ -1,4 +1,4 @@
-"""Who the bridge is in a cluster: a service account with the roles of deploy/.
+"""Who the bridge and agents are in a cluster: service accounts with the roles of deploy/.
 
 The manifests are read as they are shipped; only the names are the test's, since the cluster may
 have Deltaplane already.
@@ -15,6 +15,7 @@ from tests.kubernetes.bare import SECONDS, Api, Object
 
 SHIPPED = Path(__file__).parents[2] / "deploy/kubernetes/base/rbac.yaml"
 NAME, NAMESPACE = "deltaplane-bridge", "deltaplane-system"
+SIGNING, AGENT = "deltaplane-bridge-signing", "deltaplane-agent"
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
 PATHS = {
     "ClusterRole": RBAC + "/clusterroles",
@@ -36,10 +37,24 @@ def _renamed(value: Any, names: dict[str, str]) -> Any:
             return value
 
 
+def agent(namespace: str) -> str:
+    """The account of agents."""
+    return f"{namespace}-agent"
+
+
+def _names(namespace: str) -> dict[str, str]:
+    # A cluster role is everybody's to see: the test's namespace is a name that nobody else has.
+    return {
+        NAME: namespace,
+        NAMESPACE: namespace,
+        SIGNING: f"{namespace}-signing",
+        AGENT: agent(namespace),
+    }
+
+
 def _objects(namespace: str) -> Iterator[tuple[str, Object]]:
     """Where each goes, and what it is."""
-    # A cluster role is everybody's to see: the test's namespace is a name that nobody else has.
-    names = {NAME: namespace, NAMESPACE: namespace}
+    names = _names(namespace)
     for item in yaml.safe_load_all(SHIPPED.read_text()):
         yield PATHS[item["kind"]].format(namespace), _renamed(item, names)
 
@@ -70,4 +85,5 @@ async def install(api: Api) -> str:
 async def remove(api: Api) -> None:
     """What is left of it when the namespace is gone."""
     for kind in ("ClusterRoleBinding", "ClusterRole"):
-        await api.http.delete(f"{PATHS[kind]}/{api.namespace}")
+        for name in set(_names(api.namespace).values()):
+            await api.http.delete(f"{PATHS[kind]}/{name}")

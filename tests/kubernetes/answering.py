@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl
 from services.kubernetes.api import resource as resources
 from services.kubernetes.api.resource import Resource
 from services.kubernetes.api.types import INITIAL_EVENTS_END
-from tests.kubernetes import allotting, patching
+from tests.kubernetes import allotting, patching, requests
 from tests.kubernetes.storing import Object, Refusal, Storage
 
 DEFINITIONS = Resource(
@@ -26,7 +26,7 @@ DEFINITIONS = Resource(
 _PATH = re.compile(
     r"(?:/api|/apis/(?P<group>[^/]+))/(?P<version>[^/]+)"
     r"(?:/namespaces/(?P<namespace>[^/]+)(?=/[^/]+))?"
-    r"/(?P<plural>[^/]+)(?:/(?P<name>[^/]+)(?:/(?P<subresource>status))?)?"
+    r"/(?P<plural>[^/]+)(?:/(?P<name>[^/]+)(?:/(?P<subresource>status|approval))?)?"
 )
 
 
@@ -112,6 +112,9 @@ def _create(storage: Storage, call: Call) -> Object:
             value = value | {"spec": allotting.spec(value["spec"], storage.revision)}
         if call.resource == DEFINITIONS:
             storage.served.add(_defined(value))
+        if call.resource == resources.CERTIFICATE_REQUESTS:
+            token = call.headers.get("authorization", "").removeprefix("Bearer ")
+            value = requests.asked(value, storage.users.get(token, {}))
         return storage.create(call.resource, value, namespace=call.namespace)
 
 
@@ -135,11 +138,12 @@ def _list(storage: Storage, call: Call) -> bytes:
         limit=int(call.params.get("limit", "0")),
         token=call.params.get("continue", ""),
     )
+    texts = [text for text in chunk.texts if requests.selects(call.params, text)]
     metadata = {"resourceVersion": str(chunk.revision)} | (
         {"continue": chunk.rest} if chunk.rest else {}
     )
     head = _kind(call.resource, "List") | {"metadata": metadata}
-    return json.dumps(head).encode()[:-1] + b',"items":[' + b",".join(chunk.texts) + b"]}"
+    return json.dumps(head).encode()[:-1] + b',"items":[' + b",".join(texts) + b"]}"
 
 
 def _write(storage: Storage, call: Call) -> Object:
@@ -158,7 +162,9 @@ def _write(storage: Storage, call: Call) -> Object:
             if call.resource == resources.LEASES and not expected:
                 raise Refusal(422, "Invalid", "metadata.resourceVersion: must be specified")
         _checked(call.resource, new)
-        if call.subresource:
+        if call.subresource and call.resource == resources.CERTIFICATE_REQUESTS:
+            new = requests.written(old, new, call.subresource)
+        elif call.subresource:
             new = {**old, call.subresource: new.get(call.subresource, {})}
         elif "status" in old and call.resource != resources.EVENTS:
             new = {**new, "status": old["status"]}

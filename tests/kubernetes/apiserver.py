@@ -23,7 +23,7 @@ import uvicorn
 from services.kubernetes.api import resource as resources
 from services.kubernetes.api.kubeconfig import Connection
 from services.kubernetes.api.resource import Resource
-from tests.kubernetes import answering, patching
+from tests.kubernetes import answering, patching, requests
 from tests.kubernetes.answering import DEFINITIONS, Call
 from tests.kubernetes.storing import Change, Object, Refusal, Storage
 
@@ -38,6 +38,7 @@ BUILT_IN = (
     resources.NETWORK_POLICIES,
     resources.EVENTS,
     resources.LEASES,
+    resources.CERTIFICATE_REQUESTS,
     DEFINITIONS,
 )
 """What every server has; the others need a definition (`serve`)."""
@@ -379,7 +380,8 @@ class ApiServer:
         if after and not streaming:
             return [], after
         state = self.storage.chunk(call.resource, namespace=call.namespace)
-        lines = [answering.line(call.resource, "ADDED", text) for text in state.texts]
+        texts = [text for text in state.texts if requests.selects(call.params, text)]
+        lines = [answering.line(call.resource, "ADDED", text) for text in texts]
         if streaming and watch.wants_bookmarks and not self.faults.ignores_streaming:
             lines.append(answering.bookmark(call.resource, state.revision, ends_initial=True))
         return lines, state.revision
@@ -390,6 +392,7 @@ class ApiServer:
         with self.storage.lock:
             found = self.storage.changes(call.resource, after=after, namespace=call.namespace)
             after = max(after, self.storage.revision)
+        found = [it for it in found if requests.selects(call.params, it.text)]
         lines = [answering.line(call.resource, it.type, it.text) for it in found]
         if watch.wants_bookmarks and self.faults.bookmarks and (watch.bookmarks or ends):
             watch.bookmarks = 0

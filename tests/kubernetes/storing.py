@@ -88,6 +88,8 @@ class Storage:
         # Nobody has the history of before: a server was there, or its store was compacted.
         self.compacted = self.revision
         self.served: set[Resource] = set()
+        # Who asks for certificates: username, and extra where there is any, by token.
+        self.users: dict[str, Object] = {}
         self.listeners: set[Callable[[], None]] = set()
         self._collections: dict[Resource, Collection] = defaultdict(Collection)
 

@@ -133,8 +133,9 @@ class Client:
         *,
         namespace: str = "",
         how: PatchType = PatchType.STRATEGIC,
+        subresource: str = "status",
     ) -> None:
-        """Changes fields of an object's status.
+        """Changes fields of an object's status. subresource: by which of its ways.
 
         A strategic patch merges lists whose items have names: a condition of one type leaves the
         others as they are. Custom kinds know only MERGE.
@@ -150,7 +151,7 @@ class Client:
             name,
             namespace,
             body=body,
-            subresource="status",
+            subresource=subresource,
             content_type=how.value,
         )
         await self._transport.call(request)

@@ -59,10 +59,19 @@ def test_an_agent_tells_what_ails_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("days", "health"), [(31, Health.WELL), (29, Health.DOUBTFUL), (-1, Health.ILL)]
+    ("days", "left", "health"),
+    [
+        (365, 31, Health.WELL),
+        (365, 29, Health.DOUBTFUL),
+        (365, -1, Health.ILL),
+        (8, 2.1, Health.WELL),
+        (8, 1.9, Health.DOUBTFUL),
+        (8, 0, Health.ILL),
+    ],
 )
-def test_a_certificate_is_renewed_in_time(days: int, health: Health) -> None:
-    found = diagnosis.certificate("a", "tls.crt", NOW + timedelta(days=days), NOW)
+def test_a_certificate_is_renewed_in_time(days: int, left: float, health: Health) -> None:
+    ends = NOW + timedelta(days=left)
+    found = diagnosis.certificate("a", "tls.crt", (ends - timedelta(days=days), ends), NOW)
     assert found.health is health
     assert bool(found.advice) == (health is not Health.WELL)
 
