@@ -101,7 +101,10 @@ def act(storage: Storage, call: Call) -> tuple[int, bytes]:
 
 
 def _create(storage: Storage, call: Call) -> Object:
-    value = _checked(call.resource, json.loads(call.body))
+    value = json.loads(call.body)
+    if call.resource.custom and not value.get("kind"):
+        raise Refusal(400, "BadRequest", f"Object 'Kind' is missing in {call.body!r}")
+    value = _checked(call.resource, value)
     with storage.lock:
         if call.namespace not in ("", "default"):
             storage.get(resources.NAMESPACES, f"/{call.namespace}")
@@ -155,7 +158,7 @@ def _write(storage: Storage, call: Call) -> Object:
             named = body.get("metadata", {})
             expected = named.get("resourceVersion")
             if named.get("uid", old["metadata"]["uid"]) != old["metadata"]["uid"]:
-                raise Refusal(409, "Conflict", "the UID in the precondition does not match")
+                raise Refusal(422, "Invalid", "metadata.uid: field is immutable")
         else:
             new = body
             expected = body["metadata"].get("resourceVersion")

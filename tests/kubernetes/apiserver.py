@@ -28,6 +28,7 @@ from tests.kubernetes.answering import DEFINITIONS, Call
 from tests.kubernetes.storing import Change, Object, Refusal, Storage
 
 DEADLINE_SECONDS = 10
+MARK_SECONDS = 2
 
 BUILT_IN = (
     resources.NODES,
@@ -86,6 +87,11 @@ class Watch:
     lines: list[bytes] = field(default_factory=list)
     end: bool = False
     cut: bool = False
+
+    def mark(self) -> None:
+        """It says how far it has come, if it is asked to."""
+        self.bookmarks += 1
+        self.wake()
 
     @property
     def wants_bookmarks(self) -> bool:
@@ -193,7 +199,7 @@ class ApiServer:
 
     def bookmark(self) -> None:
         """Every open watch that wants bookmarks gets one."""
-        self._each(lambda watch: setattr(watch, "bookmarks", watch.bookmarks + 1))
+        self._each(Watch.mark)
 
     def say(self, line: bytes) -> None:
         """Every open watch says this."""
@@ -343,8 +349,11 @@ class ApiServer:
     async def _lines(self, watch: Watch, changed: asyncio.Event) -> AsyncIterator[bytes]:
         """What a watch says, until it ends."""
         loop = asyncio.get_running_loop()
-        until = loop.time() + float(watch.call.params.get("timeoutSeconds", "3600"))
+        seconds = float(watch.call.params.get("timeoutSeconds", "3600"))
+        until = loop.time() + seconds
         timer = loop.call_at(until, changed.set)
+        # Shortly before it ends a watch, a server says how far it has come, for the next one.
+        marking = loop.call_at(until - min(MARK_SECONDS, seconds), watch.mark)
         try:
             lines, after = self._state(watch)
             while True:
@@ -371,6 +380,7 @@ class ApiServer:
                 yield json.dumps(body).encode() + b"\n"
         finally:
             timer.cancel()
+            marking.cancel()
 
     def _state(self, watch: Watch) -> tuple[list[bytes], int]:
         """What a watch begins with, and after which revision it goes on."""

@@ -34,13 +34,14 @@ class Lost(Exception):
 
 @dataclass(slots=True)
 class Asked:
-    """One request. bookmarks: how many the answer has brought, if it is a watch."""
+    """One request. bookmarks: how many the answer has brought; expired: it has said so."""
 
     method: str
     path: str
     params: dict[str, str]
     code: int = 0
     bookmarks: int = 0
+    expired: bool = False
     body: bytes = b""
 
     @property
@@ -79,6 +80,7 @@ class Relay:
         self._is_away = False
         self._ages: set[str] = set()
         self._lost = asyncio.Event()
+        self._answering: set[asyncio.Task[None]] = set()
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         self.asked: list[Asked] = []
@@ -97,7 +99,7 @@ class Relay:
             server.force_exit = True
             server.stop.set()
             self.lose()
-            await asyncio.gather(task, return_exceptions=True)
+            await asyncio.gather(task, *self._answering, return_exceptions=True)
             await self._http.aclose()
             self._socket.close()
 
@@ -125,6 +127,12 @@ class Relay:
         return [it for it in self.asked[number:] if it.method == "GET"]
 
     async def _answer(self, scope: Any, receive: Receive, send: Send) -> None:
+        answering = asyncio.ensure_future(self._relay(scope, receive, send))
+        self._answering.add(answering)
+        answering.add_done_callback(self._answering.discard)
+        await answering
+
+    async def _relay(self, scope: Any, receive: Receive, send: Send) -> None:
         params = dict(parse_qsl(scope["query_string"].decode()))
         asked = Asked(scope["method"], scope["path"], params)
         while (message := await receive())["type"] == "http.request":
@@ -171,6 +179,7 @@ class Relay:
             async for piece in answer.aiter_bytes():
                 asked.bookmarks += piece.count(b'"type":"BOOKMARK"')
                 asked.bookmarks += piece.count(b'"type": "BOOKMARK"')
+                asked.expired |= b'"reason":"Expired"' in piece or b'"reason": "Expired"' in piece
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 

@@ -69,7 +69,7 @@ async def test_a_condition_is_merged_into_the_others(server: ApiServer) -> None:
             await client.patch_status(resources.NODES, "n2", {"status": {}})
         server.create(resources.PODS, "p", namespace="a")
         body = {"metadata": {"uid": "of its predecessor"}, "status": {}}
-        with pytest.raises(Conflict):
+        with pytest.raises(Invalid):
             await client.patch_status(resources.PODS, "p", body, namespace="a")
 
 
@@ -91,7 +91,7 @@ async def test_an_event_stands_beside_its_object(
         await client.create_event(report, REPORTER, wall_ns=MOMENT_NS)
     (key,) = server.storage.keys(resources.EVENTS)
     event = server.storage.get(resources.EVENTS, key)
-    assert key.startswith(f"{where}/p.")
+    assert key.startswith(f"{where}/p-")
     assert event["note"] == "é" * 512
     assert event["eventTime"] == "2026-09-21T14:13:20.123456Z"
     assert event["regarding"]["uid"] == "u"

@@ -142,7 +142,8 @@ class Client:
 
         Raises:
             NotFound: the object is gone.
-            Conflict: the patch names a uid or a resourceVersion, and it is another by now.
+            Conflict: the patch names a resourceVersion, and it is another by now.
+            Invalid: the patch names a uid, and it is another object by now.
         """
         request = self._request(
             Verb.PATCH,

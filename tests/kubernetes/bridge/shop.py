@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from deltaplane.v1 import common_pb2, policy_pb2, registry_pb2, service_pb2
+from services.kubernetes.api import resource as resources
+from services.kubernetes.api.resource import Resource
 from tests.kubernetes.bare import Object
 
 Record = (
@@ -150,14 +152,19 @@ def objects(namespace: str) -> Iterator[tuple[str, Object]]:
         yield f"{APIS}/discovery.k8s.io/v1/{inside}/endpointslices", given
     yield f"{APIS}/networking.k8s.io/v1/{inside}/networkpolicies", _network_policy()
     cilium = _cilium("team", ingress=[{"fromEndpoints": [{"matchLabels": {"app": "api"}}]}])
-    yield f"{APIS}/cilium.io/v2/{inside}/ciliumnetworkpolicies", cilium
+    yield _custom(resources.CILIUM_NETWORK_POLICIES, cilium, namespace)
     # About requests of HTTP, which we do not read: something that closes stands for it.
     http = {"toPorts": [{"ports": [{"port": "80"}], "rules": {"http": [{"method": "GET"}]}}]}
     wide = _cilium(namespace, endpointSelector=_in(namespace), ingress=[http])
-    yield f"{APIS}/cilium.io/v2/ciliumclusterwidenetworkpolicies", wide
-    policies = f"{APIS}/policy.networking.k8s.io"
-    yield f"{policies}/v1alpha2/clusternetworkpolicies", _cluster_policy(namespace)
-    yield f"{policies}/v1alpha1/adminnetworkpolicies", _admin_policy(namespace)
+    yield _custom(resources.CILIUM_CLUSTERWIDE_NETWORK_POLICIES, wide)
+    yield _custom(resources.CLUSTER_NETWORK_POLICIES, _cluster_policy(namespace))
+    yield _custom(resources.ADMIN_NETWORK_POLICIES, _admin_policy(namespace))
+
+
+def _custom(resource: Resource, item: Object, namespace: str = "") -> tuple[str, Object]:
+    """Of a kind that is defined in the cluster: only then must an object say what it is."""
+    kind = {"apiVersion": resource.api_version, "kind": resource.kind}
+    return resource.collection(namespace), kind | item
 
 
 def _in(namespace: str) -> Object:

@@ -11,7 +11,13 @@ from tests.kubernetes.bare import Api
 
 NAMESPACE = "deltaplane-system"
 APPLY = {"Content-Type": "application/apply-patch+yaml"}
-TRIED = {"dryRun": "All", "fieldManager": "deltaplane-test", "fieldValidation": "Strict"}
+TRIED = {
+    "dryRun": "All",
+    "fieldManager": "deltaplane-test",
+    "fieldValidation": "Strict",
+    # Whoever has installed Deltaplane is its manager.
+    "force": "true",
+}
 
 
 @pytest.fixture
