@@ -186,6 +186,19 @@ class _Damaged(Exception):
     """The file is no journal, or one that contradicts itself."""
 
 
+_NO_DAMAGE = frozenset(
+    {
+        *(sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM),
+        *(sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL),
+        *(sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY),
+    }
+)
+"""SQLite's codes of what passes, or a person must mend: the disk, locks, rights.
+
+All others are about what is in the file, such as a schema that is not what its version says.
+"""
+
+
 def _open(path: Path) -> tuple[sqlite3.Connection, Ledger]:
     """Raises _Damaged, or Conflict: the file is a newer agent's."""
     database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
@@ -196,10 +209,8 @@ def _open(path: Path) -> tuple[sqlite3.Connection, Ledger]:
         return database, schema.read(database)
     except BaseException as error:
         database.close()
-        damage = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
         if isinstance(error, sqlite3.Error):
-            # A full disk or a lock is no damage.
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF in damage:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _NO_DAMAGE:
                 raise _Damaged(str(error)) from error
         elif isinstance(error, ValueError | KeyError | TypeError):
             raise _Damaged(f"its rows contradict each other: {error}") from error

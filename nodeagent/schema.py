@@ -88,9 +88,9 @@ def migrate(database: sqlite3.Connection) -> None:
 
 
 def read(database: sqlite3.Connection) -> Ledger:
-    """The ledger of the file."""
+    """The ledger of the file. Raises ValueError: its rows contradict each other."""
     counters = dict(database.execute("SELECT name, value FROM counters"))
-    return restore(
+    ledger = restore(
         map(_interface, database.execute(_INTERFACES)),
         map(_block, database.execute("SELECT * FROM blocks ORDER BY ordinal")),
         map(_pool, database.execute("SELECT * FROM pools")),
@@ -102,6 +102,12 @@ def read(database: sqlite3.Connection) -> Ledger:
         ordinals=counters["block"],
         is_new=bool(counters["new"]),
     )
+    # From a counter that is behind, a number would be given twice.
+    if ledger.last_number < max(ledger.interfaces, default=0):
+        raise ValueError(f"endpoint {max(ledger.interfaces)} after {ledger.last_number}")
+    if ledger.last_ordinal < max(ledger.blocks, default=0):
+        raise ValueError(f"block {max(ledger.blocks)} after {ledger.last_ordinal}")
+    return ledger
 
 
 _INTERFACES = (

@@ -49,8 +49,7 @@ def node_uid(directory: Path) -> str:
             os.fsync(folder)
         finally:
             os.close(folder)
-    text = path.read_text().strip()
     try:
-        return str(uuid.UUID(text))
+        return str(uuid.UUID(path.read_text().strip()))
     except ValueError:
         raise Refused(f"{path} holds no UID; restore it, or delete the node and the file") from None

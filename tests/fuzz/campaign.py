@@ -16,6 +16,7 @@ import structlog
 from tests.fuzz.mutation import mutated
 from tests.fuzz.target import Target
 
+ROOT = Path(__file__).parents[2]
 CORPUS = Path(__file__).with_name("corpus")
 """Inputs that broke something once, a folder for each target. They are always fed."""
 
@@ -26,6 +27,9 @@ TARGETS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "cni": ("tests.fuzz.cni", "CniTarget"),
         "shim": ("tests.fuzz.shim", "ShimTarget"),
         "manifests": ("tests.fuzz.manifests", "ManifestsTarget"),
+        "apiserver": ("tests.fuzz.apiserver", "ApiserverTarget"),
+        "kubeconfig": ("tests.fuzz.kubeconfig", "KubeconfigTarget"),
+        "disk": ("tests.fuzz.disk", "DiskTarget"),
         "names": ("tests.fuzz.names", "NamesTarget"),
         "http2": ("tests.fuzz.http2", "Http2Target"),
         "frames": ("tests.fuzz.frames", "FramesTarget"),
@@ -99,8 +103,14 @@ def _by_chance(name: str, seconds: float, seed: int, folder: Path) -> int:
 
 def _place(error: Exception) -> str:
     """Where an exception came from: one finding is told once."""
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__} {last.filename}:{last.lineno} {str(error)[:40]}"
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if Path(frame.filename).is_relative_to(ROOT)
+    ]
+    # What is found wrong in the end may have many causes.
+    more = str(error)[:40] if isinstance(error, AssertionError) else ""
+    return f"{type(error).__name__} {frames[-1].filename}:{frames[-1].lineno} {more}"
 
 
 def _keep(name: str, folder: Path, data: bytes, error: Exception) -> None:

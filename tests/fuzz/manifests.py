@@ -13,7 +13,8 @@ from deltaplane.manifest import ManifestError
 from tests.fuzz.draw import Draw
 
 ROOT = Path(__file__).parents[2]
-FILES = ("examples/*.yaml", "docs/tutorial/*.yaml", "tests/unit/deltaplane/manifest/**/*.yaml")
+FILES = ("examples/*.yaml", "docs/tutorial/*.yaml", "tests/fuzz/objects.yaml")
+"""The last one has one object of every kind, with most of its fields."""
 LARGEST = 6000
 """Bytes of a seed: a long one changes too little at a time."""
 
@@ -56,13 +57,7 @@ class ManifestsTarget:
     """First byte: whether the rest is text, or decisions about what to change in a seed."""
 
     def __init__(self) -> None:
-        self._texts = [
-            document.encode()
-            for pattern in FILES
-            for file in sorted(ROOT.glob(pattern))
-            for document in file.read_text().split("\n---\n")
-            if len(document) <= LARGEST
-        ]
+        self._texts = texts()
         self._documents = [yaml.safe_load(text) for text in self._texts]
 
     def seeds(self) -> Sequence[bytes]:
@@ -92,9 +87,9 @@ class ManifestsTarget:
     def _changed(self, draw: Draw) -> str:
         document = yaml.safe_load(yaml.safe_dump(draw.pick(self._documents)))
         for _ in range(1 + draw.below(4)):
-            places = list(_places(document))
-            if places:
-                holder, key = draw.pick(places)
+            found = list(places(document))
+            if found:
+                holder, key = draw.pick(found)
                 holder[key] = deepcopy(draw.pick(STRANGE))
         return yaml.safe_dump(document, allow_unicode=True)
 
@@ -102,7 +97,18 @@ class ManifestsTarget:
         """Nothing to let go of."""
 
 
-def _places(value: Any) -> Iterator[tuple[Any, Any]]:
+def texts() -> list[bytes]:
+    """Sound documents of all kinds."""
+    return [
+        document.encode()
+        for pattern in FILES
+        for file in sorted(ROOT.glob(pattern))
+        for document in file.read_text().split("\n---\n")
+        if len(document) <= LARGEST
+    ]
+
+
+def places(value: Any) -> Iterator[tuple[Any, Any]]:
     """Every (holder, key or index) of a document."""
     items: Iterator[tuple[Any, Any]] = iter(())
     if isinstance(value, dict):
@@ -111,4 +117,4 @@ def _places(value: Any) -> Iterator[tuple[Any, Any]]:
         items = iter(list(enumerate(value)))
     for key, inner in items:
         yield value, key
-        yield from _places(inner)
+        yield from places(inner)

@@ -186,3 +186,7 @@ async def test_a_token_that_was_replaced_is_read_again(tmp_path: Path) -> None:
             server.tokens = {"newer"}
             with pytest.raises(Unavailable, match="token"):
                 await client.page(resources.PODS, {})
+            for torn in (b"a\nHost: b", "é".encode(), b"\xff"):
+                token.write_bytes(torn)
+                with pytest.raises(Unavailable, match="token"):
+                    await client.page(resources.PODS, {})

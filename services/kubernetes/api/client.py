@@ -15,7 +15,7 @@ from services.kubernetes.api.kubeconfig import Connection
 from services.kubernetes.api.permissions import PERMISSIONS, Permission, Verb, require
 from services.kubernetes.api.resource import EVENTS, Resource
 from services.kubernetes.api.transport import DEADLINE_SECONDS, LIST_SECONDS, Request, Transport
-from services.kubernetes.api.types import Body
+from services.kubernetes.api.types import UNDECODABLE, Body
 
 T = TypeVar("T")
 
@@ -225,5 +225,5 @@ class Client:
 def _decode(body: bytes, kind: type[T], what: str) -> T:
     try:
         return msgspec.json.decode(body, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNDECODABLE as error:
         raise Unavailable(f"{what}: the answer is not what it should be: {error}") from error

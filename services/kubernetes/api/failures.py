@@ -24,7 +24,7 @@ from deltaplane.errors import (
     Refused,
     Unavailable,
 )
-from services.kubernetes.api.types import Status
+from services.kubernetes.api.types import UNDECODABLE, Status
 
 LONGEST_RETRY_AFTER_SECONDS = 60.0
 """A server may ask for more; nobody is served by a bridge that sleeps for an hour."""
@@ -111,7 +111,7 @@ def of_status(
 def _status(body: bytes) -> Status:
     try:
         return _decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNDECODABLE:
         return Status(message=body[:_MESSAGE_BYTES].decode(errors="replace").strip())
 
 

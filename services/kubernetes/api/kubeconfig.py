@@ -5,7 +5,6 @@ Refused: `insecure-skip-tls-verify`, plain http to another machine, commands tha
 """
 
 import base64
-import binascii
 import ssl
 import tempfile
 from collections.abc import Mapping
@@ -23,6 +22,9 @@ SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """Mounted into every pod that has a service account."""
 
 T = TypeVar("T")
+
+_SHOWN = 200
+"""Characters of a URL that is none."""
 
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
@@ -50,9 +52,11 @@ class Connection:
     server_name: str | None = None
 
     def __post_init__(self) -> None:
-        url = urlsplit(self.server)
-        if url.scheme != "https" and not (url.scheme == "http" and url.hostname in _LOOPBACK):
-            raise Invalid("server", f"{self.server!r} must be https: a token travels with requests")
+        """Raises Invalid: no request could be made with it."""
+        if mistake := _server_mistake(self.server):
+            raise Invalid("server", f"{self.server[:_SHOWN]!r} {mistake}")
+        if self.token is not None and not is_token(self.token):
+            raise Invalid("token", "has characters that no token has")
 
     def tls(self) -> ssl.SSLContext:
         """A context that verifies the server, and shows our certificate if there is one.
@@ -63,14 +67,41 @@ class Connection:
         if self.server.startswith("http:"):
             # Never asked for anything; reading the machine's authorities costs 20 ms.
             return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        if self.authorities is not None and not self.authorities.isascii():
+            raise Invalid("certificate", "is of no use: the authorities are no PEM")
         try:
             context = ssl.create_default_context(cadata=self.authorities)
             context.minimum_version = ssl.TLSVersion.TLSv1_2
             if self.certificate is not None:
                 _show(context, *self.certificate)
-        except ssl.SSLError as error:
+        except OSError as error:
+            # As OpenSSL's own errors are, and those that it makes of the system's.
             raise Invalid("certificate", f"is of no use: {error}") from error
         return context
+
+
+def is_token(text: str) -> bool:
+    """Whether it can be sent in a header."""
+    return text.isascii() and text.isprintable()
+
+
+def _server_mistake(server: str) -> str:
+    """What is wrong with a URL; "": nothing."""
+    try:
+        url = urlsplit(server)
+        is_url = bool(url.hostname) and url.port != 0
+    except ValueError:
+        return "is no URL"
+    if not is_url or not server.isascii() or not server.isprintable() or " " in server:
+        return "is no URL"
+    if url.scheme != "https" and not (url.scheme == "http" and url.hostname in _LOOPBACK):
+        return "must be https: a token travels with requests"
+    return ""
+
+
+def _no_passphrase() -> str:
+    # Without this OpenSSL asks whoever sits at the terminal, and waits.
+    raise Invalid("certificate", "is of no use: its key is encrypted")
 
 
 def _show(context: ssl.SSLContext, certificate: bytes, key: bytes) -> None:
@@ -78,7 +109,7 @@ def _show(context: ssl.SSLContext, certificate: bytes, key: bytes) -> None:
     with tempfile.NamedTemporaryFile(prefix="deltaplane-") as file:
         file.write(certificate + b"\n" + key)
         file.flush()
-        context.load_cert_chain(file.name)
+        context.load_cert_chain(file.name, password=_no_passphrase)
 
 
 def find(environment: Mapping[str, str], *, account: Path = SERVICE_ACCOUNT) -> Connection:
@@ -120,7 +151,7 @@ def with_account(target: str, account: Path = SERVICE_ACCOUNT) -> Connection:
             authorities=(account / "ca.crt").read_text(),
             token_file=account / "token",
         )
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise Invalid("service account", f"must be mounted: {error}") from error
 
 
@@ -184,7 +215,8 @@ def from_file(path: Path) -> Connection:
     """
     try:
         config = msgspec.convert(yaml.safe_load(path.read_text()), _Config)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, msgspec.ValidationError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        # ValueError: no UTF-8, no kubeconfig, dates and numbers that Python does not know.
         raise Invalid(str(path), f"cannot be read as a kubeconfig: {error}") from error
     contexts = {it.name: it.context for it in config.contexts}
     context = _named(contexts, config.current_context, f"{path}: current-context")
@@ -229,5 +261,5 @@ class _Files:
             if data:
                 return base64.b64decode(data, validate=True)
             return (self.config.parent / name).read_bytes() if name else None
-        except (OSError, binascii.Error) as error:
+        except (OSError, ValueError) as error:
             raise Invalid(str(self.config), f"names what cannot be read: {error}") from error

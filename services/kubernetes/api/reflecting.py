@@ -32,6 +32,7 @@ from services.kubernetes.api.changes import Event, Removed, Replaced, Unreadable
 from services.kubernetes.api.failures import Expired, Silent, Throttled
 from services.kubernetes.api.types import (
     INITIAL_EVENTS_END,
+    UNDECODABLE,
     HasMetadata,
     Key,
     Partial,
@@ -137,7 +138,7 @@ _AS_WRITTEN = tuple(
 )
 """How the API server begins its lines. What follows is then the object and a brace."""
 
-_UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, Invalid)
+_UNDECODABLE = (*UNDECODABLE, Invalid)
 
 
 class Reflection(Generic[K]):

@@ -13,7 +13,7 @@ import httpx2
 from deltaplane.errors import DeltaplaneError, Unavailable
 from services.kubernetes.api import failures
 from services.kubernetes.api.failures import Silent, Throttled
-from services.kubernetes.api.kubeconfig import Connection
+from services.kubernetes.api.kubeconfig import Connection, is_token
 
 DEADLINE_SECONDS = 10.0
 """For a request and its answer, and its repetitions when the server asks to come again."""
@@ -191,9 +191,12 @@ class _Token:
         if self._file is not None and time.monotonic() - self._read_at > TOKEN_SECONDS:
             try:
                 # A few hundred bytes of a memory file system.
-                self._read = self._file.read_text().strip()
-            except OSError as error:
+                read = self._file.read_text().strip()
+            except (OSError, ValueError) as error:
                 raise Unavailable(f"the token cannot be read: {error}") from error
+            if not is_token(read):
+                raise Unavailable(f"{self._file} holds no token")
+            self._read = read
             self._read_at = time.monotonic()
         return self._read
 

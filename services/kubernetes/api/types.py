@@ -15,6 +15,10 @@ INITIAL_EVENTS_END = "k8s.io/initial-events-end"
 """Annotation of the bookmark that ends the initial events of a streaming list; value "true"."""
 
 
+UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What bytes raise that are not the JSON which is expected; the last: nested by the thousand."""
+
+
 class ApiStruct(
     msgspec.Struct,
     frozen=True,

@@ -170,12 +170,44 @@ def damage_page(path: Path) -> None:
 
 def contradict(path: Path) -> None:
     """An address that is held and released at once."""
+    _run(path, "INSERT INTO cooling VALUES (x'0a000000', x'', 3, 0)")
+
+
+def count_backwards(path: Path) -> None:
+    """The number of an interface would be given a second time."""
+    _run(path, "UPDATE counters SET value = 0 WHERE name = 'endpoint'")
+
+
+def name_the_same_block_again(path: Path) -> None:
+    _run(path, "UPDATE counters SET value = 1 WHERE name = 'block'")
+
+
+def forget_the_version(path: Path) -> None:
+    """A table that it does not bring has the columns that it brings."""
+    _run(path, "PRAGMA user_version = 2")
+
+
+def lose_a_table(path: Path) -> None:
+    _run(path, "DROP TABLE pools")
+
+
+def write_no_text(path: Path) -> None:
+    _run(path, "UPDATE interfaces SET pod = CAST(x'ff' AS TEXT)")
+
+
+def _run(path: Path, statement: str) -> None:
     with sqlite3.connect(path) as database:
-        database.execute("INSERT INTO cooling VALUES (x'0a000000', x'', 3, 0)")
+        database.execute(statement)
     database.close()
 
 
-@pytest.mark.parametrize("damage", [damage_header, damage_page, contradict])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *(damage_header, damage_page, contradict, count_backwards, name_the_same_block_again),
+        *(forget_the_version, lose_a_table, write_no_text),
+    ],
+)
 def test_a_damaged_journal_is_moved_aside(
     journal: Journal, tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:

@@ -27,6 +27,7 @@ def test_a_draft_of_a_killed_agent_is_no_uid(tmp_path: Path) -> None:
 
 
 def test_a_file_without_a_uid_is_refused(tmp_path: Path) -> None:
-    (tmp_path / statedir.UID_FILE).write_text("half")
-    with pytest.raises(Refused, match="holds no UID"):
-        statedir.node_uid(tmp_path)
+    for torn in (b"half", b"", b"\xff"):
+        (tmp_path / statedir.UID_FILE).write_bytes(torn)
+        with pytest.raises(Refused, match="holds no UID"):
+            statedir.node_uid(tmp_path)

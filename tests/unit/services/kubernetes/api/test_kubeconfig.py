@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 import yaml
+from cryptography.hazmat.primitives import serialization
 
+from deltaplane.certs import issuing
 from deltaplane.errors import Invalid
 from services.kubernetes.api import kubeconfig
 from services.kubernetes.api.kubeconfig import Connection
@@ -62,6 +64,15 @@ def test_tokens(tmp_path: Path) -> None:
         ({"certificate-authority": "nowhere"}, {}, "cannot be read"),
         ({"certificate-authority-data": "!"}, {}, "cannot be read"),
         ({"server": 6443}, {}, "cannot be read as a kubeconfig"),
+        ({"server": "https://[::1"}, {}, "is no URL"),
+        ({"server": "https://api:99999"}, {}, "is no URL"),
+        ({"server": "https://a b"}, {}, "is no URL"),
+        ({"server": "https://é"}, {}, "is no URL"),
+        ({"server": "https://"}, {}, "is no URL"),
+        ({"certificate-authority": "a\0b"}, {}, "cannot be read"),
+        ({"certificate-authority-data": "é"}, {}, "cannot be read"),
+        ({}, {"token": "a\nHost: b"}, "that no token has"),
+        ({}, {"token": "é"}, "that no token has"),
     ],
 )
 def test_what_is_refused(
@@ -72,7 +83,13 @@ def test_what_is_refused(
     assert "secret" not in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "a: [", "current-context: nowhere", "\x00"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "[]", "a: [", "current-context: nowhere", "\x00", "2020-13-45"),
+        *("1" * 5000, "[" * 5000 + "]" * 5000),
+    ],
+)
 def test_files_that_are_no_kubeconfig(tmp_path: Path, text: str) -> None:
     path = tmp_path / "config"
     path.write_text(text)
@@ -111,6 +128,20 @@ def test_which_one_is_taken(tmp_path: Path) -> None:
 
 
 def test_certificates_that_are_none() -> None:
-    for fields in ({"authorities": "no PEM"}, {"certificate": (b"no", b"PEM")}):
+    ca = issuing.authority(now=issuing.now())
+    locked = serialization.load_pem_private_key(ca.key, password=None).private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(b"secret"),
+    )
+    fields: tuple[dict[str, Any], ...] = (
+        {"authorities": "no PEM"},
+        {"authorities": "é"},
+        {"certificate": (b"no", b"PEM")},
+        {"certificate": (b"\0", ca.key)},
+        # Nobody is asked for the passphrase.
+        {"certificate": (ca.certificate, locked)},
+    )
+    for given in fields:
         with pytest.raises(Invalid, match="certificate"):
-            Connection(server="https://api", **fields).tls()
+            Connection(server="https://api", **given).tls()

@@ -361,6 +361,25 @@ def test_an_object_may_become_readable_while_the_list_comes() -> None:
     assert (set(event.objects), set(event.unreadable)) == (set(), {"a/x"})
 
 
+def test_an_object_that_is_nested_by_the_thousand_ends_the_watch_and_nothing_else() -> None:
+    core = synced()
+    watch(core)
+    deep = b'{"metadata":{"name":"x"},"spec":' + b"[" * 20_000 + b"]" * 20_000 + b"}"
+    for sent in (
+        b'{"type":"ADDED","object":' + deep + b"}",
+        b'{"object":' + deep + b',"type":"ADDED"}',
+        b'{"type":"ERROR","object":' + deep + b"}",
+    ):
+        with pytest.raises(Unavailable):
+            core.line(sent)
+    assert watch(core)["resourceVersion"] == "5"
+    core.failed(Expired("gone"))
+    core.failed(Invalid("", "no streaming lists"))
+    assert isinstance(core.next(), GetChunk)
+    with pytest.raises(Unavailable):
+        core.chunk(b'{"metadata":{"resourceVersion":"9"},"items":[' + deep + b"]}")
+
+
 def picky(encoded: Encoded) -> Partial:
     """Odd versions are refused."""
     value = DECODER.decode(encoded)
