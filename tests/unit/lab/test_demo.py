@@ -10,7 +10,7 @@ from lab.demo import DemoConfig, choose
 from lab.expectation import World
 from lab.judging import Outcome
 from lab.manifests import read
-from lab.memorydemo import _say_why, denied_pairs
+from lab.memorydemo import _say_why, denied_pairs, victims
 from lab.pods import Phase, Pod
 from lab.probing import Question
 from lab.telling import Teller, Words
@@ -99,6 +99,13 @@ def test_what_did_not_hold_is_told_and_counts() -> None:
     assert not teller.conclude()
     assert "[in memory] did not hold: an address is used twice" in file.getvalue()
     assert "never" not in file.getvalue()
+
+
+def test_an_etcd_that_forgets_is_not_killed() -> None:
+    everybody = {name for group in victims(spares_etcd=False) for name in group}
+    assert everybody == {"slicer", "ipam", "endpoints", "etcd", "agent-node-1"}
+    spared = {name for group in victims(spares_etcd=True) for name in group}
+    assert spared == everybody - {"etcd"}
 
 
 def pod(name: str, app: str) -> Pod:
