@@ -1,6 +1,6 @@
 """Runs the CNI plugin binary as a container runtime does (CNI specification 1.1, section 2).
 
-Where there is no binary it says to the agent's socket what the plugin would say.
+Where there is no binary, the agent's socket is told what the plugin would tell it.
 """
 
 import json
@@ -19,10 +19,6 @@ from nodeagent.cni import protocol
 
 NETWORK = "deltaplane"
 INTERFACE = "eth0"
-PLUGIN = "deltaplane-cni"
-NO_PATH = "/opt/cni/bin"
-"""CNI_PATH of a call without a binary: the agent looks for nothing there."""
-
 TIMEOUT_SECONDS = 30.0
 TRY_AGAIN = 11
 
@@ -46,17 +42,19 @@ class Attachment:
     """What a runtime knows about one pod interface.
 
     Attributes:
-        plugin: the plugin binary; None: there is none, the agent is called directly.
+        plugin: the plugin binary, or where it would be.
         agent_socket: socket of the agent of the pod's node.
         netns: the pod's network namespace.
+        direct: the agent is called without the plugin.
     """
 
-    plugin: Path | None
+    plugin: Path
     agent_socket: Path
     netns: Path
     namespace: str
     pod: str
     uid: str
+    direct: bool = False
 
     def environment(self, command: str) -> dict[str, str]:
         """The variables of the specification."""
@@ -73,7 +71,7 @@ class Attachment:
             "CNI_NETNS": str(self.netns),
             "CNI_IFNAME": INTERFACE,
             "CNI_ARGS": ";".join(f"{key}={value}" for key, value in arguments.items()),
-            "CNI_PATH": str(self.plugin.parent) if self.plugin else NO_PATH,
+            "CNI_PATH": str(self.plugin.parent),
             "PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
         }
 
@@ -82,7 +80,7 @@ class Attachment:
         return {
             "cniVersion": "1.0.0",
             "name": NETWORK,
-            "type": self.plugin.name if self.plugin else PLUGIN,
+            "type": self.plugin.name,
             "agentSocket": str(self.agent_socket),
         }
 
@@ -118,10 +116,8 @@ def delete(attachment: Attachment) -> None:
 
 
 def _run(attachment: Attachment, command: str) -> Mapping[str, Any]:
-    if attachment.plugin is None:
-        code, stdout, stderr = _call(attachment, command)
-    else:
-        code, stdout, stderr = _execute(attachment.plugin, attachment, command)
+    run = _call if attachment.direct else _execute
+    code, stdout, stderr = run(attachment, command)
     try:
         answer = json.loads(stdout) if stdout.strip() else {}
     except ValueError:
@@ -133,11 +129,11 @@ def _run(attachment: Attachment, command: str) -> Mapping[str, Any]:
     return answer if isinstance(answer, dict) else {}
 
 
-def _execute(plugin: Path, attachment: Attachment, command: str) -> tuple[int, bytes, bytes]:
+def _execute(attachment: Attachment, command: str) -> tuple[int, bytes, bytes]:
     """Exit code, standard output and error of the plugin."""
     try:
         done = subprocess.run(
-            [plugin],
+            [attachment.plugin],
             env=attachment.environment(command),
             input=json.dumps(attachment.configuration()).encode(),
             capture_output=True,
@@ -170,7 +166,8 @@ def _call(attachment: Attachment, command: str) -> tuple[int, bytes, bytes]:
             connection.connect(str(attachment.agent_socket))
             content = protocol.encode_request(request)
             sent = socket.send_fds(connection, [content], [netns.fileno()])
-            connection.sendall(content[sent:])
+            if rest := content[sent:]:
+                connection.sendall(rest)
             with connection.makefile("rb") as stream:
                 code, length = protocol.ANSWER_HEAD.unpack(stream.read(protocol.ANSWER_HEAD.size))
                 return code, stream.read(length), b""

@@ -34,6 +34,10 @@ OWN_NAMESPACE = Path("/proc/self/ns/net")
 """What runtimes would name a pod's: the agents take it for granted."""
 
 
+NO_PLUGIN = Path("/opt/cni/bin/deltaplane-cni")
+"""Where runtimes have it; nobody looks."""
+
+
 class MemorySandboxes:
     """Implements `lab.sandboxes.Sandboxes` where no namespace is made."""
 
@@ -44,12 +48,13 @@ class MemorySandboxes:
 
     def _attachment(self, pod: Pod) -> cni.Attachment:
         return cni.Attachment(
-            plugin=None,
+            plugin=NO_PLUGIN,
             agent_socket=self._layout.node(pod.node).cni_socket,
             netns=OWN_NAMESPACE,
             namespace=pod.namespace,
             pod=pod.name,
             uid=pod.uid,
+            direct=True,
         )
 
     def create(self, pod: Pod) -> None:

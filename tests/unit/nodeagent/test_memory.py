@@ -116,7 +116,8 @@ def test_in_memory_nothing_of_the_kernel_is_asked_for(tmp_path: Path) -> None:
 
 
 def test_in_memory_only_where_nothing_is_locked_down(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.delenv("DELTAPLANE_INSECURE")
     with pytest.raises(SystemExit):
         read(data_plane="memory", tls_dir=str(tmp_path))
