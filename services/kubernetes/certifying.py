@@ -148,40 +148,41 @@ class Certifier:
         except DeltaplaneError as error:
             log.get().error("node_authority_unusable", reason=str(error))
             return self._backoff.failed()
-        due: list[tuple[CertificateRequest, Granted | Refused]] = []
-        for key, item in list(self._open.items()):
-            decision = decide(item, self._rules, nodes)
-            if decision is None:
-                # It stays with the API server for an hour or so; nothing more happens to it.
-                del self._open[key]
-            elif self._answered.get(key) != item.metadata.uid:
-                due.append((item, decision))
+        due = [
+            item for key, item in self._open.items() if self._answered.get(key) != item.metadata.uid
+        ]
         is_well = True
         for start in range(0, len(due), AT_ONCE):
             if not may_write():
                 break
             part = due[start : start + AT_ONCE]
-            is_well &= all(await asyncio.gather(*(self._answer(authority, *one) for one in part)))
+            # Each costs a millisecond or two, and others want their turn, too.
+            answers = (self._answer(authority, item, nodes) for item in part)
+            is_well &= all(await asyncio.gather(*answers))
         if is_well:
             self._backoff.succeeded()
             return LOOK_SECONDS
         return self._backoff.failed()
 
     async def _answer(
-        self, authority: Issued, item: CertificateRequest, decision: Granted | Refused
+        self, authority: Issued, item: CertificateRequest, nodes: Mapping[str, str]
     ) -> bool:
         """False: it is to be tried again."""
         name, outcome = item.metadata.name, "signed"
         try:
-            match decision:
-                case Granted():
-                    await self._grant(authority, item, decision)
-                    log.get().info("node_certified", node=decision.node, request=name)
-                case Refused():
-                    kind = FAILED if decision.is_approved else DENIED
-                    await self._conclude(item, kind, decision.reason)
+            match decide(item, self._rules, nodes):
+                case None:
+                    # It stays with the API server for an hour or so; nothing more comes of it.
+                    self._open.pop(name, None)
+                    return True
+                case Granted() as granted:
+                    await self._grant(authority, item, granted)
+                    log.get().info("node_certified", node=granted.node, request=name)
+                case Refused() as refused:
+                    kind = FAILED if refused.is_approved else DENIED
+                    await self._conclude(item, kind, refused.reason)
                     outcome = kind.lower()
-                    log.get().warning("node_refused", request=name, reason=decision.reason)
+                    log.get().warning("node_refused", request=name, reason=refused.reason)
         except NotFound:
             self._open.pop(name, None)
             return True

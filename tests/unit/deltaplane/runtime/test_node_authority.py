@@ -23,9 +23,9 @@ from tests.trust import Trust, Unchecked, trust
 from tests.unit.deltaplane.runtime.conftest import METHODS, SERVICE, Echo, ask
 
 
-@pytest.fixture
-def ca(tmp_path: Path) -> Trust:
-    return trust(tmp_path / "ca")
+@pytest.fixture(scope="module")
+def ca(tmp_path_factory: pytest.TempPathFactory) -> Trust:
+    return trust(tmp_path_factory.mktemp("ca") / "ca")
 
 
 @pytest.fixture(autouse=True)
@@ -66,12 +66,12 @@ async def test_a_node_is_believed(ca: Trust) -> None:
         )
 
 
-@pytest.mark.parametrize("role", ["admin", "bridge", "ipam", "slicer", "endpoints", "etcd"])
-async def test_no_other_role_is_believed(ca: Trust, role: str) -> None:
+async def test_no_other_role_is_believed(ca: Trust) -> None:
     async with serving(ca.issue("ipam")) as target:
-        error = await outcome(target, ca.issue_as_node_authority(role, "node.deltaplane"))
-        assert isinstance(error, Forbidden)
-        assert f"a CA for nodes has made this certificate of {role}" in str(error)
+        for role in set(Role) - {Role.NODE}:
+            error = await outcome(target, ca.issue_as_node_authority(role, "node.deltaplane"))
+            assert isinstance(error, Forbidden), role
+            assert f"a CA for nodes has made this certificate of {role}" in str(error)
 
 
 def disguised(ca: Trust, change: Callable[[str], str], kind: _ASN1Type) -> Path:
