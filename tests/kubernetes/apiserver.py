@@ -15,7 +15,6 @@ import ssl
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import Any, Self
 
 import uvicorn
@@ -23,9 +22,10 @@ import uvicorn
 from services.kubernetes.api import resource as resources
 from services.kubernetes.api.kubeconfig import Connection
 from services.kubernetes.api.resource import Resource
-from tests.kubernetes import answering, patching, requests
+from tests.kubernetes import answering, patching, watching
 from tests.kubernetes.answering import DEFINITIONS, Call
 from tests.kubernetes.storing import Change, Object, Refusal, Storage
+from tests.kubernetes.watching import Faults, Watch
 
 DEADLINE_SECONDS = 10
 MARK_SECONDS = 2
@@ -50,52 +50,6 @@ Receive = Callable[[], Awaitable[Any]]
 
 class Cut(Exception):
     """Ends a connection in the middle of an answer."""
-
-
-@dataclass(slots=True)
-class Faults:
-    """What goes wrong. A test sets it; it holds until it is taken back.
-
-    Attributes:
-        streaming_lists: sendInitialEvents is served; else it is forbidden, as before 1.27.
-        ignores_streaming: takes sendInitialEvents for an unknown word, never ends the list.
-        answers: refusals by verb ("list", "watch", "get", ...), used up from the front.
-        silent: watches stay open and send nothing.
-        piece_bytes: watches send so many bytes at a time.
-        cut_after_bytes: the next watch ends in the middle of what it says, once.
-        expired_by_status: watches of a compacted revision get HTTP 410, not a line.
-        bookmarks: asked-for bookmarks are sent.
-    """
-
-    streaming_lists: bool = True
-    ignores_streaming: bool = False
-    answers: dict[str, list[Refusal | None]] = field(default_factory=dict)
-    silent: bool = False
-    piece_bytes: int | None = None
-    cut_after_bytes: int | None = None
-    expired_by_status: bool = False
-    bookmarks: bool = True
-
-
-@dataclass(eq=False, slots=True)
-class Watch:
-    """An open watch. The test's thread asks for things; the server's loop looks at them."""
-
-    call: Call
-    wake: Callable[[], None]
-    bookmarks: int = 0
-    lines: list[bytes] = field(default_factory=list)
-    end: bool = False
-    cut: bool = False
-
-    def mark(self) -> None:
-        """It says how far it has come, if it is asked to."""
-        self.bookmarks += 1
-        self.wake()
-
-    @property
-    def wants_bookmarks(self) -> bool:
-        return self.call.params.get("allowWatchBookmarks") == "true"
 
 
 class ApiServer:
@@ -300,7 +254,7 @@ class ApiServer:
     # --- watches ---------------------------------------------------------------------------------
 
     async def _watch(self, call: Call, receive: Receive, send: Send) -> None:
-        self._check_watch(call)
+        watching.check(self.storage, self.faults, call)
         changed = asyncio.Event()
         loop = asyncio.get_running_loop()
 
@@ -333,19 +287,6 @@ class ApiServer:
             self.storage.listeners.discard(wake)
             self._tell()
 
-    def _check_watch(self, call: Call) -> None:
-        wanted = "sendInitialEvents" in call.params
-        if wanted and self.faults.ignores_streaming:
-            return
-        if wanted and not self.faults.streaming_lists:
-            raise Refusal(422, "Invalid", "sendInitialEvents: Forbidden: is forbidden for watch")
-        match = call.params.get("resourceVersionMatch")
-        if wanted != (match == "NotOlderThan"):
-            raise Refusal(422, "Invalid", "resourceVersionMatch: Forbidden")
-        after = call.params.get("resourceVersion", "0") or "0"
-        if not wanted and after != "0" and self.faults.expired_by_status:
-            self.storage.changes(call.resource, after=int(after))
-
     async def _lines(self, watch: Watch, changed: asyncio.Event) -> AsyncIterator[bytes]:
         """What a watch says, until it ends."""
         loop = asyncio.get_running_loop()
@@ -355,7 +296,7 @@ class ApiServer:
         # Shortly before it ends a watch, a server says how far it has come, for the next one.
         marking = loop.call_at(until - min(MARK_SECONDS, seconds), watch.mark)
         try:
-            lines, after = self._state(watch)
+            lines, after = watching.state(self.storage, self.faults, watch)
             while True:
                 while self.faults.silent and not (watch.end or watch.cut):
                     await changed.wait()
@@ -364,7 +305,7 @@ class ApiServer:
                     yield line
                 changed.clear()
                 ends = watch.end or loop.time() >= until
-                lines, after = self._news(watch, after, ends=ends)
+                lines, after = watching.news(self.storage, self.faults, watch, after, ends=ends)
                 if watch.cut:
                     raise Cut
                 if ends:
@@ -381,34 +322,6 @@ class ApiServer:
         finally:
             timer.cancel()
             marking.cancel()
-
-    def _state(self, watch: Watch) -> tuple[list[bytes], int]:
-        """What a watch begins with, and after which revision it goes on."""
-        call = watch.call
-        streaming = call.params.get("sendInitialEvents") == "true"
-        after = int(call.params.get("resourceVersion") or "0")
-        if after and not streaming:
-            return [], after
-        state = self.storage.chunk(call.resource, namespace=call.namespace)
-        texts = [text for text in state.texts if requests.selects(call.params, text)]
-        lines = [answering.line(call.resource, "ADDED", text) for text in texts]
-        if streaming and watch.wants_bookmarks and not self.faults.ignores_streaming:
-            lines.append(answering.bookmark(call.resource, state.revision, ends_initial=True))
-        return lines, state.revision
-
-    def _news(self, watch: Watch, after: int, *, ends: bool) -> tuple[list[bytes], int]:
-        """What has happened since a revision, and the revision now."""
-        call = watch.call
-        with self.storage.lock:
-            found = self.storage.changes(call.resource, after=after, namespace=call.namespace)
-            after = max(after, self.storage.revision)
-        found = [it for it in found if requests.selects(call.params, it.text)]
-        lines = [answering.line(call.resource, it.type, it.text) for it in found]
-        if watch.wants_bookmarks and self.faults.bookmarks and (watch.bookmarks or ends):
-            watch.bookmarks = 0
-            lines.append(answering.bookmark(call.resource, after))
-        lines += [watch.lines.pop(0) + b"\n" for _ in range(len(watch.lines))]
-        return lines, after
 
     async def _say(self, send: Send, line: bytes) -> None:
         if (cut := self.faults.cut_after_bytes) is not None:

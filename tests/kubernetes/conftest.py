@@ -1,5 +1,6 @@
 """The servers that a test talks to."""
 
+import asyncio
 import secrets
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -34,24 +35,42 @@ def connection(request: pytest.FixtureRequest) -> Iterator[Connection]:
         yield server.connection()
 
 
-@pytest.fixture
-async def api(connection: Connection) -> AsyncIterator[Api]:
+@pytest.fixture(scope="session")
+def ending() -> Iterator[list[tuple[Connection, str]]]:
+    """Namespaces that controllers end while other tests run: 7 s each."""
+    paths: list[tuple[Connection, str]] = []
+    yield paths
+    for connection, path in paths:
+        asyncio.run(_ended(connection, path))
+
+
+async def _ended(connection: Connection, path: str) -> None:
+    async with _http(connection) as http:
+        await cleaning.gone(http, path)
+
+
+def _http(connection: Connection) -> httpx2.AsyncClient:
     token = {"Authorization": f"Bearer {connection.token}"} if connection.token else {}
-    http = httpx2.AsyncClient(
+    return httpx2.AsyncClient(
         base_url=connection.server,
         verify=connection.tls(),
         headers=token,
         timeout=SECONDS,
         trust_env=False,
     )
-    async with http:
+
+
+@pytest.fixture
+async def api(connection: Connection, ending: list[tuple[Connection, str]]) -> AsyncIterator[Api]:
+    async with _http(connection) as http:
         namespace = f"deltaplane-{secrets.token_hex(4)}"
         api = Api(http, namespace)
         await api.ok("POST", "/api/v1/namespaces", json={"metadata": {"name": namespace}})
         try:
             yield api
         finally:
-            await cleaning.namespace(http, namespace)
+            if path := await cleaning.namespace(http, namespace):
+                ending.append((connection, path))
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ Send = Callable[[Any], Awaitable[None]]
 Receive = Callable[[], Awaitable[Any]]
 
 PASSED_ON = ("authorization", "content-type", "accept", "user-agent")
+CONNECT_SECONDS = 5
 OLD = "1"
 """A version of which no server has the history."""
 
@@ -72,7 +73,7 @@ class Relay:
         self._http = httpx2.AsyncClient(
             base_url=connection.server,
             verify=connection.tls(),
-            timeout=httpx2.Timeout(20, read=None),
+            timeout=httpx2.Timeout(CONNECT_SECONDS, read=None),
             limits=httpx2.Limits(max_connections=200),
             trust_env=False,
         )
@@ -157,6 +158,9 @@ class Relay:
                 raise Lost
             await passing
         finally:
+            if not asked.code:
+                # Cancelled while it shakes hands, the library forgets to close its socket.
+                await asyncio.wait({passing}, timeout=2 * CONNECT_SECONDS)
             for task in (passing, lost, left):
                 task.cancel()
             await asyncio.gather(passing, lost, left, return_exceptions=True)
