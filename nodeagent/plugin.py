@@ -60,7 +60,7 @@ class Plugin:
         match call.command:
             case "ADD":
                 with tracing.root("cni ADD", _facts(call)):
-                    return await (self._hold(call) if call.delegated else self._add(call, netns))
+                    return await self._begin(call, netns)
             case "DEL":
                 await self._delete(call.attachment)
             case "GC":
@@ -78,6 +78,14 @@ class Plugin:
                     Code.INVALID_ENVIRONMENT, f"{command} is not supported by deltaplane"
                 )
         return b""
+
+    async def _begin(self, call: Call, netns: int | None) -> bytes:
+        try:
+            return await (self._hold(call) if call.delegated else self._add(call, netns))
+        except sqlite3.OperationalError as error:
+            # As a rule the disk is full: no fault of ours, and it may pass.
+            reason = "the agent cannot write its state"
+            raise CniError(Code.TRY_AGAIN, reason, str(error)) from error
 
     async def _add(self, call: Call, netns: int | None) -> bytes:
         if netns is None:

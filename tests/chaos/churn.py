@@ -14,9 +14,11 @@ from deltaplane.cli import enforcement
 from deltaplane.cli.enforcement import Subject
 from deltaplane.errors import DeltaplaneError, Internal, NotFound, Unavailable
 from lab import Lab, manifests, topology
+from lab.cni import CniError
 from lab.manifests import Manifests
 from lab.pods import Phase, Pod, Port
 from lab.workloads import Workload
+from nodeagent.cni.result import Code
 from tests.chaos.arrivals import arrivals
 from tests.chaos.spray import Pair, Spray
 from tests.chaos.world import APPS, FOE, OPEN, STILL, VAULT, Act, Guest, Step, World
@@ -195,10 +197,12 @@ class Churn:
         try:
             self._do(step)
         except Internal as error:
-            # Nothing that fails from outside makes a service say that it is broken.
+            # Nothing that fails from outside makes a service, or an agent, say that it is broken.
             self.problems.append(f"{step}: {error}")
             return error
         except DeltaplaneError as error:
+            if isinstance(error, CniError) and error.code == Code.FAILED:
+                self.problems.append(f"{step}: {error}")
             self._labs = (*self._labs[1:], self._labs[0])
             return error
         return None
