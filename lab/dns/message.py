@@ -124,7 +124,7 @@ def read_name(data: bytes, offset: int) -> tuple[Name, int]:
     """The name at an offset, lower case, and where it ends.
 
     Raises:
-        Malformed: it runs out of the message, is too long, or points forward or into the header.
+        Malformed: it runs out of the message, is too long, or points forward.
     """
     labels: list[bytes] = []
     end = 0
@@ -138,8 +138,8 @@ def read_name(data: bytes, offset: int) -> tuple[Name, int]:
                 raise Malformed
             target = (length & 0x3F) << 8 | data[offset + 1]
             end = end or offset + 2
-            # Only backwards: so it ends. In the header there is no name, and ours is another one.
-            if not _HEADER.size <= target < offset:
+            # Only backwards: so it ends.
+            if target >= offset:
                 raise Malformed
             offset = target
             continue
@@ -229,6 +229,9 @@ def parse_query(data: bytes) -> Query:
         raise Malformed
     name, end = read_name(data, _HEADER.size)
     if end + 4 > len(data):
+        raise Malformed
+    if end - _HEADER.size != len(encode_name(name)):
+        # It is sent back as it came, and what it points to, the header or more behind it, is not.
         raise Malformed
     kind, class_ = struct.unpack_from(">2H", data, end)
     offset = end + 4

@@ -11,7 +11,7 @@ from enum import IntEnum
 from nodeagent.dataplane import libbpf
 
 _CONTEXT_SIZE = 192
-_INGRESS_IFINDEX, _IFINDEX, _GSO_SIZE = 36, 40, 176
+_INGRESS_IFINDEX, _IFINDEX, _CONTROL, _GSO_SIZE = 36, 40, 48, 176
 """Offsets in struct __sk_buff of what the kernel lets a caller set."""
 
 _ROOM = 256
@@ -64,6 +64,7 @@ def run(
     ingress_ifindex: int = 0,
     ifindex: int = 1,
     gso_size: int = 0,
+    control: bytes = b"",
     repeat: int = 1,
 ) -> Run:
     """Runs a tc program on a frame.
@@ -74,6 +75,7 @@ def run(
         ingress_ifindex: link by which the packet came in; 0: sent by this node.
         ifindex: link that the program is attached to; must exist in this network namespace.
         gso_size: bytes of payload per segment; 0: no segmentation.
+        control: 20 bytes or fewer for skb->cb, which a program can read.
         repeat: how often, for timing.
 
     Raises:
@@ -83,6 +85,7 @@ def run(
     struct.pack_into("=I", context, _INGRESS_IFINDEX, ingress_ifindex)
     struct.pack_into("=I", context, _IFINDEX, ifindex)
     struct.pack_into("=I", context, _GSO_SIZE, gso_size)
+    struct.pack_into("20s", context, _CONTROL, control)
     output = ctypes.create_string_buffer(len(packet) + _ROOM)
     options = _Options(
         sz=ctypes.sizeof(_Options),

@@ -118,17 +118,17 @@ class Feed:
         return Wanted(None, Mode.IF_ABSENT)
 
     def _wanted(self, kind: Kind, item: Object) -> Wanted:
+        value = None
         try:
             translation = translate(kind, item)
+            if translation.record is not None:
+                value = wire.encode(translation.record)
         except Exception as error:  # noqa: BLE001 - a bug of ours must not cost all other objects
             log.get().exception("translation_failed", kind=kind.word, object=item.metadata.key)
             translation = failed(f"cannot be read: {type(error).__name__}, a bug of Deltaplane's")
         metadata = item.metadata
         self._problems.report(kind, metadata.key, metadata.uid, translation.problem)
-        record = translation.record
-        return Wanted(
-            None if record is None else wire.encode(record), translation.mode, metadata.uid
-        )
+        return Wanted(value, translation.mode, metadata.uid)
 
 
 def translate(kind: Kind, item: Object) -> Translation:

@@ -7,7 +7,7 @@ An absent list and null mean the same to the API; where it may say null, both ar
 """
 
 import enum
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -16,6 +16,9 @@ from services.kubernetes.api.resource import Resource
 from services.kubernetes.api.types import ApiStruct, Key
 
 JsonObject = dict[str, Any]
+
+Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+"""Another number is none: the object is unreadable."""
 
 
 class Metadata(ApiStruct, frozen=True, kw_only=True, gc=False):
@@ -68,7 +71,7 @@ class Namespace(ApiStruct, frozen=True, kw_only=True, gc=False):
 class ContainerPort(ApiStruct, frozen=True, kw_only=True, gc=False):
     """Of a container."""
 
-    container_port: int
+    container_port: Port
     name: str = ""
     protocol: str = "TCP"
 
@@ -156,7 +159,7 @@ class SlicePort(ApiStruct, frozen=True, kw_only=True, gc=False):
 
     name: str | None = None
     protocol: str | None = None
-    port: int | None = None
+    port: Port | None = None
 
 
 class EndpointSlice(ApiStruct, frozen=True, kw_only=True, gc=False):

@@ -103,7 +103,7 @@ class ApiserverTarget:
                 found = list(places(document))
                 if found:
                     holder, key = draw.pick(found)
-                    holder[key] = deepcopy(draw.pick((*STRANGE, _nested(30), _nested(400))))
+                    holder[key] = deepcopy(draw.pick((*STRANGE, _nested(30), _nested(150))))
             yield json.dumps(document, default=str).encode()
 
     def close(self) -> None:

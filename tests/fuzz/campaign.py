@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 import structlog
 
+from tests.fuzz import compiled
 from tests.fuzz.mutation import mutated
 from tests.fuzz.target import Target
 
@@ -26,6 +27,7 @@ TARGETS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "stream": ("tests.fuzz.stream", "StreamTarget"),
         "cni": ("tests.fuzz.cni", "CniTarget"),
         "shim": ("tests.fuzz.shim", "ShimTarget"),
+        "maglev": ("tests.fuzz.maglev", "MaglevTarget"),
         "manifests": ("tests.fuzz.manifests", "ManifestsTarget"),
         "apiserver": ("tests.fuzz.apiserver", "ApiserverTarget"),
         "kubeconfig": ("tests.fuzz.kubeconfig", "KubeconfigTarget"),
@@ -33,12 +35,16 @@ TARGETS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "names": ("tests.fuzz.names", "NamesTarget"),
         "http2": ("tests.fuzz.http2", "Http2Target"),
         "frames": ("tests.fuzz.frames", "FramesTarget"),
+        "wrapped": ("tests.fuzz.frames", "WrappedTarget"),
     }
 )
 """By name: module and class. Imported late: atheris instruments what is imported under its eyes."""
 
 OURS = ["deltaplane", "services", "nodeagent", "lab"]
 """What atheris looks into."""
+
+LONGEST = 8192
+"""Bytes of an input of atheris."""
 
 SILENT = 50
 """Of logs, critical: what is refused on purpose would fill the terminal."""
@@ -123,28 +129,36 @@ def _keep(name: str, folder: Path, data: bytes, error: Exception) -> None:
 def _by_atheris(name: str, seconds: float, seed: int, folder: Path) -> int:
     import atheris  # type: ignore[import-untyped]  # no stubs, and not always there
 
-    with atheris.instrument_imports(include=OURS) if name != "shim" else nullcontext():
+    libfuzzer = compiled.archive() if name in compiled.SOURCES else None
+    with nullcontext() if libfuzzer else atheris.instrument_imports(include=OURS):
         target = make(name)
+    arguments = _arguments(name, target, seconds, seed, folder)
+    if libfuzzer is not None:
+        with closing(target):
+            return compiled.run(name, folder, libfuzzer, arguments)
+    atheris.Setup([sys.argv[0], *arguments], target.feed)
+    atheris.Fuzz()  # ends the process
+    return 0
+
+
+def _arguments(name: str, target: Target, seconds: float, seed: int, folder: Path) -> list[str]:
+    """Of libFuzzer; writes what they name."""
     found = folder / "corpus"
     found.mkdir(exist_ok=True)
     for data in (*target.seeds(), *known(name)):
         (found / hashlib.sha256(data).hexdigest()[:16]).write_bytes(data)
     words = folder / "words"
     words.write_text("".join(f"{_quoted(word)}\n" for word in target.words()))
-    arguments = [
-        sys.argv[0],
+    return [
         f"-max_total_time={int(seconds)}",
         f"-seed={seed % (1 << 31) or 1}",
-        "-max_len=8192",
+        f"-max_len={LONGEST}",
         "-timeout=60",
         *([f"-dict={words}"] if target.words() else []),
         f"-artifact_prefix={folder}/",
         "-print_final_stats=1",
         str(found),
     ]
-    atheris.Setup(arguments, target.feed)
-    atheris.Fuzz()  # ends the process
-    return 0
 
 
 def _quoted(word: bytes) -> str:

@@ -7,6 +7,7 @@ answer. One process each.
 import contextlib
 import json
 import os
+import re
 import socket
 import subprocess
 import tempfile
@@ -26,7 +27,9 @@ BROKEN = 99
 SECONDS = 20.0
 COMMANDS = (b"ADD", b"DEL", b"CHECK", b"GC", b"STATUS", b"VERSION", b"", b"add")
 HEAD = bytes((0,) * 8)
-SOCKET, SPOOL = b"@SOCKET@", b"@SPOOL@"
+SOCKET, SPOOL = b"/@SOCKET@", b"/@SPOOL@"
+ELSEWHERE = re.compile(rb'"spoolDir"\s*:\s*"(?!/@SPOOL@")')
+"""A spool that is not ours: root could write there."""
 
 
 def built(folder: Path) -> Path:
@@ -116,7 +119,7 @@ class ShimTarget:
             b"UBSAN_OPTIONS": f"exitcode={BROKEN}:halt_on_error=1".encode(),
         }
         draw.take(len(HEAD) - 7)
-        config = draw.rest()
+        config = ELSEWHERE.sub(b'"elsewhere":"', draw.rest())
         config = config.replace(SOCKET, os.fsencode(self._socket))
         config = config.replace(SPOOL, os.fsencode(self._spool))
         done = subprocess.run(

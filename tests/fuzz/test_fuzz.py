@@ -13,19 +13,24 @@ COUNTS = {
     "stream": 300,
     "cni": 400,
     "shim": 8,
+    "maglev": 20,
     "manifests": 40,
-    "apiserver": 100,
-    "kubeconfig": 20,
-    "disk": 60,
+    "apiserver": 60,
+    "kubeconfig": 10,
+    "disk": 30,
     "names": 400,
     "http2": 400,
     "frames": 300,
+    "wrapped": 300,
 }
+
+
+ROOT = ("frames", "wrapped")
 
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=pytest.mark.root if name == "frames" else ()) for name in COUNTS],
+    [pytest.param(name, marks=pytest.mark.root if name in ROOT else ()) for name in COUNTS],
 )
 def test_nothing_from_outside_breaks_it(name: str, pytestconfig: pytest.Config) -> None:
     seed = int(pytestconfig.option.hypothesis_seed)

@@ -226,8 +226,9 @@ def test_what_is_no_query_gets_no_answer(data: bytes) -> None:
         b"\x12\x34\0\0\0\2" + query(SHOP)[6:],
         b"\x12\x34\0\0\0\0" + query(SHOP)[6:],
         struct.pack(">6H", 0x1234, 0, 1, 0, 0, 0) + b"\xc0\x0c\0\1\0\1",
-        # The name's end is the header's beginning, which is another one in the answer.
+        # Names that are others in the answer: one ends in the header, one behind the question.
         b"\x12\x34\1\0\0\1" + bytes(6) + b"\1n\xc0\2\0\1\0\1",
+        b"\x12\x34\1\0\0\1" + bytes(6) + b"\1\x20\xc0\x0d\0\1\0\1" + b"a" * 26 + b"\0",
         query(".".join(["a" * 60] * 5)),
         struct.pack(">6H", 0x1234, 0, 1, 0, 0, 0) + b"\x41" + b"a" * 65 + b"\0\0\1\0\1",
         query(SHOP, edns=edns(512)[:-1]),
