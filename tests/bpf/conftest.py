@@ -5,6 +5,7 @@ One load serves all tests (the verifier takes most of a second); every test begi
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -144,7 +145,8 @@ class World:
         self.plane.write_policy_set(PolicySet(set_id=set_id, entries=entries, prefixes=prefixes))
 
     def run(self, program: str, frame: bytes, **context: int) -> testrun.Run:
-        return testrun.run(self.plane._loaded.programs[program], frame, **context)
+        numbers = cast("dict[str, Any]", context)
+        return testrun.run(self.plane._loaded.programs[program], frame, **numbers)
 
     def outcome(self, program: str, frame: bytes, **context: int) -> str:
         """Runs a program; the one counter that moved, by exactly this packet."""
