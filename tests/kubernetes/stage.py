@@ -145,7 +145,7 @@ async def staged(api: Api, connection: Connection, socket: Path) -> AsyncIterato
         async with (
             definitions.defined(api),
             plane(MemoryStore(), socket, ranges=await ranges_of(api)) as served,
-            Relay(connection, api.namespace).serving() as relay,
+            Relay(account.anonymous(connection), api.namespace).serving() as relay,
         ):
             cluster = Cluster(server=relay.url, namespace=api.namespace, token=token)
             found = Stage(api, served, relay, cluster, Slicer(), socket)

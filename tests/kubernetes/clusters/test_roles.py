@@ -16,7 +16,7 @@ async def rules(connection: Connection, token: str, namespace: str) -> set[Rule]
     """What a token's account may do in a namespace, as `kubectl auth can-i --list` asks."""
     http = httpx2.AsyncClient(
         base_url=connection.server,
-        verify=_anonymous(connection).tls(),
+        verify=account.anonymous(connection).tls(),
         headers={"Authorization": f"Bearer {token}"},
         timeout=SECONDS,
         trust_env=False,
@@ -38,11 +38,6 @@ async def rules(connection: Connection, token: str, namespace: str) -> set[Rule]
         for resource in rule.get("resources", ())
         for verb in rule["verbs"]
     }
-
-
-def _anonymous(connection: Connection) -> Connection:
-    """Without the certificate of whoever runs the tests."""
-    return Connection(server=connection.server, authorities=connection.authorities)
 
 
 async def test_it_may_do_what_it_does_and_nothing_else(api: Api, connection: Connection) -> None:
