@@ -83,9 +83,9 @@ class Plugin:
         try:
             return await (self._hold(call) if call.delegated else self._add(call, netns))
         except sqlite3.OperationalError as error:
-            # As a rule the disk is full: no fault of ours, and it may pass.
+            # As a rule the disk is full: no fault of ours, and what is left of it DEL takes away.
             reason = "the agent cannot write its state"
-            raise CniError(Code.TRY_AGAIN, reason, str(error)) from error
+            raise CniError(Code.IO_FAILURE, reason, str(error)) from error
 
     async def _add(self, call: Call, netns: int | None) -> bytes:
         if netns is None:

@@ -18,7 +18,6 @@ from lab.cni import CniError
 from lab.manifests import Manifests
 from lab.pods import Phase, Pod, Port
 from lab.workloads import Workload
-from nodeagent.cni.result import Code
 from tests.chaos.arrivals import arrivals
 from tests.chaos.spray import Pair, Spray
 from tests.chaos.world import APPS, FOE, OPEN, STILL, VAULT, Act, Guest, Step, World
@@ -201,7 +200,7 @@ class Churn:
             self.problems.append(f"{step}: {error}")
             return error
         except DeltaplaneError as error:
-            if isinstance(error, CniError) and error.code == Code.FAILED:
+            if isinstance(error, CniError) and "internal error" in error.reason:
                 self.problems.append(f"{step}: {error}")
             self._labs = (*self._labs[1:], self._labs[0])
             return error

@@ -33,7 +33,7 @@ class FullDisk:
         self._database.execute("CREATE TABLE one (number INTEGER)")
 
 
-async def test_an_add_on_a_full_disk_may_be_tried_again() -> None:
+async def test_an_add_on_a_full_disk_says_so() -> None:
     parts: dict[str, Any] = dict.fromkeys(
         ("interfaces", "releases", "journal", "blocks", "stream", "clock")
     )
@@ -44,4 +44,4 @@ async def test_an_add_on_a_full_disk_may_be_tried_again() -> None:
     with pytest.raises(CniError, match="cannot write its state: database or disk is full") as told:
         await plugin.handle(call("ADD"), None)
 
-    assert told.value.code is Code.TRY_AGAIN
+    assert told.value.code is Code.IO_FAILURE
