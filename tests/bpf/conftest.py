@@ -5,7 +5,7 @@ One load serves all tests (the verifier takes most of a second); every test begi
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -144,9 +144,8 @@ class World:
     ) -> None:
         self.plane.write_policy_set(PolicySet(set_id=set_id, entries=entries, prefixes=prefixes))
 
-    def run(self, program: str, frame: bytes, **context: int) -> testrun.Run:
-        numbers = cast("dict[str, Any]", context)
-        return testrun.run(self.plane._loaded.programs[program], frame, **numbers)
+    def run(self, program: str, frame: bytes, **context: Any) -> testrun.Run:
+        return testrun.run(self.plane._loaded.programs[program], frame, **context)
 
     def outcome(self, program: str, frame: bytes, **context: int) -> str:
         """Runs a program; the one counter that moved, by exactly this packet."""

@@ -173,7 +173,7 @@ class FramesTarget:
                 flow.icmp_error(flow.reversed().ip(UDP, udp(TARGET, 9, bytes(20)))),
             )
         ]
-        cut = [part for frame in (*frames[:6], *_odd()) for part in list(_truncated(frame))[::5]]
+        cut = [part for frame in (*frames[:6], *_odd()) for part in list(_truncated(frame))[::9]]
         return [
             bytes((number,)) + self.head(len(frame)) + frame
             for frame in (*frames, *_odd(), *cut)

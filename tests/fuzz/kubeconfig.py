@@ -87,7 +87,7 @@ class KubeconfigTarget:
     def seeds(self) -> Sequence[bytes]:
         """Each as text, and decisions about each."""
         texts = [b"\0" + yaml.safe_dump(document).encode() for document in self._documents]
-        decisions = [bytes((1, number, number * 7 % 256)) for number in range(24)]
+        decisions = [bytes((1, number, number * 7 % 256)) for number in range(8)]
         return [*texts, *decisions]
 
     def words(self) -> Sequence[bytes]:

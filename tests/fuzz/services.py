@@ -105,7 +105,7 @@ class Plane:
         self.methods = tuple(
             method
             for (module, name), servicer in zip(SERVICES, servicers, strict=True)
-            for method in _methods(module, name, servicer)
+            for method in methods(module, name, servicer)
         )
 
     def check(self) -> None:
@@ -123,7 +123,8 @@ class Plane:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
-def _methods(module: Any, service: str, servicer: object) -> Iterator[Method]:
+def methods(module: Any, service: str, servicer: object) -> Iterator[Method]:
+    """All of a service but the delta stream, which is no call; new ones come by themselves."""
     for method in module.DESCRIPTOR.services_by_name[service].methods:
         if method.name != "Stream":
             request = getattr(module, method.input_type.name)
