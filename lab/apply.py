@@ -136,7 +136,9 @@ class Applier:
             self._revision = max(self._revision, answer.revision)
 
     def _sync(self, pods: Iterable[Pod]) -> None:
-        """Lets the pod hosts of these pods' nodes agree with the state file."""
+        """Lets the pod hosts of these pods' nodes, if any, agree with the state file."""
+        if not self._sandboxes.have_servers:
+            return
         nodes = sorted({pod.node for pod in pods})
         _each(
             lambda node: podhost.ask(

@@ -3,7 +3,7 @@
 import os
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from signal import SIGKILL
@@ -411,9 +411,19 @@ class Lab:
         return before
 
     def await_restart(
-        self, name: str, before: ProcessState, seconds: float = RESTART_SECONDS
+        self,
+        name: str,
+        before: ProcessState,
+        seconds: float = RESTART_SECONDS,
+        meanwhile: Callable[[], None] = lambda: None,
     ) -> None:
         """Waits until a killed process has been started again and serves.
+
+        Args:
+            name: of the process.
+            before: what `kill` has returned.
+            seconds: to wait at most.
+            meanwhile: is called again and again.
 
         Raises:
             Unavailable: not in time.
@@ -426,4 +436,5 @@ class Lab:
             if time.monotonic() > deadline:
                 tail = lifecycle.log_tail(self.layout, name)
                 raise Unavailable(f"{name} is not back after {seconds:.0f} s\n{tail}")
+            meanwhile()
             time.sleep(POLL_SECONDS)

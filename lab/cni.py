@@ -1,7 +1,12 @@
-"""Runs the CNI plugin binary as a container runtime does (CNI specification 1.1, section 2)."""
+"""Runs the CNI plugin binary as a container runtime does (CNI specification 1.1, section 2).
+
+Where there is no binary, the agent's socket is told what the plugin would tell it.
+"""
 
 import json
 import os
+import socket
+import struct
 import subprocess
 import time
 from collections.abc import Mapping
@@ -10,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from deltaplane.errors import DeltaplaneError
+from nodeagent.cni import protocol
 
 NETWORK = "deltaplane"
 INTERFACE = "eth0"
@@ -36,9 +42,10 @@ class Attachment:
     """What a runtime knows about one pod interface.
 
     Attributes:
-        plugin: the plugin binary.
+        plugin: the plugin binary, or where it would be.
         agent_socket: socket of the agent of the pod's node.
         netns: the pod's network namespace.
+        direct: the agent is called without the plugin.
     """
 
     plugin: Path
@@ -47,6 +54,7 @@ class Attachment:
     namespace: str
     pod: str
     uid: str
+    direct: bool = False
 
     def environment(self, command: str) -> dict[str, str]:
         """The variables of the specification."""
@@ -108,6 +116,21 @@ def delete(attachment: Attachment) -> None:
 
 
 def _run(attachment: Attachment, command: str) -> Mapping[str, Any]:
+    run = _call if attachment.direct else _execute
+    code, stdout, stderr = run(attachment, command)
+    try:
+        answer = json.loads(stdout) if stdout.strip() else {}
+    except ValueError:
+        answer = {"msg": stdout.decode(errors="replace")}
+    if code != 0:
+        details = answer.get("details", "")
+        text = ": ".join(filter(None, (answer.get("msg", ""), details, stderr.decode())))
+        raise CniError(int(answer.get("code", 0)), f"{command} {attachment.pod}: {text}")
+    return answer if isinstance(answer, dict) else {}
+
+
+def _execute(attachment: Attachment, command: str) -> tuple[int, bytes, bytes]:
+    """Exit code, standard output and error of the plugin."""
     try:
         done = subprocess.run(
             [attachment.plugin],
@@ -119,12 +142,35 @@ def _run(attachment: Attachment, command: str) -> Mapping[str, Any]:
         )
     except subprocess.TimeoutExpired as error:
         raise CniError(0, f"{command}: no answer within {TIMEOUT_SECONDS} s") from error
+    return done.returncode, done.stdout, done.stderr
+
+
+def _call(attachment: Attachment, command: str) -> tuple[int, bytes, bytes]:
+    """What the plugin would exit with and print, from the agent itself."""
+    variables = attachment.environment(command)
+    request = protocol.Request(
+        command=command,
+        container_id=variables["CNI_CONTAINERID"],
+        netns=variables["CNI_NETNS"],
+        ifname=variables["CNI_IFNAME"],
+        args=variables["CNI_ARGS"],
+        path=variables["CNI_PATH"],
+        config=json.dumps(attachment.configuration()).encode(),
+    )
     try:
-        answer = json.loads(done.stdout) if done.stdout.strip() else {}
-    except ValueError:
-        answer = {"msg": done.stdout.decode(errors="replace")}
-    if done.returncode != 0:
-        details = answer.get("details", "")
-        text = ": ".join(filter(None, (answer.get("msg", ""), details, done.stderr.decode())))
-        raise CniError(int(answer.get("code", 0)), f"{command} {attachment.pod}: {text}")
-    return answer if isinstance(answer, dict) else {}
+        with (
+            attachment.netns.open("rb") as netns,
+            socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection,
+        ):
+            connection.settimeout(TIMEOUT_SECONDS)
+            connection.connect(str(attachment.agent_socket))
+            content = protocol.encode_request(request)
+            sent = socket.send_fds(connection, [content], [netns.fileno()])
+            if rest := content[sent:]:
+                connection.sendall(rest)
+            with connection.makefile("rb") as stream:
+                code, length = protocol.ANSWER_HEAD.unpack(stream.read(protocol.ANSWER_HEAD.size))
+                return code, stream.read(length), b""
+    except (OSError, struct.error) as error:
+        # The agent is away, or went away meanwhile: the plugin says the same.
+        raise CniError(TRY_AGAIN, f"{command} {attachment.pod}: the agent: {error}") from error

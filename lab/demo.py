@@ -1,28 +1,23 @@
 """The demonstration: a web shop, its policies, and no packet lost while everything dies.
 
-Nothing is printed that was not measured, and it succeeds only if all of it held.
+Nothing is printed that was not measured, and it succeeds only if all of it held. Where the machine
+cannot do it, `lab.memorydemo` shows what can be shown without packets; `choose` decides.
 """
 
-import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
-from deltaplane import manifest
 from deltaplane.cli import output
-from deltaplane.cli.enforcement import Subject
 from deltaplane.cli.output import table_of
-from deltaplane.cli.progress import show_enforcement
-from deltaplane.errors import DeltaplaneError
-from lab import binaries, denials, killing, manifests, matrix
-from lab.apply import AT_ONCE
+from deltaplane.errors import DeltaplaneError, Refused
+from lab import binaries, denials, killing, manifests, preflight
 from lab.cluster import Lab, LabConfig
 from lab.killing import Kill
-from lab.pods import Pod
-from lab.probing import ProbeResult
+from lab.telling import Teller, Words
 from lab.topology import DEFAULT_MTU
 
 SHOP = binaries.shop()
@@ -30,25 +25,6 @@ FLOOD_SOURCE = "monitoring/prober-1"
 DENIALS_SHOWN = 20
 WIDTH = 120
 """Columns where the output is no terminal."""
-
-ENFORCE_SECONDS = 30.0
-
-AFTERWARDS = """
-apiVersion: networking.k8s.io/v1
-kind: NetworkPolicy
-metadata: {name: after-the-kills, namespace: monitoring}
-spec:
-  podSelector:
-    matchLabels: {app: prober}
-  policyTypes: [Ingress]
----
-apiVersion: v1
-kind: Pod
-metadata: {name: latecomer, namespace: shop, labels: {app: frontend}}
-spec:
-  containers: [{name: web, image: example.com/shop/frontend:1.0, ports: [{containerPort: 8080}]}]
-"""
-"""A pod that was open is closed and a pod is added: the control plane came back whole."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,22 +39,38 @@ class DemoConfig:
     tls: bool = False
     shop: Path = SHOP
 
+    @property
+    def needs_packets(self) -> tuple[str, ...]:
+        """Options that mean nothing in memory."""
+        given = {
+            "--keep": self.keep,
+            "--tls": self.tls,
+            f"--routing {self.routing}": self.routing != "native",
+            f"--mtu {self.mtu}": self.mtu != DEFAULT_MTU,
+        }
+        return tuple(option for option, is_given in given.items() if is_given)
 
-@dataclass(slots=True)
-class Findings:
-    """What was measured, and what did not hold."""
 
-    problems: list[str] = field(default_factory=list)
-    measured: list[tuple[str, str]] = field(default_factory=list)
+def choose(config: DemoConfig, lacks: Sequence[str], *, asked: bool | None = None) -> bool:
+    """Whether to run in memory. Pure.
 
-    def expect(self, *, held: bool, problem: str) -> None:
-        """Notes a problem unless it held."""
-        if not held:
-            self.problems.append(problem)
+    Args:
+        config: what to show.
+        lacks: what the machine lacks for packets, one sentence each.
+        asked: for one or the other; None: whatever the machine can do.
 
-    def note(self, what: str, value: str) -> None:
-        """Notes a measurement."""
-        self.measured.append((what, value))
+    Raises:
+        Refused: it cannot be shown as it was asked for.
+    """
+    wanted = bool(lacks) if asked is None else asked
+    if not wanted:
+        if lacks:
+            raise Refused(preflight.complaint(lacks))
+        return False
+    if unmet := config.needs_packets:
+        reason = f"{', '.join(unmet)}: not in memory, where there are no links and no packets"
+        raise Refused(f"{reason}; {preflight.complaint(lacks)}" if lacks else reason)
+    return True
 
 
 def run(config: DemoConfig, console: Console | None = None) -> bool:
@@ -87,8 +79,8 @@ def run(config: DemoConfig, console: Console | None = None) -> bool:
     Raises:
         DeltaplaneError: the machine cannot run a lab, or something broke on the way.
     """
-    out = console or output.console(WIDTH)
-    found = Findings()
+    teller = Teller(console or output.console(WIDTH), Words())
+    found = teller.found
     began = time.monotonic()
     shop = manifests.read([config.shop])
     lab = Lab.up(
@@ -99,133 +91,52 @@ def run(config: DemoConfig, console: Console | None = None) -> bool:
             mtu=config.mtu,
             tls=config.tls,
         ),
-        lambda text: _step(out, text),
+        teller.step,
     )
     found.note("lab up", f"{time.monotonic() - began:.1f} s")
     try:
-        _tell(lab, shop, out, found)
+        _tell(lab, shop, teller)
     except DeltaplaneError as error:
         found.problems.append(str(error))
     finally:
         if config.keep:
-            out.print(f"\nthe lab keeps running: deltaplane lab status --name {config.name}")
+            teller.line(f"\nthe lab keeps running: deltaplane lab status --name {config.name}")
         else:
-            lab.down(lambda text: _step(out, text))
+            lab.down(teller.step)
     found.note("whole demonstration", f"{time.monotonic() - began:.1f} s")
-    _conclude(found, out)
-    return not found.problems
+    held = teller.conclude()
+    teller.line("everything held" if held else "FAILED", "bold green" if held else "bold red")
+    return held
 
 
-def _tell(lab: Lab, shop: manifests.Manifests, out: Console, found: Findings) -> None:
-    _workloads(lab, shop, out, found)
-    _heading(out, "Without policies")
-    _probe(lab, out, found, "probes without policies")
-    _policies(lab, shop, out, found)
-    _heading(out, "With policies")
-    before = _probe(lab, out, found, "probes with policies")
-    _denials(lab, out, found)
-    _kills(lab, out, found)
-    _heading(out, "After the kills")
-    after = _probe(lab, out, found, "probes after the kills")
-    found.expect(
+def _tell(lab: Lab, shop: manifests.Manifests, teller: Teller) -> None:
+    teller.heading("Pods, added by the CNI plugin")
+    teller.workloads(lab, shop)
+    teller.heading("Without policies")
+    teller.probe(lab, "without policies")
+    teller.heading(f"Applying {len(shop.all_policies)} policies")
+    teller.enforce(lab, shop.only_policies(), "policies enforced on all nodes")
+    teller.heading("With policies")
+    before = teller.probe(lab, "with policies")
+    _denials(lab, teller)
+    _kills(lab, teller)
+    teller.heading("After the kills")
+    after = teller.probe(lab, "after the kills")
+    teller.found.expect(
         held=after.rows == before.rows, problem="the matrix is another one after the kills"
     )
-    _afterwards(lab, out, found)
+    teller.afterwards(lab)
 
 
-def _step(out: Console, text: str) -> None:
-    out.print(f"[dim]… {text}[/]", highlight=False)
-
-
-def _heading(out: Console, text: str) -> None:
-    out.print(f"\n[bold cyan]── {text} ──[/]", highlight=False)
-
-
-def _workloads(lab: Lab, shop: manifests.Manifests, out: Console, found: Findings) -> None:
-    _heading(out, "Pods, added by the CNI plugin")
-    started = time.monotonic()
-    done = lab.apply(shop.without_policies(), lambda text: _step(out, text))
-    elapsed = time.monotonic() - started
-    out.print(table_of([_pod_row(pod) for pod in lab.pods]))
-    milliseconds = sorted(1000 * seconds for seconds in done.pods.add_seconds)
-    found.note(f"{len(milliseconds)} pods applied", f"{elapsed:.2f} s")
-    if milliseconds:
-        found.note(
-            f"CNI ADD, {AT_ONCE} at a time, start to answer",
-            f"p50 {statistics.median(milliseconds):.1f} ms,"
-            f" p99 {percentile(milliseconds, 99):.1f} ms",
-        )
-    _expect_addresses(lab, found)
-
-
-def _expect_addresses(lab: Lab, found: Findings) -> None:
-    addresses = [address for pod in lab.pods for address in pod.addresses]
-    found.expect(held=len(addresses) == len(set(addresses)), problem="an address is used twice")
-    found.expect(
-        held=all(len(pod.addresses) == 2 for pod in lab.pods),
-        problem="a pod lacks an address of one family",
-    )
-
-
-def percentile(ordered: Sequence[float], percent: int) -> float:
-    """The smallest value that so many percent of an ascending list do not exceed."""
-    return ordered[max(0, -(-len(ordered) * percent // 100) - 1)]
-
-
-def _pod_row(pod: Pod) -> dict[str, str]:
-    return {
-        "pod": pod.reference,
-        "node": pod.node,
-        "addresses": ", ".join(pod.addresses),
-        "ports": ", ".join(f"{port.number}/{port.protocol}" for port in pod.ports),
-    }
-
-
-def _probe(lab: Lab, out: Console, found: Findings, what: str) -> ProbeResult:
-    result = lab.probe()
-    out.print(matrix.table(result.rows, lab.pods, what))
-    found.note(
-        what,
-        f"{len(result.rows)}, {result.allowed} allowed; "
-        f"{result.rounds} rounds in {result.seconds:.1f} s",
-    )
-    found.expect(held=result.stable, problem=f"{what}: never two equal rounds")
-    found.problems.extend(f"{what}: {line}" for line in result.wrong)
-    found.problems.extend(f"{what}: {line}" for line in lab.contradictions(result))
-    return result
-
-
-def _policies(lab: Lab, shop: manifests.Manifests, out: Console, found: Findings) -> None:
-    _heading(out, f"Applying {len(shop.all_policies)} policies")
-    _enforce(lab, shop.only_policies(), out, found, "policies enforced on all nodes")
-
-
-def _enforce(
-    lab: Lab, policies: manifests.Manifests, out: Console, found: Findings, what: str
-) -> None:
-    applied = lab.apply(policies)
-    receipt = show_enforcement(
-        lab.client,
-        Subject(revision=applied.revision),
-        started=applied.started,
-        seconds=ENFORCE_SECONDS,
-        console=out,
-    )
-    out.print(f"[green]{receipt}[/]", highlight=False)
-    found.note(what, f"{receipt.milliseconds:.0f} ms, {receipt.enforced}/{receipt.total} nodes")
-    found.expect(
-        held=receipt.total == len(lab.topology.nodes),
-        problem=f"{what}: {receipt.total} nodes count, but the lab has {len(lab.topology.nodes)}",
-    )
-
-
-def _denials(lab: Lab, out: Console, found: Findings) -> None:
+def _denials(lab: Lab, teller: Teller) -> None:
     denied = denials.grouped(denials.collect(lab))
-    found.expect(held=bool(denied), problem="the policies denied packets but no agent counted one")
+    teller.found.expect(
+        held=bool(denied), problem="the policies denied packets but no agent counted one"
+    )
     shown = denied[:DENIALS_SHOWN]
     if shown:
-        out.print(f"Who denied what ({len(shown)} of {len(denied)} pairs):")
-        out.print(
+        teller.line(f"Who denied what ({len(shown)} of {len(denied)} pairs):")
+        teller.out.print(
             table_of(
                 [
                     {
@@ -241,19 +152,19 @@ def _denials(lab: Lab, out: Console, found: Findings) -> None:
         )
 
 
-def _kills(lab: Lab, out: Console, found: Findings) -> None:
+def _kills(lab: Lab, teller: Teller) -> None:
     source, destinations = killing.choose_pair(lab.pods, FLOOD_SOURCE)
-    _heading(out, "Killing every process under pings at 1 kHz")
-    out.print(
+    teller.heading("Killing every process under pings at 1 kHz")
+    teller.line(
         f"{source.reference} on {source.node} pings "
         + ", ".join(f"{pod.reference} on {pod.node}" for pod in destinations)
         + ", IPv4 and IPv6"
     )
     kills = killing.kill_all(lab, source, destinations)
-    out.print(table_of([_kill_row(kill) for kill in kills]))
+    teller.out.print(table_of([_kill_row(kill) for kill in kills]))
     sent, lost = sum(kill.sent for kill in kills), sum(kill.lost for kill in kills)
-    found.note(f"packets lost through {len(kills) - 1} kills", f"{lost} of {sent}")
-    found.expect(held=lost == 0, problem=f"{lost} of {sent} packets lost during the kills")
+    teller.found.note(f"packets lost through {len(kills) - 1} kills", f"{lost} of {sent}")
+    teller.found.expect(held=lost == 0, problem=f"{lost} of {sent} packets lost during the kills")
 
 
 def _kill_row(kill: Kill) -> dict[str, str | int | float]:
@@ -264,23 +175,3 @@ def _kill_row(kill: Kill) -> dict[str, str | int | float]:
         "serves again after": f"{kill.away_seconds:.2f} s" if kill.away_seconds else "",
         "worst round trip": f"{kill.worst_ms:.1f} ms",
     }
-
-
-def _afterwards(lab: Lab, out: Console, found: Findings) -> None:
-    extra = manifests.sort(manifest.parse(AFTERWARDS, source="after the kills"))
-    _enforce(lab, extra, out, found, "one more pod and policy")
-    _expect_addresses(lab, found)
-    result = lab.probe()
-    found.expect(held=result.stable, problem="one more pod and policy: never two equal rounds")
-    found.problems.extend(f"one more pod and policy: {line}" for line in lab.contradictions(result))
-    out.print(
-        f"with one more pod and policy, {result.allowed} of {len(result.rows)} probes are allowed"
-    )
-
-
-def _conclude(found: Findings, out: Console) -> None:
-    _heading(out, "Measured")
-    out.print(table_of([{"what": what, "value": value} for what, value in found.measured]))
-    for problem in found.problems:
-        out.print(f"[red]did not hold:[/] {problem}", highlight=False)
-    out.print("[bold red]FAILED[/]" if found.problems else "[bold green]everything held[/]")

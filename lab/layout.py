@@ -4,7 +4,7 @@
   lab.json            what was asked for        supervisor.json   what runs
   pods.json           the pods                  logs/PROCESS.log
   names.json          what DNS answers          resolv/NAMESPACE.conf
-  run/SERVICE.sock    gRPC of the services      etcd/             etcd's data
+  run/SERVICE.sock    gRPC of the services      etcd/             etcd's data, in memory its socket
   certs/PEER/         certificates, with --tls  certs/ca/         the CA that they are of
   nodes/NODE/         agent.sock (gRPC)  cni.sock  podhost.sock  state/ (the agent's journal)
 """
@@ -92,6 +92,11 @@ class Layout:
     def etcd_data(self) -> Path:
         """Data of etcd."""
         return self.folder / "etcd"
+
+    @property
+    def etcd_socket(self) -> Path:
+        """Where etcd serves if nothing of the lab has a network; etcd wants a colon in the name."""
+        return self.etcd_data / "etcd:0"
 
     @property
     def authority(self) -> Path:

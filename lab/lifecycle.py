@@ -200,6 +200,7 @@ def lay_out(layout: Layout, network: Topology) -> None:
         "cgroup": network.cgroup,
         "replicas": network.replicas,
         "tls": network.tls,
+        "in_memory": network.in_memory,
     }
     layout.record.write_bytes(msgspec.json.encode(record))
 

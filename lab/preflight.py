@@ -1,7 +1,7 @@
 """What a lab needs from the machine; all that is missing at once, before anything is touched."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from deltaplane.errors import Refused
@@ -17,6 +17,21 @@ def missing() -> tuple[str, ...]:
     return (*_dataplane(), *_programs())
 
 
+def missing_in_memory() -> tuple[str, ...]:
+    """The same, of a lab that carries no packets; empty when such a one can start."""
+    return tuple(_etcd())
+
+
+def require_in_memory() -> None:
+    """Checks what a lab in memory needs.
+
+    Raises:
+        Refused: the message says what is missing.
+    """
+    for line in missing_in_memory():
+        raise Refused(line)
+
+
 def require() -> None:
     """Checks all.
 
@@ -24,8 +39,13 @@ def require() -> None:
         Refused: the message lists everything that is missing.
     """
     if lacks := missing():
-        lines = "\n".join(f"  - {line}" for line in lacks)
-        raise Refused(f"this machine cannot run a lab yet:\n{lines}")
+        raise Refused(complaint(lacks))
+
+
+def complaint(lacks: Sequence[str]) -> str:
+    """One text of all that is missing. Pure."""
+    lines = "\n".join(f"  - {line}" for line in lacks)
+    return f"this machine cannot run a lab yet:\n{lines}"
 
 
 def _dataplane() -> Iterator[str]:
@@ -41,6 +61,10 @@ def _programs() -> Iterator[str]:
         binaries.plugin()
     except Refused as error:
         yield str(error)
+    yield from _etcd()
+
+
+def _etcd() -> Iterator[str]:
     try:
         store.etcd(Path("/nowhere"))
     except Refused as error:
@@ -49,6 +73,10 @@ def _programs() -> Iterator[str]:
 
 def warnings() -> tuple[str, ...]:
     """What works, but not as in production; one sentence each."""
+    return (*etcd_warnings(), *(() if cgroups.root() else (cgroups.MISSING,)))
+
+
+def etcd_warnings() -> tuple[str, ...]:
+    """What is to be said of the etcd that will run."""
     warning = store.etcd(Path("/nowhere")).warning
-    no_groups = "" if cgroups.root() else cgroups.MISSING
-    return tuple(text for text in (warning, no_groups) if text)
+    return (warning,) if warning else ()

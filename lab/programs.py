@@ -37,7 +37,8 @@ class Program:
         name: unique in the lab; names its log.
         argv: program and arguments.
         stage: when it starts.
-        health: "http://…" that answers 200 once it serves; empty when it prints a ready line.
+        health: "http://…" that answers 200 once it serves, or "unix:/…" of a socket that answers
+            /health so; empty when it prints a ready line.
         folder: working directory.
     """
 
@@ -64,7 +65,7 @@ def programs(
             name=numbered("etcd", number),
             argv=tuple(argv),
             stage=Stage.STORE,
-            health=f"http://127.0.0.1:{_etcd_health(plan, number)}/health",
+            health=_etcd_health(plan, layout, number),
             folder=folder,
         )
         for number, (argv, folder) in enumerate(etcd, 1)
@@ -74,7 +75,9 @@ def programs(
             _service(name, replica, plan, layout, python) for replica in range(1, plan.replicas + 1)
         ]
     for node in plan.nodes:
-        result += [_agent(node, plan, layout, python), _podhost(node, plan, layout, python)]
+        result.append(_agent(node, plan, layout, python))
+        if not plan.in_memory:
+            result.append(_podhost(node, plan, layout, python))
     return tuple(result)
 
 
@@ -93,32 +96,44 @@ def etcd_health_port(number: int) -> int:
     return port("etcd", number) + 2
 
 
-def _etcd_health(plan: Topology, number: int) -> int:
-    return etcd_health_port(number) if plan.tls else port("etcd", number)
+def _etcd_health(plan: Topology, layout: Layout, number: int) -> str:
+    if plan.in_memory:
+        return f"unix:{layout.etcd_socket}"
+    known = etcd_health_port(number) if plan.tls else port("etcd", number)
+    return f"http://127.0.0.1:{known}/health"
 
 
-def _targets(name: str, plan: Topology) -> str:
+def _etcd(plan: Topology, layout: Layout) -> str:
+    """Where services find the members of etcd."""
+    if plan.in_memory:
+        return f"unix:{layout.etcd_socket}"
+    return ",".join(f"127.0.0.1:{port('etcd', n)}" for n in range(1, plan.members + 1))
+
+
+def _targets(name: str, plan: Topology, layout: Layout) -> str:
     """Where agents find the replicas of a service."""
     numbers = range(1, plan.replicas + 1)
+    if plan.in_memory:
+        sockets = (layout.service_socket(numbered(name, number)) for number in numbers)
+        return ",".join(f"unix:{socket}" for socket in sockets)
     return ",".join(f"{CONTROL_IPV4}:{port(name, number)}" for number in numbers)
 
 
 def _service(name: str, replica: int, plan: Topology, layout: Layout, python: str) -> Program:
     known = numbered(name, replica)
-    members = ",".join(f"127.0.0.1:{port('etcd', n)}" for n in range(1, plan.members + 1))
     argv = [
         *(python, "-m", f"services.{name}"),
-        *("--listen", f"{CONTROL_IPV4}:{port(name, replica)}"),
+        *(() if plan.in_memory else ("--listen", f"{CONTROL_IPV4}:{port(name, replica)}")),
         *("--listen", f"unix:{layout.service_socket(known)}"),
         *("--admin", f"unix:{layout.admin_socket(known)}"),
-        *("--etcd", members),
+        *("--etcd", _etcd(plan, layout)),
         *("--trace-ratio", str(plan.trace_ratio)),
         *_security(plan, layout, name),
     ]
     if name == "endpoints":
         for prefix in SERVICE_RANGES:
             argv += ["--service-range", prefix]
-    if name == "slicer":
+    if name == "slicer" and not plan.in_memory:
         argv += ["--advertise", f"{CONTROL_IPV4}:{port(name, replica)}"]
     return Program(name=known, argv=tuple(argv), stage=Stage.SERVICES)
 
@@ -141,17 +156,15 @@ def podhost_name(node: str) -> str:
 
 def _agent(node: Node, plan: Topology, layout: Layout, python: str) -> Program:
     files = layout.node(node.name)
-    flags: Mapping[str, str | Path] = {
+    flags: dict[str, str | Path] = {
         "node-name": node.name,
         "state-dir": files.state,
         "socket": files.cni_socket,
         "listen": f"unix:{files.agent_socket}",
         "admin": f"unix:{files.agent_admin}",
-        "registry": _targets("endpoints", plan),
-        "ipam": _targets("ipam", plan),
-        "slicer": _targets("slicer", plan),
-        "pin-dir": files.pins,
-        "cgroup": plan.group(node.name) or "none",
+        "registry": _targets("endpoints", plan, layout),
+        "ipam": _targets("ipam", plan, layout),
+        "slicer": _targets("slicer", plan, layout),
         "zone": plan.zone(node),
         "uplink": "uplink",
         "routing": plan.routing,
@@ -159,8 +172,15 @@ def _agent(node: Node, plan: Topology, layout: Layout, python: str) -> Program:
         "trace-ratio": str(plan.trace_ratio),
         "node-ipv4": node.uplink_ipv4,
         "node-ipv6": node.uplink_ipv6,
-        "netns": f"/run/netns/{node.namespace}",
     }
+    if plan.in_memory:
+        flags |= {"data-plane": "memory"}
+    else:
+        flags |= {
+            "pin-dir": files.pins,
+            "cgroup": plan.group(node.name) or "none",
+            "netns": f"/run/netns/{node.namespace}",
+        }
     argv = [python, "-m", "nodeagent"]
     for flag, value in flags.items():
         argv += [f"--{flag}", str(value)]

@@ -15,6 +15,8 @@ SECONDS = 60.0
 class RemoteSandboxes:
     """Implements `lab.sandboxes.Sandboxes`."""
 
+    have_servers = True
+
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
 

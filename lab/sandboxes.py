@@ -13,7 +13,13 @@ from lab.pods import Pod
 
 
 class Sandboxes(Protocol):
-    """The sandboxes of pods, on whichever node."""
+    """The sandboxes of pods, on whichever node.
+
+    Attributes:
+        have_servers: each node has a pod host, which serves in them.
+    """
+
+    have_servers: bool
 
     def create(self, pod: Pod) -> None:
         """Makes the pod's network namespace. Raises OSError."""
@@ -30,6 +36,8 @@ class Sandboxes(Protocol):
 
 class LocalSandboxes:
     """Sandboxes of the calling process's machine, or container."""
+
+    have_servers = True
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from deltaplane.store.embedded import Cluster, EtcdProcess, find_etcd
 from lab.programs import etcd_health_port, port
 
+HEALTH = "/health"
 HEALTH_SECONDS = 1.0
 
 
@@ -56,6 +57,16 @@ def members(data: Path, count: int, tls_dir: Path | None = None) -> tuple[Etcd, 
     )
 
 
+def apart(folder: Path) -> Etcd:
+    """An etcd of one member without a network: it serves on `etcd:0` in its folder.
+
+    Raises:
+        Refused: no usable etcd is installed.
+    """
+    process = EtcdProcess(find_etcd(), folder)
+    return Etcd(argv=process.command(), folder=str(process.folder), warning=process.binary.warning)
+
+
 def _member(data: Path, number: int, tls_dir: Path | None, cluster: Cluster | None) -> Etcd:
     binary = find_etcd()
     address = f"127.0.0.1:{port('etcd', number)}"
@@ -76,13 +87,17 @@ def remove_dead_sockets(folder: Path) -> None:
 
 
 async def is_healthy(url: str) -> bool:
-    """Whether an HTTP GET is answered with 200."""
+    """Whether an HTTP GET is answered with 200. url: of `lab.programs.Program`."""
     where = urlsplit(url)
     with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError):
         async with asyncio.timeout(HEALTH_SECONDS):
-            reader, writer = await asyncio.open_connection(where.hostname, where.port)
+            if where.scheme == "unix":
+                reader, writer = await asyncio.open_unix_connection(where.path)
+            else:
+                reader, writer = await asyncio.open_connection(where.hostname, where.port)
+            path = HEALTH if where.scheme == "unix" else where.path
             try:
-                writer.write(f"GET {where.path} HTTP/1.0\r\n\r\n".encode())
+                writer.write(f"GET {path} HTTP/1.0\r\n\r\n".encode())
                 return b" 200 " in await reader.readline()
             finally:
                 writer.close()

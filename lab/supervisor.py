@@ -4,6 +4,9 @@ It lives in the control namespace (network only: /sys/fs/bpf stays visible), so 
 services are there; an agent enters its node's namespace by itself. It serves nobody: who wants to
 know reads its state file, who wants it to stop sends SIGTERM. Its processes outlive it when it is
 killed, as the data path does.
+
+Of a lab in memory (--root) it is no daemon: it ends with the process that has started it, whose end
+of its standard input closes then, and takes the lab's files away.
 """
 
 import argparse
@@ -11,6 +14,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -171,16 +175,33 @@ class Supervisor:
                     return
 
 
-async def supervise(layout: Layout, todo: tuple[Program, ...], announce: int) -> None:
-    """Runs a supervisor until SIGTERM or SIGINT; closes announce once the state file names it."""
+async def supervise(
+    layout: Layout, todo: tuple[Program, ...], announce: int | None, parent: int | None = None
+) -> None:
+    """Runs a supervisor until SIGTERM or SIGINT.
+
+    Args:
+        layout: the lab's files.
+        todo: what to run.
+        announce: descriptor to close once the state file names it; None: nobody waits.
+        parent: descriptor whose end of file means the end, too; None: there is none.
+    """
     ipam = f"unix:{layout.service_socket('ipam')}"
     admin = layout.certificate("admin")
     tls = Tls(admin, Role.IPAM) if admin.exists() else None
     supervisor = Supervisor(layout, todo, lambda: pools.ensure(ipam, tls))
-    os.close(announce)
+    if announce is not None:
+        os.close(announce)
+    loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, supervisor.stop)
-    await supervisor.run()
+        loop.add_signal_handler(number, supervisor.stop)
+    if parent is not None:
+        loop.add_reader(parent, supervisor.stop)
+    try:
+        await supervisor.run()
+    finally:
+        if parent is not None:
+            loop.remove_reader(parent)
 
 
 def become_daemon() -> int:
@@ -204,7 +225,11 @@ def main(arguments: Iterable[str] | None = None) -> None:
     """Entry point; reads what to run from the lab's record."""
     parser = argparse.ArgumentParser(prog="python -m lab.supervisor", description=__doc__)
     parser.add_argument("--lab", required=True)
+    parser.add_argument("--root", type=Path, help="folder of a lab in memory, to be removed")
     options = parser.parse_args(None if arguments is None else list(arguments))
+    if options.root is not None:
+        run_in_memory(Layout(lab=options.lab, root=options.root))
+        return
     layout = Layout(lab=options.lab)
     network = topology_of(layout)
     certificate = layout.certificate("etcd") if network.tls else None
@@ -214,6 +239,17 @@ def main(arguments: Iterable[str] | None = None) -> None:
     announce = become_daemon()
     netns.enter(Path("/run/netns", network.control))
     asyncio.run(supervise(layout, todo, announce))
+
+
+def run_in_memory(layout: Layout) -> None:
+    """Runs the processes of a lab in memory for as long as standard input is open; cleans up."""
+    member = store.apart(layout.etcd_data)
+    etcd = [(member.argv, member.folder)]
+    todo = programs(topology_of(layout), layout, python=sys.executable, etcd=etcd)
+    try:
+        asyncio.run(supervise(layout, todo, None, sys.stdin.fileno()))
+    finally:
+        shutil.rmtree(layout.root, ignore_errors=True)
 
 
 if __name__ == "__main__":

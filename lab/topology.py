@@ -113,6 +113,7 @@ class Topology:
         cgroup: folder of the nodes' control groups; empty: there are none.
         replicas: of each service.
         tls: processes show each other certificates of the lab's own CA.
+        in_memory: no namespace is made, processes meet on unix sockets, and agents carry no packet.
     """
 
     lab: str
@@ -125,6 +126,7 @@ class Topology:
     cgroup: str = ""
     replicas: int = 1
     tls: bool = False
+    in_memory: bool = False
 
     @property
     def members(self) -> int:
@@ -234,6 +236,7 @@ def plan(
     cgroup: str = "",
     replicas: int = 1,
     tls: bool = False,
+    in_memory: bool = False,
 ) -> Topology:
     """Computes the network of a lab.
 
@@ -269,6 +272,7 @@ def plan(
         cgroup=cgroup,
         replicas=replicas,
         tls=tls,
+        in_memory=in_memory,
     )
 
 

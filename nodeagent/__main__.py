@@ -7,6 +7,7 @@ if __name__ == "__main__":
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 from deltaplane.runtime import config as runtime_config
 from deltaplane.runtime import log, service
@@ -18,7 +19,10 @@ from nodeagent.control import GrpcControlPlane, NodeFacts
 from nodeagent.dataplane import cgroups
 from nodeagent.dataplane.config import DataPlaneConfig
 from nodeagent.dataplane.kernel import KernelDataPlane
+from nodeagent.dataplane.memory import MemoryDataPlane
+from nodeagent.dataplane.port import DataPlane
 from nodeagent.journal import Journal
+from nodeagent.memory import MemoryPodLinks, MemoryRoutes
 from nodeagent.netlink import namespace, sysctl
 from nodeagent.netlink import tunnel as tunnels
 from nodeagent.netlink.addresses import AddressTable
@@ -33,6 +37,8 @@ from nodeagent.pods import KernelPodLinks
 from nodeagent.spanning import SpanWait
 
 PREFLIGHT_EXIT_CODE = 2
+MEMORY_MTU = 1500
+"""What pods are told where no packet has a size, bytes."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -53,6 +59,31 @@ def main(argv: Sequence[str]) -> int:
 async def _run(config: AgentConfig) -> None:
     uid = statedir.node_uid(config.state_dir)
     journal = Journal(config.state_dir / statedir.JOURNAL_FILE)
+    control = GrpcControlPlane(config.registry, config.ipam, config.tls_to)
+    span_wait = (
+        SpanWait(config.slicers, tls=config.tls_to(Role.SLICER))
+        if config.add_waits_for == "span"
+        else None
+    )
+    node = NodeFacts(name=config.node_name, uid=uid, addresses=config.addresses, boot_id=boot_id())
+    dataplane: DataPlane | None = None
+    try:
+        parts = (_in_memory if config.in_memory else _in_kernel)(config, node, journal, control)
+        dataplane = parts.dataplane
+        await Agent(replace(parts, span_wait=span_wait)).run()
+    finally:
+        await control.close()
+        if span_wait is not None:
+            await span_wait.close()
+        if dataplane is not None:
+            dataplane.close()
+        journal.close()
+
+
+def _in_kernel(
+    config: AgentConfig, node: NodeFacts, journal: Journal, control: GrpcControlPlane
+) -> Parts:
+    """The parts of an agent whose data path is the kernel's."""
     addresses = config.addresses
     with Channel() as channel:
         uplink = channel.link(config.uplink)
@@ -79,37 +110,40 @@ async def _run(config: AgentConfig) -> None:
     cgroup = preflight.socket_cgroup(config.cgroup)
     if cgroup is None:
         cgroups.detach(config.pin_dir)
-    control = GrpcControlPlane(config.registry, config.ipam, config.tls_to)
-    span_wait = (
-        SpanWait(config.slicers, tls=config.tls_to(Role.SLICER))
-        if config.add_waits_for == "span"
-        else None
+    return Parts(
+        config=config,
+        node=node,
+        journal=journal,
+        dataplane=dataplane,
+        routes=KernelRoutes(uplink.index, tunnel),
+        links=KernelPodLinks(),
+        control=control,
+        uplink_index=uplink.index,
+        cgroup=cgroup,
+        mtu=config.mtu or (tunnel.mtu if tunnel else uplink.mtu),
+        tunnel=tunnel,
+        direct=direct,
+        masquerade=_masquerade(config),
+        table=AddressTable(),
     )
-    try:
-        parts = Parts(
-            config=config,
-            node=NodeFacts(name=config.node_name, uid=uid, addresses=addresses, boot_id=boot_id()),
-            journal=journal,
-            dataplane=dataplane,
-            routes=KernelRoutes(uplink.index, tunnel),
-            links=KernelPodLinks(),
-            control=control,
-            uplink_index=uplink.index,
-            cgroup=cgroup,
-            mtu=config.mtu or (tunnel.mtu if tunnel else uplink.mtu),
-            tunnel=tunnel,
-            direct=direct,
-            masquerade=_masquerade(config),
-            table=AddressTable(),
-            span_wait=span_wait,
-        )
-        await Agent(parts).run()
-    finally:
-        await control.close()
-        if span_wait is not None:
-            await span_wait.close()
-        dataplane.close()
-        journal.close()
+
+
+def _in_memory(
+    config: AgentConfig, node: NodeFacts, journal: Journal, control: GrpcControlPlane
+) -> Parts:
+    """The parts of an agent that carries no packet and needs no privilege."""
+    log.get().warning("data_plane_in_memory", reason="no packet is carried, nothing is enforced")
+    return Parts(
+        config=config,
+        node=node,
+        journal=journal,
+        dataplane=MemoryDataPlane(config.state_dir),
+        routes=MemoryRoutes(),
+        links=MemoryPodLinks(config.state_dir),
+        control=control,
+        uplink_index=0,
+        mtu=config.mtu or MEMORY_MTU,
+    )
 
 
 def _tunnel(channel: Channel, config: AgentConfig, uplink_mtu: int) -> Tunnel | None:

@@ -20,6 +20,7 @@ from deltaplane.runtime import log, metrics, service
 from deltaplane.runtime.clock import Clock, SystemClock
 from deltaplane.runtime.roles import Role
 from deltaplane.v1 import agent_pb2, agent_pb2_grpc, audit_pb2, audit_pb2_grpc
+from nodeagent.abandoned import Collector
 from nodeagent.apply import Applier
 from nodeagent.balancing import Balancing
 from nodeagent.blocks import Blocks
@@ -154,6 +155,13 @@ class Agent:
         )
         self._releases = Releases(place)
         self._resuming = Resuming(place, self._releases)
+        self._collector = Collector(
+            parts.journal,
+            parts.links,
+            self._releases,
+            node_uid=parts.node.uid,
+            clock=parts.clock,
+        )
         self._knowledge = Knowledge(
             parts.journal,
             writer,
@@ -181,6 +189,7 @@ class Agent:
             applier=self._applier,
             stream=self._stream,
             spool=self._spool,
+            links=parts.links,
             clock=parts.clock,
         )
 
@@ -208,6 +217,7 @@ class Agent:
             await listening.wait()
             background.append(group.create_task(self._connect(applied)))
             background.append(group.create_task(self._releases.run()))
+            background.append(group.create_task(self._collector.run()))
             background.append(group.create_task(self._health_ports.run()))
             background.append(group.create_task(self._replay()))
             background.append(group.create_task(self._count_rules()))
@@ -348,6 +358,7 @@ class Agent:
             stream=self._stream,
             dataplane=self._parts.dataplane,
             worker=self._worker,
+            clock=self._clock,
         )
         agent_pb2_grpc.add_AgentServicer_to_server(AgentServicer(sources), server)
         names: tuple[str, ...] = (agent_pb2.DESCRIPTOR.services_by_name["Agent"].full_name,)

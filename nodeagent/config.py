@@ -58,6 +58,9 @@ Targets = Annotated[str, AfterValidator(_targets)]
 Routing = Literal["native", "vxlan"]
 """How packets reach other nodes."""
 
+DataPlaneKind = Literal["kernel", "memory"]
+"""Where the tables of the data path are."""
+
 ExternalMode = Literal["snat", "ready", "dsr"]
 """Who answers clients outside that have asked a node for a backend on another one."""
 
@@ -163,8 +166,18 @@ class AgentConfig(ProcessConfig):
         description="prefixes to which pods keep their address, besides pools and nodes",
     )
 
+    data_plane: DataPlaneKind = Field(
+        default="kernel",
+        description="kernel: BPF maps and programs; memory: tables in memory and in the state "
+        "directory, without privileges, and no packet is carried: for demonstrations, with "
+        "--insecure only",
+    )
+
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.in_memory and not self.insecure:
+            # A cluster that is locked down never takes such a node for one that enforces.
+            raise ValueError("--data-plane memory enforces nothing: it needs --insecure")
         if not self.node_ipv4 and not self.node_ipv6:
             raise ValueError("--node-ipv4 or --node-ipv6 is needed: other nodes route to it")
         if 0 < self.mtu < 1280 and self.node_ipv6:
@@ -177,6 +190,11 @@ class AgentConfig(ProcessConfig):
     def instance(self) -> str:
         """This node, in traces."""
         return self.node_name
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether no packet is carried."""
+        return self.data_plane == "memory"
 
     @property
     def wraps(self) -> bool:

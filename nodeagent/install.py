@@ -9,6 +9,7 @@ them: a pod without its limits is better than none.
 """
 
 import argparse
+import filecmp
 import json
 import os
 import sys
@@ -20,6 +21,10 @@ from deltaplane.errors import DeltaplaneError, Invalid, Refused
 
 OURS = ("deltaplane-cni", "deltaplane-ipam")
 """The plugin, and the same under the name of the IPAM-only mode."""
+
+LOOPBACK = "loopback"
+"""Container runtimes call a plugin of this name for every pod. Most nodes have one; where there is
+none, ours is put there, which is the same binary."""
 
 CONFIGURATION = "10-deltaplane.conflist"
 
@@ -52,8 +57,10 @@ def install(bin_dir: Path, conf_dir: Path) -> tuple[str, ...]:
         OSError: a folder cannot be written.
     """
     source = _first(BINARIES, OURS[0])
+    # The other first: an installation that was interrupted knows its own again.
+    names = (LOOPBACK, *OURS) if _may_have_loopback(bin_dir, source) else OURS
     template = json.loads(_first(CONFIGURATIONS, CONFIGURATION).read_text())
-    for name in OURS:
+    for name in names:
         _place(bin_dir / name, source.read_bytes(), mode=0o755)
     present = frozenset(entry.name for entry in bin_dir.iterdir())
     wanted = adapted(template, present)
@@ -64,8 +71,16 @@ def install(bin_dir: Path, conf_dir: Path) -> tuple[str, ...]:
 
 def remove(bin_dir: Path, conf_dir: Path) -> None:
     """Removes both, the configuration first; what is gone already is fine. Raises OSError."""
-    for path in (conf_dir / CONFIGURATION, *(bin_dir / name for name in OURS)):
+    names = (LOOPBACK, *OURS) if _may_have_loopback(bin_dir, bin_dir / OURS[0]) else OURS
+    for path in (conf_dir / CONFIGURATION, *(bin_dir / name for name in names)):
         path.unlink(missing_ok=True)
+
+
+def _may_have_loopback(bin_dir: Path, source: Path) -> bool:
+    """Whether there is none or it is ours: the bytes of the plugin beside it, or of the new one."""
+    there, beside = bin_dir / LOOPBACK, bin_dir / OURS[0]
+    ours = [path for path in (beside, source) if path.exists()]
+    return not there.exists() or any(filecmp.cmp(there, path, shallow=False) for path in ours)
 
 
 def _first(folders: Sequence[Path], name: str) -> Path:

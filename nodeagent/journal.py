@@ -10,6 +10,7 @@ view: it changes after the commit, and as a whole, so that other threads may rea
 ms and the disk's flush; calls come from one thread at a time.
 """
 
+import contextlib
 import sqlite3
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -25,6 +26,10 @@ from nodeagent.entries import Begun, InterfaceRecord, Ledger, State, Step
 from nodeagent.pools import Request
 
 __all__ = ["InterfaceRecord", "Journal", "State"]
+
+LOG_PAGES = 100
+"""Of 4 KiB: what SQLite's log holds before it goes into the file; its own choice is 1,000. On a
+full disk nothing is written, so the log never shrinks: it must not be what fills it."""
 
 
 class Journal:
@@ -203,8 +208,14 @@ def _open(path: Path) -> tuple[sqlite3.Connection, Ledger]:
     """Raises _Damaged, or Conflict: the file is a newer agent's."""
     database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     try:
-        database.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;")
+        database.executescript(
+            "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"
+            f" PRAGMA wal_autocheckpoint={LOG_PAGES};"
+        )
         _check(database)
+        # Of an agent that was killed: where the disk is full, this may be what fills it.
+        with contextlib.suppress(sqlite3.OperationalError):
+            database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         schema.migrate(database)
         return database, schema.read(database)
     except BaseException as error:

@@ -1,6 +1,5 @@
 """What the CNI commands mean to this agent."""
 
-import os
 import sqlite3
 
 from deltaplane.errors import DeltaplaneError, Exhausted
@@ -18,6 +17,7 @@ from nodeagent.entries import Kind
 from nodeagent.interfaces import Interfaces
 from nodeagent.journal import Journal, State
 from nodeagent.netlink import namespace
+from nodeagent.pods import PodLinks
 from nodeagent.releases import Releases
 from nodeagent.stream import SlicerStream
 
@@ -38,6 +38,7 @@ class Plugin:
         applier: Applier,
         stream: SlicerStream,
         spool: Spool,
+        links: PodLinks,
         clock: Clock,
     ) -> None:
         self._interfaces = interfaces
@@ -48,6 +49,7 @@ class Plugin:
         self._applier = applier
         self._stream = stream
         self._spool = spool
+        self._links = links
 
     async def handle(self, call: Call, netns: int | None) -> bytes:
         """Runs a command and returns what the plugin prints.
@@ -58,7 +60,7 @@ class Plugin:
         match call.command:
             case "ADD":
                 with tracing.root("cni ADD", _facts(call)):
-                    return await (self._hold(call) if call.delegated else self._add(call, netns))
+                    return await self._begin(call, netns)
             case "DEL":
                 await self._delete(call.attachment)
             case "GC":
@@ -77,6 +79,14 @@ class Plugin:
                 )
         return b""
 
+    async def _begin(self, call: Call, netns: int | None) -> bytes:
+        try:
+            return await (self._hold(call) if call.delegated else self._add(call, netns))
+        except sqlite3.OperationalError as error:
+            # As a rule the disk is full: no fault of ours, and what is left of it DEL takes away.
+            reason = "the agent cannot write its state"
+            raise CniError(Code.IO_FAILURE, reason, str(error)) from error
+
     async def _add(self, call: Call, netns: int | None) -> bytes:
         if netns is None:
             raise CniError(
@@ -84,12 +94,8 @@ class Plugin:
             )
         if not namespace.is_network_namespace(netns):
             raise CniError(Code.INVALID_NETNS, "CNI_NETNS is no network namespace", call.netns)
-        home = namespace.own()
-        try:
-            if namespace.same(home, netns):
-                raise CniError(Code.INVALID_NETNS, "CNI_NETNS is the node's own", call.netns)
-        finally:
-            os.close(home)
+        if self._links.is_home(netns):
+            raise CniError(Code.INVALID_NETNS, "CNI_NETNS is the node's own", call.netns)
         if call.pod is None:
             raise CniError(
                 Code.INVALID_ENVIRONMENT,

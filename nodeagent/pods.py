@@ -3,8 +3,10 @@
 One thread makes links, another removes them (removal takes 20 ms in the kernel).
 """
 
+import os
 from typing import Protocol
 
+from nodeagent.netlink import namespace
 from nodeagent.netlink.inspect import Found
 from nodeagent.netlink.links import Links, PodLink
 from nodeagent.worker import Worker
@@ -12,6 +14,10 @@ from nodeagent.worker import Worker
 
 class PodLinks(Protocol):
     """Makes and removes the links of pods."""
+
+    def is_home(self, netns: int) -> bool:
+        """Whether a network namespace is the node's own, which is no pod's."""
+        ...
 
     async def create(self, link: PodLink, netns: int) -> int:
         """Makes a link whole or leaves nothing; the index of the host-side link. Raises OSError."""
@@ -44,6 +50,14 @@ class KernelPodLinks:
     def __init__(self) -> None:
         self._making, self._makers = Links(), Worker("link-make")
         self._removing, self._removers = Links(), Worker("link-remove")
+
+    def is_home(self, netns: int) -> bool:
+        """See PodLinks."""
+        home = namespace.own()
+        try:
+            return namespace.same(home, netns)
+        finally:
+            os.close(home)
 
     async def create(self, link: PodLink, netns: int) -> int:
         """See PodLinks."""

@@ -20,20 +20,28 @@ MOUNT = f"mount -t bpf bpf {bpffs.BPFFS}"
 
 def check(config: AgentConfig) -> tuple[str, ...]:
     """The problems of this machine and configuration; empty when there are none."""
+    if config.in_memory:
+        return tuple(_check_files(config))
     missing = missing_capabilities()
     if missing:
         # The other checks would only repeat it in other words.
         return (f"{', '.join(missing)} missing: run the agent as root",)
     problems = [f"{item.what} is missing: {item.how_to_get}" for item in dataplane.check()]
-    problems += [*_check_uplink(config), *_check_socket(config.socket)]
+    problems += _check_uplink(config)
     if config.wraps or config.answers_directly:
         problems += tunnels.problems()
     if not bpffs.holds(config.pin_dir):
         problems.append(f"--pin-dir {config.pin_dir} is in no BPF file system: {MOUNT}")
-    problems += _check_cgroup(config.cgroup)
+    problems += [*_check_cgroup(config.cgroup), *_check_files(config)]
+    return tuple(problems)
+
+
+def _check_files(config: AgentConfig) -> list[str]:
+    """What every agent needs, whatever its data plane."""
+    problems = _check_socket(config.socket)
     if not _is_writable(config.state_dir):
         problems.append(f"state directory {config.state_dir} cannot be written; see --state-dir")
-    return tuple(problems)
+    return problems
 
 
 def missing_capabilities() -> tuple[str, ...]:

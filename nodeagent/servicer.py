@@ -8,6 +8,7 @@ import grpc.aio
 
 import deltaplane
 from deltaplane import wire
+from deltaplane.runtime.clock import Clock
 from deltaplane.v1 import agent_pb2, agent_pb2_grpc, policy_pb2, registry_pb2
 from nodeagent.apply import Applier
 from nodeagent.balancing import Balancing
@@ -34,6 +35,7 @@ class Sources:
     stream: SlicerStream
     dataplane: DataPlane
     worker: Worker
+    clock: Clock
 
 
 class AgentServicer(agent_pb2_grpc.AgentServicer):
@@ -71,6 +73,7 @@ class AgentServicer(agent_pb2_grpc.AgentServicer):
             services=served.services,
             backends=served.backends,
             frontends=served.frontends,
+            wall_ms=self._from.clock.wall_ns() // 1_000_000,
         )
 
     async def ConfirmSweep(

@@ -11,7 +11,9 @@ from xdist.scheduler import LoadScopeScheduling
 
 SHARING: Mapping[str, str] = {
     "tests/bpf/test_conformance_packets.py": "packets",
+    "tests/bpf/test_direct_network.py": "direct",
     "tests/bpf/test_network.py": "network",
+    "tests/bpf/test_services_network.py": "balanced",
     "tests/bpf/test_tunnel.py": "tunnel",
     "tests/contract/dataplane/test_contract.py": "dataplane",
     "tests/e2e/test_doctor.py": "shop",
@@ -24,6 +26,7 @@ SHARING: Mapping[str, str] = {
     "tests/e2e/test_shop.py": "shop",
     "tests/e2e/test_standing_shop.py": "shop",
     "tests/e2e/test_tls.py": "tls",
+    "tests/e2e/test_trace.py": "shop",
     "tests/netns/test_add.py": "add",
     "tests/netns/test_check.py": "check",
     "tests/netns/test_failures.py": "failures",
@@ -32,7 +35,7 @@ SHARING: Mapping[str, str] = {
 }
 """What the tests of a file share. Where it is there in several modes, those are shared."""
 
-MODE = re.compile(r"\[((?:native|vxlan)(?:-\d+)?)-?")
+MODE = re.compile(r"\[((?:native|tunnel|vxlan)(?:-\d+)?)-?")
 
 
 def group_of(nodeid: str) -> str:

@@ -27,8 +27,8 @@ etcd_of_venv() { .venv/bin/etcd --version; }
 etcd_of_debian() { /usr/bin/etcd --version; }
 
 echo "this machine: $(uname -srm), $(nproc) CPUs, $(awk '/^MemAvailable/ {printf "%d", $2 / 1048576}' /proc/meminfo) GiB free"
-report "root (CAP_SYS_ADMIN, CAP_NET_ADMIN)" "tests/{bpf,netns,e2e,chaos}, make demo" has_admin
-report "network namespaces" "tests/{netns,e2e,chaos}, make demo" new_namespace
+report "root (CAP_SYS_ADMIN, CAP_NET_ADMIN)" "tests/{bpf,netns,e2e,chaos}, packets in make demo" has_admin
+report "network namespaces" "tests/{netns,e2e,chaos}, packets in make demo" new_namespace
 report "kernel types (BTF)" "loading BPF objects" has_btf
 report "bpffs" "pinned maps: an agent restart without traffic loss" has_bpffs
 report "cgroup v2" "service addresses at connect time" has_cgroup2

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Makes a fresh clone ready to build, check and test. Safe to repeat: a second run changes nothing.
 #
-#   1. Debian packages (compilers, BPF and network tools), as root on Debian; else says what is missing.
+#   1. Debian packages (compilers, BPF and network tools), as root on Debian; else says what is missing and goes
+#      on: Python packages alone are enough for `make demo` in memory and for the tests that need no privilege.
 #   2. .venv with the exact versions of requirements/dev.txt and this tree, editable.
 #
 # PYTHON=python3.12 tools/setup.sh uses another interpreter for a new .venv. Without it the system's own is
@@ -68,18 +69,18 @@ install_packages() {
     NEEDED+=(python3 python3-venv)
   fi
 
-  local needed wanted missing
+  local needed wanted missing by_hand
   mapfile -t needed < <(not_installed "${NEEDED[@]}")
   mapfile -t wanted < <(not_installed "${WANTED[@]}")
   missing=("${needed[@]}" "${wanted[@]}")
   if [ ${#missing[@]} -eq 0 ]; then
     return
   fi
-  local by_hand="apt-get update && apt-get install --no-install-recommends ${missing[*]}"
+  by_hand="apt-get update && apt-get install --no-install-recommends ${missing[*]}"
   if [ "$(id -u)" -ne 0 ]; then
+    step "left out, because only root can install Debian packages: ${missing[*]}"
     [ ${#needed[@]} -eq 0 ] ||
-      fail "missing: ${needed[*]}; only root can install Debian packages: $by_hand"
-    step "left out, because only root can install Debian packages: ${wanted[*]}"
+      step "make build needs ${needed[*]}: $by_hand; make demo does without, in memory"
     return
   fi
   step "installing Debian packages: ${missing[*]}"

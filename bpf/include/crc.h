@@ -4,7 +4,8 @@
  *
  * A CRC is linear: that of a packet and that of the changed one differ by the CRC, begun with zeros, of their
  * difference, which is four bytes and then zeros only. Those are a power of x, and that takes as many squares as a
- * length has bits. Nothing branches: the verifier would follow every way through the bits.
+ * length has bits. Nothing branches: the verifier would follow every way through the bits. Functions are not static:
+ * it looks at a global one once, and not on every way to it.
  */
 #ifndef DELTAPLANE_CRC_H
 #define DELTAPLANE_CRC_H
@@ -22,10 +23,14 @@
 
 static __always_inline __u32 times_x(__u32 a)
 {
-	return a >> 1 ^ (CRC32C_POLYNOMIAL & -(a & 1));
+	__u32 odd = a & 1;
+
+	/* Of a mask that clang would make of it, newer verifiers follow both values. */
+	barrier_var(odd);
+	return a >> 1 ^ odd * CRC32C_POLYNOMIAL;
 }
 
-static __noinline __u32 times(__u32 a, __u32 b)
+__noinline __u32 times(__u32 a, __u32 b)
 {
 	__u32 product = 0;
 
@@ -37,7 +42,7 @@ static __noinline __u32 times(__u32 a, __u32 b)
 }
 
 /* x to the power of eight times `bytes`. */
-static __noinline __u32 zeros(__u32 bytes)
+__noinline __u32 zeros(__u32 bytes)
 {
 	__u32 power = CRC32C_ONE, more, is_odd;
 
@@ -57,10 +62,7 @@ static __always_inline __u32 little_endian(__u32 word)
 	return __builtin_bswap32(bpf_htonl(word));
 }
 
-/*
- * What to add to the CRC, as it stands in a packet of so many bytes (0..65535) whose first four change by `changed`.
- * Not static: the verifier looks at a global function once, and not on every way to it.
- */
+/* What to add to the CRC, as it stands in a packet of so many bytes (0..65535) whose first four change by `changed`. */
 __noinline __u32 crc_change(__u32 changed, __u32 bytes)
 {
 	return little_endian(times(zeros(bytes), little_endian(changed)));

@@ -54,24 +54,28 @@ static __always_inline __u32 ruling_of(const struct dp_policy_entry *highest)
  *    one; for the class of the longest prefix that holds the remote address; for every peer
  * 4. the first tier, of admin, normal, baseline, whose decision is neither none nor pass
  * 5. nobody decided: denied
+ *
+ * Not static: the verifier looks at a global function once, and not on every way to it. Before Linux 5.13 such a
+ * function takes numbers only, so those who ask do it by policy_ruling.
+ *
+ * who: set and identity; high, low: the remote address; what: protocol and port, as in the key.
  */
-static __noinline __u32 policy_ruling(__u32 set_id, __u32 identity, const struct dp_address *remote,
-				      __u32 protocol, __be16 port)
+__noinline __u32 ruling_for(__u64 who, __u64 high, __u64 low, __u64 what)
 {
+	__u32 set_id = who >> 32, identity = who, class = 0;
 	struct dp_policy_entry highest = {};
 	struct dp_policy_key key = {
 		.prefixlen = DP_POLICY_BITS,
 		.set_id = bpf_htonl(set_id),
-		.protocol = protocol,
-		.port = port,
+		.protocol = what >> 16,
+		.port = what,
 	};
 	struct dp_prefix_key prefix = {
 		.prefixlen = DP_PREFIX_SET_BITS + 128,
 		.set_id = bpf_htonl(set_id),
-		.address = *remote,
+		.address.word = {high >> 32, high, low >> 32, low},
 	};
 	struct dp_prefix_entry *found;
-	__u32 class = 0;
 
 	if (!set_id)
 		return DP_ACTION_ALLOW;
@@ -87,6 +91,21 @@ static __noinline __u32 policy_ruling(__u32 set_id, __u32 identity, const struct
 		consult(&highest, &key, class);
 	consult(&highest, &key, 0);
 	return ruling_of(&highest);
+}
+
+static __always_inline __u64 joined(__u32 high, __u32 low)
+{
+	return (__u64)high << 32 | low;
+}
+
+static __always_inline __u32 policy_ruling(__u32 set_id, __u32 identity,
+					   const struct dp_address *remote, __u32 protocol,
+					   __be16 port)
+{
+	const __be32 *word = remote->word;
+
+	return ruling_for(joined(set_id, identity), joined(word[0], word[1]),
+			  joined(word[2], word[3]), protocol << 16 | port);
 }
 
 #endif

@@ -1,7 +1,7 @@
 """Certificates in folders: a CA's, and one for each process, as `deltaplane.runtime.tls` reads it.
 
     CA/ca.crt  ca.key            the CA; the key belongs on no node
-    DIR/ca.crt tls.crt tls.key   a process's
+    DIR/ca.crt tls.crt tls.key   a process's; or that of a CA for nodes, which belongs to the bridge
 
 A file appears as a whole. Nothing is replaced unasked.
 """
@@ -27,7 +27,7 @@ def make_authority(folder: Path, *, days: int = issuing.CA_DAYS, force: bool = F
     """
     _check_free(folder, (CA, CA_KEY), force=force)
     made = issuing.authority(now=issuing.now(), days=days)
-    _write(folder, {CA_KEY: made.key, CA: made.certificate})
+    write(folder, {CA_KEY: made.key, CA: made.certificate})
     return made
 
 
@@ -43,6 +43,34 @@ def read_authority(folder: Path) -> Issued:
         raise NotFound(f"{error.filename} is not there: `deltaplane certs init {folder}`") from None
 
 
+def make_node_authority(
+    root: Issued, folder: Path, *, days: int = issuing.NODE_CA_DAYS, force: bool = False
+) -> Issued:
+    """Makes a CA for nodes in a folder.
+
+    Raises:
+        Conflict: there is one.
+        Invalid: the CA is not usable, or days is out of range.
+    """
+    _check_free(folder, (CERTIFICATE, KEY), force=force)
+    made = issuing.node_authority(root, now=issuing.now(), days=days)
+    write(folder, {KEY: made.key, CA: root.certificate, CERTIFICATE: made.certificate})
+    return made
+
+
+def read_node_authority(folder: Path) -> Issued:
+    """The CA for nodes of a folder.
+
+    Raises:
+        NotFound: there is none.
+    """
+    try:
+        key = (folder / KEY).read_bytes()
+        return Issued(certificate=(folder / CERTIFICATE).read_bytes(), key=key)
+    except FileNotFoundError as error:
+        raise NotFound(f"{error.filename} is not there: `deltaplane certs node-ca`") from None
+
+
 def make(ca: Issued, wanted: Wanted, folder: Path, *, force: bool = False) -> Issued:
     """Makes a certificate in a folder.
 
@@ -53,18 +81,12 @@ def make(ca: Issued, wanted: Wanted, folder: Path, *, force: bool = False) -> Is
     _check_free(folder, (CERTIFICATE, KEY), force=force)
     made = issuing.issue(ca, wanted, now=issuing.now())
     # The certificate last: whoever watches it finds the key that belongs to it.
-    _write(folder, {KEY: made.key, CA: ca.certificate, CERTIFICATE: made.certificate})
+    write(folder, {KEY: made.key, CA: ca.certificate, CERTIFICATE: made.certificate})
     return made
 
 
-def _check_free(folder: Path, names: tuple[str, ...], *, force: bool) -> None:
-    there = [str(folder / name) for name in names if (folder / name).exists()]
-    if there and not force:
-        raise Conflict(f"{' and '.join(there)}: exists; --force replaces it")
-
-
-def _write(folder: Path, contents: dict[str, bytes]) -> None:
-    """Writes files, keys for their owner only, in this order."""
+def write(folder: Path, contents: dict[str, bytes]) -> None:
+    """Writes files, each as a whole, keys for their owner only, in this order."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
         fresh = folder / f".{name}.{os.getpid()}"
@@ -77,3 +99,9 @@ def _write(folder: Path, contents: dict[str, bytes]) -> None:
             file.flush()
             os.fsync(file.fileno())
         fresh.replace(folder / name)
+
+
+def _check_free(folder: Path, names: tuple[str, ...], *, force: bool) -> None:
+    there = [str(folder / name) for name in names if (folder / name).exists()]
+    if there and not force:
+        raise Conflict(f"{' and '.join(there)}: exists; --force replaces it")

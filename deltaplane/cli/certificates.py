@@ -1,5 +1,7 @@
 """`deltaplane certs`: a CA, and a certificate for each process."""
 
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -77,6 +79,85 @@ def issue(
     out.show_one(_record(into / CERTIFICATE, issuing.describe(made.certificate)), form)
 
 
+@app.command("node-ca")
+def node_ca(
+    ca: Annotated[Path, typer.Argument(metavar="DIR", help="Where the CA is kept.")],
+    into: Annotated[
+        Path, typer.Option("--out", help="Folder for ca.crt, tls.crt and tls.key.", metavar="DIR")
+    ],
+    *,
+    days: Annotated[int, typer.Option(help="For how many days.")] = 1825,
+    force: Force = False,
+    output: Output = "table",
+) -> None:
+    """Make a CA for the bridge, which makes nodes' certificates with it and none of anybody else.
+
+    Example: deltaplane certs node-ca ca --out node-ca
+    """
+    from deltaplane.certs import files, issuing
+    from deltaplane.cli import output as out
+    from deltaplane.runtime.tls import CERTIFICATE
+
+    form = out.choose(output)
+    made = files.make_node_authority(files.read_authority(ca), into, days=days, force=force)
+    out.show_one(_record(into / CERTIFICATE, issuing.describe(made.certificate)), form)
+
+
+@app.command()
+def request(
+    node: Annotated[
+        str, typer.Option(envvar="DELTAPLANE_NODE_NAME", help="Name of the node we run on.")
+    ],
+    into: Annotated[
+        Path, typer.Option("--out", help="Folder for ca.crt, tls.crt and tls.key.", metavar="DIR")
+    ],
+    ca: Annotated[Path, typer.Option(help="Who is believed in, PEM.", metavar="FILE")],
+    *,
+    servers: Annotated[
+        str,
+        typer.Option(
+            "--api-server",
+            envvar="DELTAPLANE_API_SERVER",
+            help="API servers, host:port, with commas; none: as the pod is told.",
+            metavar="TARGETS",
+        ),
+    ] = "",
+    account: Annotated[
+        Path, typer.Option(help="Folder with ca.crt and token of a pod.", metavar="DIR")
+    ] = Path("/var/run/secrets/kubernetes.io/serviceaccount"),
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for it.")] = 300.0,
+    output: Output = "table",
+) -> None:
+    """Get this node's certificate from the bridge, in a pod of the agent. The key stays here.
+
+    Where there is one with more than a third of its time left, nothing happens.
+
+    Example: deltaplane certs request --node worker-7 --ca /ca/ca.crt --out /etc/deltaplane/tls
+    """
+    import asyncio
+
+    from deltaplane.certs import issuing
+    from deltaplane.certs.renewal import Renewal
+    from deltaplane.cli import output as out
+    from deltaplane.cli import requesting
+    from deltaplane.runtime.roles import Peer, Role
+    from deltaplane.runtime.tls import CERTIFICATE
+    from services.kubernetes.api import kubeconfig
+
+    form = out.choose(output)
+    into.mkdir(parents=True, exist_ok=True)
+    renewal = Renewal(into, Peer(Role.NODE, node), ca.read_bytes())
+    if reason := renewal.reason(issuing.now()):
+        if servers:
+            connections = [kubeconfig.with_account(it, account) for it in servers.split(",")]
+        else:
+            connections = [kubeconfig.find(os.environ, account=account)]
+        _say(f"asking for a certificate: {reason}")
+        asyncio.run(requesting.obtain(renewal, connections, seconds=timeout, say=_say))
+    file = into / CERTIFICATE
+    out.show_one(_record(file, issuing.describe(file.read_bytes())), form)
+
+
 @app.command()
 def show(
     folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders to look at.")],
@@ -105,6 +186,12 @@ def show(
     out.show(records, form)
     if has_run_out:
         raise typer.Exit(1)
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"deltaplane: {text}\n")
+    # Whoever reads the log of a container wants it now.
+    sys.stderr.flush()
 
 
 def _record(path: Path, found: "Description") -> "Record":

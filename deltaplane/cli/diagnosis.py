@@ -11,13 +11,21 @@ from datetime import datetime, timedelta
 from deltaplane.v1 import agent_pb2, ipam_pb2, registry_pb2, slicer_pb2
 
 SILENT_SECONDS = 10.0
-"""Agents answer each second."""
+"""An agent that is behind says something sooner. One that is not may have nothing to say."""
 
 FULL_PERCENT = 90
 """Of a pool's blocks: little is left for new nodes."""
 
 SOON = timedelta(days=30)
-"""A certificate that ends sooner should have been renewed by now."""
+"""A certificate that ends sooner should have been renewed by now, and one of a short life when less
+than a quarter of it is left: what renews itself does so at a third."""
+
+
+APART_SECONDS = 1.0
+"""Clocks that are kept right are within milliseconds of each other."""
+
+FAR_APART_SECONDS = 300.0
+"""Certificates are dated back by so much: whose clock is further behind refuses new ones."""
 
 
 class Health(enum.StrEnum):
@@ -59,11 +67,20 @@ class Verdict:
 CLUSTER = "cluster"
 
 
+def is_late(agent: slicer_pb2.AgentStatus, head: int) -> bool:
+    """Whether an agent is behind the slicer's revision and says nothing.
+
+    What came this moment to an agent that had long had nothing to say makes it look so, too: ask
+    again before it is believed.
+    """
+    return agent.effective_revision < head and agent.silent_seconds > SILENT_SECONDS
+
+
 def nodes(
-    known: registry_pb2.ListNodesResponse, agents: Iterable[slicer_pb2.AgentStatus]
+    known: registry_pb2.ListNodesResponse, streams: slicer_pb2.ListAgentsResponse
 ) -> Iterator[Verdict]:
     """Whether the agent of each registered node keeps up."""
-    connected = {agent.node: agent for agent in agents}
+    connected = {agent.node: agent for agent in streams.agents}
     fenced = {fence.node for fence in known.fences}
     for node in known.nodes:
         agent = connected.get(node.name)
@@ -77,12 +94,13 @@ def nodes(
                 advice="look at the agent's log; delete the node if it is gone for good: "
                 f"deltaplane node delete {node.name}",
             )
-        elif agent.nacked_objects or agent.silent_seconds > SILENT_SECONDS:
+        elif agent.nacked_objects or is_late(agent, streams.head_revision):
             yield Verdict(
                 about=node.name,
                 check="stream",
                 health=Health.ILL,
-                seen=f"{agent.nacked_objects} objects refused, "
+                seen=f"{agent.nacked_objects} objects refused, at revision "
+                f"{agent.effective_revision} of {streams.head_revision}, "
                 f"heard {agent.silent_seconds:.0f} s ago",
                 advice="look at the agent's log and at `deltaplane get nodes`",
             )
@@ -156,20 +174,21 @@ def agent(status: agent_pb2.GetStatusResponse, version: str) -> Iterator[Verdict
         yield Verdict(about=about, check="agent", health=Health.WELL, seen=seen)
 
 
-def certificate(about: str, name: str, ends: datetime, now: datetime) -> Verdict:
-    """Whether a certificate lasts."""
+def certificate(about: str, name: str, lasts: tuple[datetime, datetime], now: datetime) -> Verdict:
+    """Whether a certificate lasts. lasts: from when, until when."""
+    starts, ends = lasts
     left = ends - now
     health = Health.WELL
     if left <= timedelta():
         health = Health.ILL
-    elif left < SOON:
+    elif left < min(SOON, (ends - starts) / 4):
         health = Health.DOUBTFUL
     return Verdict(
         about=about,
         check="certificate",
         health=health,
         seen=f"{name} ends {ends:%Y-%m-%d %H:%M} UTC",
-        advice="" if health is Health.WELL else "issue another one: deltaplane certs issue --force",
+        advice="" if health is Health.WELL else "issue another one: docs/howto/certificates.md",
     )
 
 
@@ -183,6 +202,39 @@ def clock(about: str, *, synchronised: bool, error_seconds: float) -> Verdict:
         if synchronised
         else "nobody synchronises the clock",
         advice="" if synchronised else "run an NTP client: certificates are judged by this clock",
+    )
+
+
+def skew(about: str, *, asked_ms: int, told_ms: int, answered_ms: int) -> Verdict | None:
+    """Whether a node's clock agrees with ours; None: its agent is too old to say.
+
+    Its clock was read between the question and the answer, both read from ours: what it is beyond
+    either of them it is wrong, or we are.
+
+    Args:
+        about: the node.
+        asked_ms: our clock before the question, in milliseconds since 1970.
+        told_ms: its clock; 0: not told.
+        answered_ms: our clock after the answer.
+    """
+    if not told_ms:
+        return None
+    apart = max(asked_ms - told_ms, told_ms - answered_ms, 0) / 1000
+    health = Health.WELL
+    if apart > APART_SECONDS:
+        health = Health.ILL if apart > FAR_APART_SECONDS else Health.DOUBTFUL
+    side = "behind" if told_ms < asked_ms else "ahead of"
+    return Verdict(
+        about=about,
+        check="clock",
+        health=health,
+        seen="it agrees with this machine's"
+        if health is Health.WELL
+        else f"it is {apart:.1f} s {side} this machine's",
+        advice=""
+        if health is Health.WELL
+        else "run an NTP client on both: certificates are judged by clocks, logs and traces "
+        "compared by them; addresses and policies need none",
     )
 
 

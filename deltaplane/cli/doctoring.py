@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
     from deltaplane.cli.client import Client
     from deltaplane.cli.diagnosis import Verdict
+    from deltaplane.v1 import slicer_pb2
+
+MOMENT_SECONDS = 1.0
+"""An agent that is well acknowledges within it."""
 
 Agents = Annotated[
     list[str] | None,
@@ -106,7 +110,8 @@ def _certificates(about: str, folder: Path) -> "Iterator[Verdict]":
         file = folder / name
         if file.exists():
             found = issuing.describe(file.read_bytes())
-            yield diagnosis.certificate(about, str(file), found.ends, issuing.now())
+            lasts = (found.starts, found.ends)
+            yield diagnosis.certificate(about, str(file), lasts, issuing.now())
         else:
             yield diagnosis.Verdict(
                 about=about,
@@ -155,7 +160,7 @@ def _asked(what: str, ask: "Callable[[], Iterable[Verdict]]") -> "list[Verdict]"
 
 def _registry(client: "Client") -> "Iterator[Verdict]":
     from deltaplane.cli import diagnosis
-    from deltaplane.v1 import registry_pb2, slicer_pb2
+    from deltaplane.v1 import registry_pb2
 
     known = client.registry.ListNodes(registry_pb2.ListNodesRequest())
     yield diagnosis.Verdict(
@@ -164,8 +169,21 @@ def _registry(client: "Client") -> "Iterator[Verdict]":
         health=diagnosis.Health.WELL,
         seen=f"{len(known.nodes)} nodes at revision {known.revision}",
     )
-    agents = client.slicer.ListAgents(slicer_pb2.ListAgentsRequest()).agents
-    yield from diagnosis.nodes(known, agents)
+    yield from diagnosis.nodes(known, _streams(client))
+
+
+def _streams(client: "Client") -> "slicer_pb2.ListAgentsResponse":
+    """Agents' streams; who seems late is given a moment."""
+    import time
+
+    from deltaplane.cli import diagnosis
+    from deltaplane.v1 import slicer_pb2
+
+    streams = client.slicer.ListAgents(slicer_pb2.ListAgentsRequest())
+    if any(diagnosis.is_late(agent, streams.head_revision) for agent in streams.agents):
+        time.sleep(MOMENT_SECONDS)
+        streams = client.slicer.ListAgents(slicer_pb2.ListAgentsRequest())
+    return streams
 
 
 def _ipam(client: "Client") -> "Iterator[Verdict]":
@@ -189,12 +207,27 @@ def _slicer(client: "Client") -> "Iterator[Verdict]":
 
 
 def _agent(client: "Client", target: str) -> "Iterator[Verdict]":
+    import time
+
     import deltaplane
     from deltaplane.cli import diagnosis
     from deltaplane.v1 import agent_pb2
 
-    status = client.agent(target).GetStatus(agent_pb2.GetStatusRequest())
+    stub = client.agent(target)
+    # Once before: connecting takes longer than to ask.
+    stub.GetStatus(agent_pb2.GetStatusRequest())
+    asked = time.time_ns()
+    status = stub.GetStatus(agent_pb2.GetStatusRequest())
+    answered = time.time_ns()
     yield from diagnosis.agent(status, deltaplane.__version__)
+    verdict = diagnosis.skew(
+        status.node,
+        asked_ms=asked // 1_000_000,
+        told_ms=status.wall_ms,
+        answered_ms=answered // 1_000_000,
+    )
+    if verdict is not None:
+        yield verdict
 
 
 def _addresses(client: "Client", targets: "list[tuple[str, str]]") -> "Iterator[Verdict]":

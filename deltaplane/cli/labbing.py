@@ -296,13 +296,30 @@ def demo(
     mtu: Mtu = 1500,
     *,
     tls: Tls = False,
+    in_memory: Annotated[
+        bool | None,
+        typer.Option(
+            "--in-memory/--real",
+            help="Without packets and privileges, or not at all if packets cannot be sent. "
+            "Default: with packets where this machine can.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Show all of it: a web shop, its policies, and no packet lost while everything is killed.
 
-    Takes about half a minute, as root. Exit code 0 only if everything held.
+    Takes about half a minute, as root. Where the machine cannot do it, says what is missing and
+    shows the same cluster in memory, without packets. Exit code 0 only if everything held.
     """
     from lab import demo as story
+    from lab import memorydemo, preflight
 
     config = story.DemoConfig(name=name, nodes=nodes, keep=keep, routing=routing, mtu=mtu, tls=tls)
-    if not story.run(config):
+    # What is missing does not matter to who asks for memory.
+    lacks = () if in_memory else preflight.missing()
+    if story.choose(config, lacks, asked=in_memory):
+        held = memorydemo.run(config, lacks)
+    else:
+        held = story.run(config)
+    if not held:
         raise typer.Exit(1)

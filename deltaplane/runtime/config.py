@@ -72,7 +72,8 @@ def _collector(text: str) -> str:
     return text
 
 
-def _folder(path: Path | None) -> Path | None:
+def existing_folder(path: Path | None) -> Path | None:
+    """Refuses what is no folder; None stays None."""
     if path is not None and not path.is_dir():
         raise ValueError(f"{path} is no folder")
     return path and path.absolute()
@@ -120,7 +121,7 @@ class ProcessConfig(BaseSettings):
         "needs the extra deltaplane[otlp]",
     )
 
-    tls_dir: Annotated[Path | None, AfterValidator(_folder)] = Field(
+    tls_dir: Annotated[Path | None, AfterValidator(existing_folder)] = Field(
         default=None,
         description="folder with ca.crt, tls.crt and tls.key: our certificate, towards clients, "
         "other services and etcd alike; it may be replaced at any time",

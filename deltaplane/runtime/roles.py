@@ -19,6 +19,9 @@ DOMAIN = "deltaplane"
 STORE_CLIENT = f"store-client.{DOMAIN}"
 """DNS name in the certificates of those that may use etcd: it can be told to ask for a name."""
 
+NODE_AUTHORITY = "deltaplane node ca"
+"""How the name of a CA begins that makes nodes' certificates: those of others are not believed."""
+
 _NODE = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 
 
@@ -79,3 +82,11 @@ def parse(uri: str) -> Peer | None:
         return Peer(Role(role), node)
     except (ValueError, Invalid):
         return None
+
+
+def is_node_authority(name: str) -> bool:
+    """Whether a CA of this common name makes nodes' certificates only.
+
+    Who verifies a chain takes names for the same that differ in case, spaces and encoding.
+    """
+    return " ".join(name.split()).casefold().startswith(NODE_AUTHORITY)

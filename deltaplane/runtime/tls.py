@@ -17,6 +17,7 @@ import os
 import ssl
 import time
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,7 @@ class _Folder:
         if self._pem is not None and seen == self._seen:
             return self._pem
         try:
-            pem = self._load()
+            pem = self.load()
         except (OSError, Refused) as error:
             if self._pem is None:
                 raise Refused(f"{self._paths[1]} cannot be used: {error}") from error
@@ -116,14 +117,8 @@ class _Folder:
         _EXPIRES.set(pem.expires)
         return pem
 
-    def _signature(self) -> object:
-        try:
-            found = [os.stat(path) for path in self._paths]  # noqa: PTH116 - asked at each call
-        except OSError as error:
-            return error.errno, error.filename
-        return [(item.st_mtime_ns, item.st_ino, item.st_size) for item in found]
-
-    def _load(self) -> Pem:
+    def load(self) -> Pem:
+        """The files as they are. Raises OSError or Refused."""
         ca, certificate, key = (Path(path).read_bytes() for path in self._paths)
         contexts = [
             _context(protocol, self._paths)
@@ -143,6 +138,13 @@ class _Folder:
             client=contexts[0],
         )
 
+    def _signature(self) -> object:
+        try:
+            found = [os.stat(path) for path in self._paths]  # noqa: PTH116 - asked at each call
+        except OSError as error:
+            return error.errno, error.filename
+        return [(item.st_mtime_ns, item.st_ino, item.st_size) for item in found]
+
 
 _folders: dict[Path, _Folder] = {}
 
@@ -158,6 +160,16 @@ def read(folder: Path) -> Pem:
         _check_grpc()
         known = _folders.setdefault(folder, _Folder(folder))
     return known.read()
+
+
+def check(folder: Path) -> Pem:
+    """The files of a folder, looked at now and not kept.
+
+    Raises:
+        OSError: one of them cannot be read.
+        Refused: they are not usable.
+    """
+    return _Folder(folder).load()
 
 
 def server_credentials(folder: Path) -> grpc.ServerCredentials:
@@ -188,7 +200,8 @@ def peer_of(context: Any) -> Peer:  # noqa: ANN401 - any ServicerContext
     """Who calls.
 
     Raises:
-        Forbidden: its certificate names no role, or the connection is older than TLS 1.3.
+        Forbidden: its certificate names no role, or one that its CA may not give, or the connection
+            is older than TLS 1.3.
     """
     found = context.auth_context()
     if found.get("ssl_tls_version") != [VERSION.encode()]:
@@ -197,7 +210,23 @@ def peer_of(context: Any) -> Peer:  # noqa: ANN401 - any ServicerContext
     peer = roles.parse(uris[0].decode("utf-8", "replace")) if len(uris) == 1 else None
     if peer is None:
         raise Forbidden("the certificate names no role")
+    # Of an agent it makes no difference, and agents call often.
+    if peer.role is not Role.NODE and _is_from_node_authority(found["x509_pem_cert"][0]):
+        raise Forbidden(f"a CA for nodes has made this certificate of {peer}")
     return peer
+
+
+@lru_cache(maxsize=256)
+def _is_from_node_authority(pem: bytes) -> bool:
+    """Whether a verified certificate was made by a CA for nodes."""
+    # Few agents are ever called by somebody else: the others do without it.
+    from cryptography import x509  # noqa: PLC0415
+
+    try:
+        issuer = x509.load_pem_x509_certificate(pem).issuer
+        return any(roles.is_node_authority(str(attribute.value)) for attribute in issuer)
+    except ValueError as error:
+        raise Forbidden(f"the certificate cannot be read: {error}") from error
 
 
 def _context(protocol: int, paths: tuple[str, ...]) -> ssl.SSLContext:

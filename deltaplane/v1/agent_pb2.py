@@ -27,7 +27,7 @@ from deltaplane.v1 import policy_pb2 as deltaplane_dot_v1_dot_policy__pb2
 from deltaplane.v1 import registry_pb2 as deltaplane_dot_v1_dot_registry__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x64\x65ltaplane/v1/agent.proto\x12\rdeltaplane.v1\x1a\x1a\x64\x65ltaplane/v1/common.proto\x1a\x1a\x64\x65ltaplane/v1/policy.proto\x1a\x1c\x64\x65ltaplane/v1/registry.proto\"\x12\n\x10GetStatusRequest\"\xda\x02\n\x11GetStatusResponse\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x10\n\x08node_uid\x18\x02 \x01(\t\x12\x12\n\nnode_index\x18\x03 \x01(\r\x12\x0f\n\x07lineage\x18\x04 \x01(\x0c\x12\x18\n\x10\x61pplied_revision\x18\x05 \x01(\x04\x12\x11\n\tconnected\x18\x06 \x01(\x08\x12\x11\n\tendpoints\x18\x07 \x01(\r\x12\x12\n\nidentities\x18\x08 \x01(\r\x12\x18\n\x10subject_policies\x18\t \x01(\r\x12\x12\n\ninterfaces\x18\n \x01(\r\x12\x0f\n\x07refused\x18\x0b \x03(\t\x12\x0f\n\x07version\x18\x0c \x01(\t\x12\x14\n\x0cheld_entries\x18\r \x01(\x04\x12\x0f\n\x07held_of\x18\x0e \x01(\x04\x12\x10\n\x08services\x18\x0f \x01(\r\x12\x10\n\x08\x62\x61\x63kends\x18\x10 \x01(\r\x12\x11\n\tfrontends\x18\x11 \x01(\r\"&\n\x13\x43onfirmSweepRequest\x12\x0f\n\x07\x65ntries\x18\x01 \x01(\x04\"\x16\n\x14\x43onfirmSweepResponse\"\x14\n\x12ListDenialsRequest\"\xa0\x01\n\x06\x44\x65nial\x12\x18\n\x10subject_identity\x18\x01 \x01(\r\x12\x15\n\rpeer_identity\x18\x02 \x01(\r\x12\x0f\n\x07ingress\x18\x03 \x01(\x08\x12\x10\n\x08protocol\x18\x04 \x01(\r\x12\x0c\n\x04port\x18\x05 \x01(\r\x12\x0f\n\x07packets\x18\x06 \x01(\x04\x12\x14\n\x0clast_boot_ns\x18\x07 \x01(\x04\x12\r\n\x05\x61udit\x18\x08 \x01(\x08\"=\n\x13ListDenialsResponse\x12&\n\x07\x64\x65nials\x18\x01 \x03(\x0b\x32\x15.deltaplane.v1.Denial\"\x17\n\x15ListInterfacesRequest\"\xba\x01\n\tInterface\x12\n\n\x02id\x18\x01 \x01(\r\x12(\n\x05owner\x18\x02 \x01(\x0b\x32\x19.deltaplane.v1.OwnerToken\x12\x11\n\tnamespace\x18\x03 \x01(\t\x12\x0b\n\x03pod\x18\x04 \x01(\t\x12-\n\taddresses\x18\x05 \x01(\x0b\x32\x1a.deltaplane.v1.AddressPair\x12\x16\n\x0ehost_interface\x18\x06 \x01(\t\x12\x10\n\x08identity\x18\x07 \x01(\r\"F\n\x16ListInterfacesResponse\x12,\n\ninterfaces\x18\x01 \x03(\x0b\x32\x18.deltaplane.v1.Interface\"\x15\n\x13ListCountersRequest\":\n\x07\x43ounter\x12\x0f\n\x07outcome\x18\x01 \x01(\t\x12\x0f\n\x07packets\x18\x02 \x01(\x04\x12\r\n\x05\x62ytes\x18\x03 \x01(\x04\"@\n\x14ListCountersResponse\x12(\n\x08\x63ounters\x18\x01 \x03(\x0b\x32\x16.deltaplane.v1.Counter\")\n\x17ListRuleCountersRequest\x12\x0e\n\x06policy\x18\x01 \x01(\t\"\x84\x01\n\x0bRuleCounter\x12\x0e\n\x06policy\x18\x01 \x01(\t\x12\x0f\n\x07ingress\x18\x02 \x01(\x08\x12\x0c\n\x04rule\x18\x03 \x01(\r\x12)\n\x06\x61\x63tion\x18\x04 \x01(\x0e\x32\x19.deltaplane.v1.RuleAction\x12\r\n\x05\x61udit\x18\x05 \x01(\x08\x12\x0c\n\x04hits\x18\x06 \x01(\x04\"H\n\x18ListRuleCountersResponse\x12,\n\x08\x63ounters\x18\x01 \x03(\x0b\x32\x1a.deltaplane.v1.RuleCounter\"7\n\x14ListFrontendsRequest\x12\x11\n\taddresses\x18\x01 \x03(\x0c\x12\x0c\n\x04port\x18\x02 \x01(\r\"0\n\x0f\x46rontendBackend\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\x0c\x12\x0c\n\x04port\x18\x02 \x01(\r\"\xa5\x02\n\x0cNodeFrontend\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\x0c\x12)\n\x08protocol\x18\x02 \x01(\x0e\x32\x17.deltaplane.v1.Protocol\x12\x0c\n\x04port\x18\x03 \x01(\r\x12\x0f\n\x07service\x18\x04 \x01(\r\x12\x30\n\x08\x62\x61\x63kends\x18\x05 \x03(\x0b\x32\x1e.deltaplane.v1.FrontendBackend\x12\x0f\n\x07outside\x18\x06 \x01(\x08\x12\x38\n\x10outside_backends\x18\x07 \x03(\x0b\x32\x1e.deltaplane.v1.FrontendBackend\x12\x18\n\x10\x61\x66\x66inity_seconds\x18\x08 \x01(\r\x12\x14\n\x0c\x63heck_source\x18\t \x01(\x08\x12\r\n\x05local\x18\n \x01(\x08\"G\n\x15ListFrontendsResponse\x12.\n\tfrontends\x18\x01 \x03(\x0b\x32\x1b.deltaplane.v1.NodeFrontend2\xff\x04\n\x05\x41gent\x12N\n\tGetStatus\x12\x1f.deltaplane.v1.GetStatusRequest\x1a .deltaplane.v1.GetStatusResponse\x12T\n\x0bListDenials\x12!.deltaplane.v1.ListDenialsRequest\x1a\".deltaplane.v1.ListDenialsResponse\x12]\n\x0eListInterfaces\x12$.deltaplane.v1.ListInterfacesRequest\x1a%.deltaplane.v1.ListInterfacesResponse\x12W\n\x0cListCounters\x12\".deltaplane.v1.ListCountersRequest\x1a#.deltaplane.v1.ListCountersResponse\x12\x63\n\x10ListRuleCounters\x12&.deltaplane.v1.ListRuleCountersRequest\x1a\'.deltaplane.v1.ListRuleCountersResponse\x12Z\n\rListFrontends\x12#.deltaplane.v1.ListFrontendsRequest\x1a$.deltaplane.v1.ListFrontendsResponse\x12W\n\x0c\x43onfirmSweep\x12\".deltaplane.v1.ConfirmSweepRequest\x1a#.deltaplane.v1.ConfirmSweepResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x64\x65ltaplane/v1/agent.proto\x12\rdeltaplane.v1\x1a\x1a\x64\x65ltaplane/v1/common.proto\x1a\x1a\x64\x65ltaplane/v1/policy.proto\x1a\x1c\x64\x65ltaplane/v1/registry.proto\"\x12\n\x10GetStatusRequest\"\xeb\x02\n\x11GetStatusResponse\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x10\n\x08node_uid\x18\x02 \x01(\t\x12\x12\n\nnode_index\x18\x03 \x01(\r\x12\x0f\n\x07lineage\x18\x04 \x01(\x0c\x12\x18\n\x10\x61pplied_revision\x18\x05 \x01(\x04\x12\x11\n\tconnected\x18\x06 \x01(\x08\x12\x11\n\tendpoints\x18\x07 \x01(\r\x12\x12\n\nidentities\x18\x08 \x01(\r\x12\x18\n\x10subject_policies\x18\t \x01(\r\x12\x12\n\ninterfaces\x18\n \x01(\r\x12\x0f\n\x07refused\x18\x0b \x03(\t\x12\x0f\n\x07version\x18\x0c \x01(\t\x12\x14\n\x0cheld_entries\x18\r \x01(\x04\x12\x0f\n\x07held_of\x18\x0e \x01(\x04\x12\x10\n\x08services\x18\x0f \x01(\r\x12\x10\n\x08\x62\x61\x63kends\x18\x10 \x01(\r\x12\x11\n\tfrontends\x18\x11 \x01(\r\x12\x0f\n\x07wall_ms\x18\x12 \x01(\x03\"&\n\x13\x43onfirmSweepRequest\x12\x0f\n\x07\x65ntries\x18\x01 \x01(\x04\"\x16\n\x14\x43onfirmSweepResponse\"\x14\n\x12ListDenialsRequest\"\xa0\x01\n\x06\x44\x65nial\x12\x18\n\x10subject_identity\x18\x01 \x01(\r\x12\x15\n\rpeer_identity\x18\x02 \x01(\r\x12\x0f\n\x07ingress\x18\x03 \x01(\x08\x12\x10\n\x08protocol\x18\x04 \x01(\r\x12\x0c\n\x04port\x18\x05 \x01(\r\x12\x0f\n\x07packets\x18\x06 \x01(\x04\x12\x14\n\x0clast_boot_ns\x18\x07 \x01(\x04\x12\r\n\x05\x61udit\x18\x08 \x01(\x08\"=\n\x13ListDenialsResponse\x12&\n\x07\x64\x65nials\x18\x01 \x03(\x0b\x32\x15.deltaplane.v1.Denial\"\x17\n\x15ListInterfacesRequest\"\xba\x01\n\tInterface\x12\n\n\x02id\x18\x01 \x01(\r\x12(\n\x05owner\x18\x02 \x01(\x0b\x32\x19.deltaplane.v1.OwnerToken\x12\x11\n\tnamespace\x18\x03 \x01(\t\x12\x0b\n\x03pod\x18\x04 \x01(\t\x12-\n\taddresses\x18\x05 \x01(\x0b\x32\x1a.deltaplane.v1.AddressPair\x12\x16\n\x0ehost_interface\x18\x06 \x01(\t\x12\x10\n\x08identity\x18\x07 \x01(\r\"F\n\x16ListInterfacesResponse\x12,\n\ninterfaces\x18\x01 \x03(\x0b\x32\x18.deltaplane.v1.Interface\"\x15\n\x13ListCountersRequest\":\n\x07\x43ounter\x12\x0f\n\x07outcome\x18\x01 \x01(\t\x12\x0f\n\x07packets\x18\x02 \x01(\x04\x12\r\n\x05\x62ytes\x18\x03 \x01(\x04\"@\n\x14ListCountersResponse\x12(\n\x08\x63ounters\x18\x01 \x03(\x0b\x32\x16.deltaplane.v1.Counter\")\n\x17ListRuleCountersRequest\x12\x0e\n\x06policy\x18\x01 \x01(\t\"\x84\x01\n\x0bRuleCounter\x12\x0e\n\x06policy\x18\x01 \x01(\t\x12\x0f\n\x07ingress\x18\x02 \x01(\x08\x12\x0c\n\x04rule\x18\x03 \x01(\r\x12)\n\x06\x61\x63tion\x18\x04 \x01(\x0e\x32\x19.deltaplane.v1.RuleAction\x12\r\n\x05\x61udit\x18\x05 \x01(\x08\x12\x0c\n\x04hits\x18\x06 \x01(\x04\"H\n\x18ListRuleCountersResponse\x12,\n\x08\x63ounters\x18\x01 \x03(\x0b\x32\x1a.deltaplane.v1.RuleCounter\"7\n\x14ListFrontendsRequest\x12\x11\n\taddresses\x18\x01 \x03(\x0c\x12\x0c\n\x04port\x18\x02 \x01(\r\"0\n\x0f\x46rontendBackend\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\x0c\x12\x0c\n\x04port\x18\x02 \x01(\r\"\xa5\x02\n\x0cNodeFrontend\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\x0c\x12)\n\x08protocol\x18\x02 \x01(\x0e\x32\x17.deltaplane.v1.Protocol\x12\x0c\n\x04port\x18\x03 \x01(\r\x12\x0f\n\x07service\x18\x04 \x01(\r\x12\x30\n\x08\x62\x61\x63kends\x18\x05 \x03(\x0b\x32\x1e.deltaplane.v1.FrontendBackend\x12\x0f\n\x07outside\x18\x06 \x01(\x08\x12\x38\n\x10outside_backends\x18\x07 \x03(\x0b\x32\x1e.deltaplane.v1.FrontendBackend\x12\x18\n\x10\x61\x66\x66inity_seconds\x18\x08 \x01(\r\x12\x14\n\x0c\x63heck_source\x18\t \x01(\x08\x12\r\n\x05local\x18\n \x01(\x08\"G\n\x15ListFrontendsResponse\x12.\n\tfrontends\x18\x01 \x03(\x0b\x32\x1b.deltaplane.v1.NodeFrontend2\xff\x04\n\x05\x41gent\x12N\n\tGetStatus\x12\x1f.deltaplane.v1.GetStatusRequest\x1a .deltaplane.v1.GetStatusResponse\x12T\n\x0bListDenials\x12!.deltaplane.v1.ListDenialsRequest\x1a\".deltaplane.v1.ListDenialsResponse\x12]\n\x0eListInterfaces\x12$.deltaplane.v1.ListInterfacesRequest\x1a%.deltaplane.v1.ListInterfacesResponse\x12W\n\x0cListCounters\x12\".deltaplane.v1.ListCountersRequest\x1a#.deltaplane.v1.ListCountersResponse\x12\x63\n\x10ListRuleCounters\x12&.deltaplane.v1.ListRuleCountersRequest\x1a\'.deltaplane.v1.ListRuleCountersResponse\x12Z\n\rListFrontends\x12#.deltaplane.v1.ListFrontendsRequest\x1a$.deltaplane.v1.ListFrontendsResponse\x12W\n\x0c\x43onfirmSweep\x12\".deltaplane.v1.ConfirmSweepRequest\x1a#.deltaplane.v1.ConfirmSweepResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,43 +37,43 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETSTATUSREQUEST']._serialized_start=130
   _globals['_GETSTATUSREQUEST']._serialized_end=148
   _globals['_GETSTATUSRESPONSE']._serialized_start=151
-  _globals['_GETSTATUSRESPONSE']._serialized_end=497
-  _globals['_CONFIRMSWEEPREQUEST']._serialized_start=499
-  _globals['_CONFIRMSWEEPREQUEST']._serialized_end=537
-  _globals['_CONFIRMSWEEPRESPONSE']._serialized_start=539
-  _globals['_CONFIRMSWEEPRESPONSE']._serialized_end=561
-  _globals['_LISTDENIALSREQUEST']._serialized_start=563
-  _globals['_LISTDENIALSREQUEST']._serialized_end=583
-  _globals['_DENIAL']._serialized_start=586
-  _globals['_DENIAL']._serialized_end=746
-  _globals['_LISTDENIALSRESPONSE']._serialized_start=748
-  _globals['_LISTDENIALSRESPONSE']._serialized_end=809
-  _globals['_LISTINTERFACESREQUEST']._serialized_start=811
-  _globals['_LISTINTERFACESREQUEST']._serialized_end=834
-  _globals['_INTERFACE']._serialized_start=837
-  _globals['_INTERFACE']._serialized_end=1023
-  _globals['_LISTINTERFACESRESPONSE']._serialized_start=1025
-  _globals['_LISTINTERFACESRESPONSE']._serialized_end=1095
-  _globals['_LISTCOUNTERSREQUEST']._serialized_start=1097
-  _globals['_LISTCOUNTERSREQUEST']._serialized_end=1118
-  _globals['_COUNTER']._serialized_start=1120
-  _globals['_COUNTER']._serialized_end=1178
-  _globals['_LISTCOUNTERSRESPONSE']._serialized_start=1180
-  _globals['_LISTCOUNTERSRESPONSE']._serialized_end=1244
-  _globals['_LISTRULECOUNTERSREQUEST']._serialized_start=1246
-  _globals['_LISTRULECOUNTERSREQUEST']._serialized_end=1287
-  _globals['_RULECOUNTER']._serialized_start=1290
-  _globals['_RULECOUNTER']._serialized_end=1422
-  _globals['_LISTRULECOUNTERSRESPONSE']._serialized_start=1424
-  _globals['_LISTRULECOUNTERSRESPONSE']._serialized_end=1496
-  _globals['_LISTFRONTENDSREQUEST']._serialized_start=1498
-  _globals['_LISTFRONTENDSREQUEST']._serialized_end=1553
-  _globals['_FRONTENDBACKEND']._serialized_start=1555
-  _globals['_FRONTENDBACKEND']._serialized_end=1603
-  _globals['_NODEFRONTEND']._serialized_start=1606
-  _globals['_NODEFRONTEND']._serialized_end=1899
-  _globals['_LISTFRONTENDSRESPONSE']._serialized_start=1901
-  _globals['_LISTFRONTENDSRESPONSE']._serialized_end=1972
-  _globals['_AGENT']._serialized_start=1975
-  _globals['_AGENT']._serialized_end=2614
+  _globals['_GETSTATUSRESPONSE']._serialized_end=514
+  _globals['_CONFIRMSWEEPREQUEST']._serialized_start=516
+  _globals['_CONFIRMSWEEPREQUEST']._serialized_end=554
+  _globals['_CONFIRMSWEEPRESPONSE']._serialized_start=556
+  _globals['_CONFIRMSWEEPRESPONSE']._serialized_end=578
+  _globals['_LISTDENIALSREQUEST']._serialized_start=580
+  _globals['_LISTDENIALSREQUEST']._serialized_end=600
+  _globals['_DENIAL']._serialized_start=603
+  _globals['_DENIAL']._serialized_end=763
+  _globals['_LISTDENIALSRESPONSE']._serialized_start=765
+  _globals['_LISTDENIALSRESPONSE']._serialized_end=826
+  _globals['_LISTINTERFACESREQUEST']._serialized_start=828
+  _globals['_LISTINTERFACESREQUEST']._serialized_end=851
+  _globals['_INTERFACE']._serialized_start=854
+  _globals['_INTERFACE']._serialized_end=1040
+  _globals['_LISTINTERFACESRESPONSE']._serialized_start=1042
+  _globals['_LISTINTERFACESRESPONSE']._serialized_end=1112
+  _globals['_LISTCOUNTERSREQUEST']._serialized_start=1114
+  _globals['_LISTCOUNTERSREQUEST']._serialized_end=1135
+  _globals['_COUNTER']._serialized_start=1137
+  _globals['_COUNTER']._serialized_end=1195
+  _globals['_LISTCOUNTERSRESPONSE']._serialized_start=1197
+  _globals['_LISTCOUNTERSRESPONSE']._serialized_end=1261
+  _globals['_LISTRULECOUNTERSREQUEST']._serialized_start=1263
+  _globals['_LISTRULECOUNTERSREQUEST']._serialized_end=1304
+  _globals['_RULECOUNTER']._serialized_start=1307
+  _globals['_RULECOUNTER']._serialized_end=1439
+  _globals['_LISTRULECOUNTERSRESPONSE']._serialized_start=1441
+  _globals['_LISTRULECOUNTERSRESPONSE']._serialized_end=1513
+  _globals['_LISTFRONTENDSREQUEST']._serialized_start=1515
+  _globals['_LISTFRONTENDSREQUEST']._serialized_end=1570
+  _globals['_FRONTENDBACKEND']._serialized_start=1572
+  _globals['_FRONTENDBACKEND']._serialized_end=1620
+  _globals['_NODEFRONTEND']._serialized_start=1623
+  _globals['_NODEFRONTEND']._serialized_end=1916
+  _globals['_LISTFRONTENDSRESPONSE']._serialized_start=1918
+  _globals['_LISTFRONTENDSRESPONSE']._serialized_end=1989
+  _globals['_AGENT']._serialized_start=1992
+  _globals['_AGENT']._serialized_end=2631
 # @@protoc_insertion_point(module_scope)

@@ -61,6 +61,7 @@ class GetStatusResponse(_message.Message):
     SERVICES_FIELD_NUMBER: _builtins.int
     BACKENDS_FIELD_NUMBER: _builtins.int
     FRONTENDS_FIELD_NUMBER: _builtins.int
+    WALL_MS_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     """Node name."""
     node_uid: _builtins.str
@@ -93,6 +94,8 @@ class GetStatusResponse(_message.Message):
     """Backends of services in the view."""
     frontends: _builtins.int
     """Addresses and ports at which services answer on this node."""
+    wall_ms: _builtins.int
+    """The node's clock when it answered: milliseconds since 1970-01-01 UTC; 0: an agent that does not say."""
     @_builtins.property
     def refused(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Objects that could not be applied and are held closed, for people."""
@@ -117,10 +120,11 @@ class GetStatusResponse(_message.Message):
         services: _builtins.int = ...,
         backends: _builtins.int = ...,
         frontends: _builtins.int = ...,
+        wall_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_revision", b"applied_revision", "backends", b"backends", "connected", b"connected", "endpoints", b"endpoints", "frontends", b"frontends", "held_entries", b"held_entries", "held_of", b"held_of", "identities", b"identities", "interfaces", b"interfaces", "lineage", b"lineage", "node", b"node", "node_index", b"node_index", "node_uid", b"node_uid", "refused", b"refused", "services", b"services", "subject_policies", b"subject_policies", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_revision", b"applied_revision", "backends", b"backends", "connected", b"connected", "endpoints", b"endpoints", "frontends", b"frontends", "held_entries", b"held_entries", "held_of", b"held_of", "identities", b"identities", "interfaces", b"interfaces", "lineage", b"lineage", "node", b"node", "node_index", b"node_index", "node_uid", b"node_uid", "refused", b"refused", "services", b"services", "subject_policies", b"subject_policies", "version", b"version", "wall_ms", b"wall_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -25,6 +25,7 @@ from services.kubernetes.api.kubeconfig import Connection
 from services.kubernetes.api.leading import LeaseTimes
 from services.kubernetes.api.lease import Leader
 from services.kubernetes.bridge import Bridge, Options
+from services.kubernetes.certifying import Authority
 from services.kubernetes.config import Config
 from services.kubernetes.servicer import BridgeServicer
 
@@ -45,6 +46,7 @@ async def serve(
     """
     clock = SystemClock()
     identity = settings.identity or f"{socket.gethostname()}-{secrets.token_hex(4)}"
+    namespace = settings.lease_namespace or connection.namespace
     registry = rpc.channel(",".join(settings.registry), settings.tls_to(Role.ENDPOINTS))
     slicer = None
     if settings.slicer:
@@ -56,11 +58,12 @@ async def serve(
             audit_seconds=settings.audit_seconds,
             clears_nodes=settings.clear_node_condition,
             tells=settings.events,
+            authority=_authority(settings, namespace),
         )
         bridge = Bridge(client, registry, clock, slicer=slicer, options=options)
         leader = Leader(
             client,
-            namespace=settings.lease_namespace or connection.namespace,
+            namespace=namespace,
             name=settings.lease_name,
             identity=identity,
             times=LeaseTimes(
@@ -109,6 +112,16 @@ async def main(settings: Config) -> None:
     """The whole process."""
     log.configure(settings.log_format, settings.log_level, NAME)
     await serve(settings, _connection(settings))
+
+
+def _authority(settings: Config, namespace: str) -> Authority | None:
+    if settings.node_ca is None:
+        return None
+    return Authority(
+        folder=settings.node_ca,
+        account=f"system:serviceaccount:{namespace}:{settings.agent_account}",
+        days=settings.node_certificate_days,
+    )
 
 
 def _connection(settings: Config) -> Connection:

@@ -13,6 +13,7 @@ from services.kubernetes.api.client import Client
 from services.kubernetes.api.events import Reporter
 from services.kubernetes.api.reflector import Reflector, Settings
 from services.kubernetes.books import Books
+from services.kubernetes.certifying import Authority, Certifier
 from services.kubernetes.conditions import GatedPods, NodeConditions
 from services.kubernetes.feed import Feed, Observer
 from services.kubernetes.kinds import Kind, Object
@@ -38,6 +39,7 @@ class Options:
         look_seconds: how often pods are looked for that wait at their gates.
         clears_nodes: NetworkUnavailable of nodes is set to False.
         tells: Events are created.
+        authority: who makes nodes' certificates; None: not we.
     """
 
     kinds: tuple[Kind, ...] = tuple(Kind)
@@ -47,6 +49,7 @@ class Options:
     look_seconds: float = LOOK_SECONDS
     clears_nodes: bool = True
     tells: bool = True
+    authority: Authority | None = None
 
 
 class Bridge:
@@ -88,6 +91,10 @@ class Bridge:
         self._pods = GatedPods()
         self._wake = asyncio.Event()
         observers: dict[Kind, Observer] = {Kind.NODE: self._nodes, Kind.POD: self._pods}
+        self._certifier: Certifier | None = None
+        if self._options.authority is not None:
+            authority = self._options.authority
+            self._certifier = Certifier(client, authority, self._node_uids, clock)
         self._feed = Feed(self.books, self.problems, observers, self._wake.set)
 
     def wake(self) -> None:
@@ -103,6 +110,8 @@ class Bridge:
                     self._client, kind.resource, decoder.decode, settings=settings
                 )
                 tasks.create_task(self._feed.follow(kind, reflector.events()))
+            if self._certifier is not None:
+                tasks.create_task(self._certifier.follow(settings))
             tasks.create_task(self._measure())
 
     async def lead(self, may_write: Callable[[], bool]) -> None:
@@ -110,7 +119,7 @@ class Bridge:
         self.is_active = True
         try:
             async with asyncio.TaskGroup() as tasks:
-                background = [tasks.create_task(it) for it in self._background()]
+                background = [tasks.create_task(it) for it in self._background(may_write)]
                 await self._writer(may_write).run()
                 for task in background:
                     task.cancel()
@@ -137,7 +146,12 @@ class Bridge:
             audit_seconds=self._options.audit_seconds,
         )
 
-    def _background(self) -> Iterator[Coroutine[None, None, None]]:
+    def _node_uids(self) -> dict[str, str] | None:
+        """UID of each node by name; None: not known yet."""
+        ledger = self.books[Kind.NODE]
+        return {key: it.uid for key, it in ledger.wanted.items()} if ledger.is_listed else None
+
+    def _background(self, may_write: Callable[[], bool]) -> Iterator[Coroutine[None, None, None]]:
         """What a leader does besides writing the registry."""
         options = self._options
         seen = self._nodes if options.clears_nodes else NodeConditions()
@@ -151,6 +165,8 @@ class Bridge:
                 self._pods, self._client, self._repository, self._slicer, self._clock
             )
             yield gates.run(options.look_seconds)
+        if self._certifier is not None:
+            yield self._certifier.run(may_write)
 
     async def _measure(self) -> None:
         while True:

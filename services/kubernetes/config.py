@@ -1,11 +1,17 @@
 """The options of the bridge."""
 
+from pathlib import Path
 from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, Field, model_validator
 
 from deltaplane.model import names
-from deltaplane.runtime.config import ListenAddress, ListenAddresses, ProcessConfig
+from deltaplane.runtime.config import (
+    ListenAddress,
+    ListenAddresses,
+    ProcessConfig,
+    existing_folder,
+)
 from services.kubernetes.kinds import Kind
 
 _WORDS = {kind.word: kind for kind in Kind}
@@ -78,6 +84,18 @@ class Config(ProcessConfig):
     events: bool = Field(
         default=True, description="create Events on objects that cannot be programmed"
     )
+    node_ca: Annotated[Path | None, AfterValidator(existing_folder)] = Field(
+        default=None,
+        description="folder with ca.crt, tls.crt and tls.key of a CA for nodes (`deltaplane certs "
+        "node-ca`): agents get their certificates by it; none: not from us",
+    )
+    node_certificate_days: int = Field(
+        default=7, ge=1, le=90, description="for how long such a certificate is, at most"
+    )
+    agent_account: Annotated[str, AfterValidator(_name)] = Field(
+        default="deltaplane-agent",
+        description="service account of the agents' pods, in the namespace of the Lease",
+    )
 
     @model_validator(mode="after")
     def _check_kinds(self) -> "Config":
@@ -85,6 +103,8 @@ class Config(ProcessConfig):
             raise ValueError(
                 "--unwatch: namespaces and pods are always watched: all else needs them"
             )
+        if self.node_ca is not None and "Node" in self.unwatch:
+            raise ValueError("--unwatch: --node-ca needs nodes: only those there are get one")
         return self
 
     @property

@@ -19,6 +19,12 @@ WRITTEN = metrics.counter(
 CALLS = metrics.counter("bridge_calls", "Calls of the registry, by outcome", ("kind", "outcome"))
 ROUND_SECONDS = metrics.histogram("bridge_round_seconds", "Time that a round of calls took")
 EVENTS = metrics.counter("bridge_events", "Events about objects, by outcome", ("outcome",))
+CERTIFICATES = metrics.counter(
+    "bridge_certificates", "Requests of nodes for a certificate, by outcome", ("outcome",)
+)
+NODE_CA_EXPIRES = metrics.gauge(
+    "bridge_node_ca_expiry_timestamp_seconds", "When the CA for nodes runs out, Unix time"
+)
 PATCHES = metrics.counter(
     "bridge_patches", "Conditions written, by kind and outcome", ("kind", "outcome")
 )

@@ -25,7 +25,7 @@ from tests.bpf.test_services_network import (
 )
 from tests.bpf.test_tunnel import wait_for
 
-pytestmark = [pytest.mark.serial, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.timeout(120)
 
 CLOSED = 9
 """A policy set without entries."""

@@ -23,7 +23,7 @@ from tests.bpf.services import ANY4, ANY6, NODE_PORT, PORT, Services
 from tests.bpf.test_network import FAMILIES, count, plane_of
 from tests.bpf.test_tunnel import wait_for
 
-pytestmark = [pytest.mark.serial, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.timeout(120)
 
 CLIENT = {socket.AF_INET: "198.19.0.77", socket.AF_INET6: "fd99::77"}
 CLUSTER = {socket.AF_INET: "10.96.0.1", socket.AF_INET6: "fd00:96::1"}

@@ -4,7 +4,7 @@
     world (pure, from the seed) ─► churn ──► pods, policies, services
     pings, spray ─► what was lost, and what arrived that must not ─► checks
 
-    python -m tests.chaos [--minutes M] [--seed N] [--nodes N]
+    python -m tests.chaos [--minutes M] [--seed N] [--nodes N] [--tls]
 
 Real: three members of etcd, two replicas of each service, agents, programs, on a lab of its own.
 The same seed gives the same faults and changes in the same order.
@@ -16,6 +16,7 @@ import secrets
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tests.chaos.campaign import Campaign, run
@@ -28,6 +29,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=10.0, help="how long faults begin")
     parser.add_argument("--seed", type=int, default=None, help="repeats faults and changes")
     parser.add_argument("--nodes", type=int, default=5, help="of the lab, two at least")
+    parser.add_argument("--tls", action="store_true", help="with certificates between all of them")
     parser.add_argument("--short", action="store_true", help="what the test suite runs")
     return parser.parse_args(arguments)
 
@@ -41,11 +43,10 @@ def main(arguments: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     folder = LOGS / str(seed)
     folder.mkdir(parents=True, exist_ok=True)
-    campaign = Campaign(
-        seed=seed, name=name, nodes=given.nodes, seconds=60 * given.minutes, logs=folder
-    )
+    campaign = Campaign(seed=seed, name=name, nodes=given.nodes, seconds=60 * given.minutes)
     if given.short:
         campaign = Campaign.short(seed, name)
+    campaign = replace(campaign, logs=folder, tls=given.tls)
     with (folder / "story.log").open("w") as log:
 
         def write(line: str) -> None:

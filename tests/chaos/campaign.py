@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from deltaplane.errors import DeltaplaneError
@@ -35,6 +35,7 @@ class Campaign:
         nodes: of the lab.
         seconds: how long faults begin; None: until `faults` have been.
         logs: folder for the logs of the lab; None: they go with it.
+        tls: processes show each other certificates.
     """
 
     seed: int
@@ -44,6 +45,7 @@ class Campaign:
     faults: int | None = None
     pace: Pace = field(default_factory=Pace)
     logs: Path | None = None
+    tls: bool = False
 
     @classmethod
     def short(cls, seed: int, name: str) -> "Campaign":
@@ -51,12 +53,9 @@ class Campaign:
         return cls(seed=seed, name=name, nodes=2, faults=10, pace=BRISK)
 
     def story(self, lab: Lab) -> Iterator[Event]:
-        """The events, until it is time to stop; what has begun then is ended by `Faults.heal`."""
-        told = events(self.seed, cast_of(lab), self.pace, self.faults)
-        if self.seconds is None:
-            return told
-        seconds = self.seconds
-        return itertools.takewhile(lambda event: event.at <= seconds, told)
+        """What happens."""
+        pace = replace(self.pace, jumps_end=self.tls)
+        return events(self.seed, cast_of(lab), pace, self.faults, self.seconds)
 
 
 @dataclass(slots=True)
@@ -86,9 +85,10 @@ def run(campaign: Campaign, write: Callable[[str], None]) -> Outcome:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dp-chaos-")))
         with clocks.movable(folder):
-            lab = stack.enter_context(
-                Lab.up(LabConfig(name=campaign.name, nodes=campaign.nodes, replicas=REPLICAS))
+            config = LabConfig(
+                name=campaign.name, nodes=campaign.nodes, replicas=REPLICAS, tls=campaign.tls
             )
+            lab = stack.enter_context(Lab.up(config))
         tell(f"{len(lab.status().processes)} processes serve")
         try:
             _on(lab, folder, campaign, tell, outcome)

@@ -14,6 +14,7 @@ from deltaplane.cli import enforcement
 from deltaplane.cli.enforcement import Subject
 from deltaplane.errors import DeltaplaneError, Internal, NotFound, Unavailable
 from lab import Lab, manifests, topology
+from lab.cni import CniError
 from lab.manifests import Manifests
 from lab.pods import Phase, Pod, Port
 from lab.workloads import Workload
@@ -154,12 +155,15 @@ class Churn:
                 self._watched[pod.uid] = _Watch(pod=pod, seen=0)
         self._aim()
 
-    def run(self, steps: Iterator[Step], count: int | None = None) -> None:
-        """Takes steps until it is stopped, or so many."""
-        for step in steps:
-            if self._stopping.is_set() or (count is not None and self.done >= count):
-                return
-            self.take(step)
+    def run(self, steps: Iterator[Step]) -> None:
+        """Takes steps until it is stopped; what breaks them off is a problem."""
+        try:
+            for step in steps:
+                if self._stopping.is_set():
+                    return
+                self.take(step)
+        except Exception as error:  # noqa: BLE001 - nobody else hears of it
+            self.problems.append(f"changes broke off after step {self.done}: {error!r}")
 
     def stop(self) -> None:
         """Lets `run` end after the step that it is at; that is still taken."""
@@ -192,10 +196,12 @@ class Churn:
         try:
             self._do(step)
         except Internal as error:
-            # Nothing that fails from outside makes a service say that it is broken.
+            # Nothing that fails from outside makes a service, or an agent, say that it is broken.
             self.problems.append(f"{step}: {error}")
             return error
         except DeltaplaneError as error:
+            if isinstance(error, CniError) and "internal error" in error.reason:
+                self.problems.append(f"{step}: {error}")
             self._labs = (*self._labs[1:], self._labs[0])
             return error
         return None
@@ -298,6 +304,8 @@ class Churn:
         if pending := [w.pod.reference for w in self._watched.values() if w.seen is None]:
             self.problems.append(f"there is no receipt for {', '.join(pending)}")
         self.look()
+        # Only who is still sent to can tell.
+        self._aim()
         opened = [pod for pod in self.lab.pods if pod.uid not in self._watched]
         self.received += sum(
             arrivals(self._namespace(pod)) for pod in opened if pod.namespace == OPEN

@@ -35,6 +35,7 @@ class Faults:
         self._management = Bridge(lab.topology.control)
         self._fabric = Bridge(lab.topology.fabric)
         self._frozen: dict[int, ProcessId] = {}
+        self._jumped: dict[int, tuple[int, float]] = {}
         self._began: dict[int, float] = {}
 
     def happen(self, event: Event) -> str:
@@ -71,7 +72,9 @@ class Faults:
                 self._note_cut(fault)
             case Kind.FILL_DISK:
                 self._disk.free()
-            case _:
+            case Kind.JUMP_CLOCK:
+                self._set_right(fault.number)
+            case Kind.KILL:
                 pass
         return ""
 
@@ -95,13 +98,22 @@ class Faults:
             clocks.jump(self._clock_folder, found.pid, fault.jump)
         except FileNotFoundError:
             return "it was just starting"
+        if fault.seconds:
+            self._jumped[fault.number] = (found.pid, fault.jump)
         return ""
+
+    def _set_right(self, number: int) -> None:
+        pid, seconds = self._jumped.pop(number, (0, 0.0))
+        if pid:
+            clocks.jump(self._clock_folder, pid, -seconds)
 
     def heal(self) -> None:
         """Ends everything that was begun, whatever state it is in. Idempotent."""
         for frozen in self._frozen.values():
             processes.send(frozen, signal.SIGCONT)
         self._frozen.clear()
+        for number in tuple(self._jumped):
+            self._set_right(number)
         self._disk.free()
         for bridge in (self._management, self._fabric):
             bridge.heal_all()

@@ -38,12 +38,18 @@ class _Sender:
     def send(self) -> None:
         self._sent += 1
         if self._sent % FRESH_AFTER == 0:
-            self._fresh.close()
-            self._fresh = _opened(self._pair)
+            self._replace()
         for connection in (self._standing, self._fresh):
             # A full queue, no route yet, an answer that nobody listens: the packet is lost.
             with contextlib.suppress(OSError):
                 connection.send(b"may I come in?")
+
+    def _replace(self) -> None:
+        # The pod may have gone meanwhile, and what is sent to be told of it later.
+        with contextlib.suppress(OSError):
+            fresh = _opened(self._pair)
+            self._fresh.close()
+            self._fresh = fresh
 
     def close(self) -> None:
         self._standing.close()

@@ -5,6 +5,7 @@ from a clock.
 """
 
 import enum
+import math
 import random
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -143,11 +144,14 @@ class Pace:
         pause_seconds: shortest and longest time between two beginnings.
         fault_seconds: the same of a fault's life.
         long_ones: some faults last LONG_SECONDS.
+        jumps_end: a clock that has jumped is set right again. With TLS it must be: nobody with a
+            wrong clock can tell a certificate that is valid from one that is not.
     """
 
     pause_seconds: tuple[float, float] = (0.5, 4.0)
     fault_seconds: tuple[float, float] = (0.5, 8.0)
     long_ones: bool = True
+    jumps_end: bool = False
 
 
 BRISK = Pace(pause_seconds=(0.1, 0.4), fault_seconds=(0.3, 1.2), long_ones=False)
@@ -197,7 +201,7 @@ class _Drawer:
         ]
 
     def _seconds(self, kind: Kind) -> float:
-        if kind in (Kind.KILL, Kind.JUMP_CLOCK):
+        if kind is Kind.KILL or (kind is Kind.JUMP_CLOCK and not self._pace.jumps_end):
             return 0.0
         is_long = self._pace.long_ones and kind in LONG
         if is_long and self._chance.randrange(LONG_ONE_IN) == 0:
@@ -205,21 +209,35 @@ class _Drawer:
         return self._chance.uniform(*self._pace.fault_seconds)
 
 
-def events(seed: int, cast: Cast, pace: Pace, faults: int | None = None) -> Iterator[Event]:
-    """Beginnings and ends in the order of their times; for ever, or until so many have ended."""
+def events(
+    seed: int, cast: Cast, pace: Pace, faults: int | None = None, seconds: float | None = None
+) -> Iterator[Event]:
+    """Beginnings and ends in the order of their times.
+
+    Args:
+        seed: decides all of it.
+        cast: whom it can hit.
+        pace: how fast.
+        faults: so many begin; None: any number.
+        seconds: none begins later, and what lasts longer ends then; None: never.
+    """
     drawer = _Drawer(seed, cast, pace)
     ending: list[tuple[float, int, Fault]] = []
     now = 0.0
+    last = math.inf if seconds is None else seconds
     for _ in count() if faults is None else range(faults):
         now += drawer.pause()
-        while ending and ending[0][0] <= now:
+        while ending and ending[0][0] <= min(now, last):
             yield _end(heappop(ending))
+        if now > last:
+            break
         fault = drawer.draw([fault for _, _, fault in ending])
         yield Event(at=now, fault=fault, ends=False)
         if fault.seconds:
             heappush(ending, (now + fault.seconds, fault.number, fault))
     while ending:
-        yield _end(heappop(ending))
+        at, number, fault = heappop(ending)
+        yield _end((min(at, last), number, fault))
 
 
 def _end(item: tuple[float, int, Fault]) -> Event:

@@ -1,5 +1,6 @@
 import itertools
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -54,3 +55,20 @@ def test_both_links_of_a_node_are_cut_apart_and_together() -> None:
             cut ^= {(event.fault.kind, event.fault.target)}
             seen.add(frozenset(kind for kind, node in cut if node == "node-1"))
     assert seen == {frozenset(), *(frozenset({kind}) for kind in CUTS), frozenset(CUTS)}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_story_that_stops_ends_what_it_has_begun_at_once(seed: int) -> None:
+    whole = itertools.takewhile(lambda event: event.at <= 20, events(seed, CAST, Pace()))
+    story = list(events(seed, CAST, Pace(), seconds=20))
+
+    assert [event for event in story if event.at < 20] == list(whole)
+    begun = {event.fault.number for event in story if not event.ends and event.fault.seconds}
+    assert begun == {event.fault.number for event in story if event.ends}
+    assert max(event.at for event in story) <= 20
+
+
+def test_clocks_are_set_right_where_they_must_be() -> None:
+    story = events(1, CAST, replace(BRISK, jumps_end=True), faults=50)
+    jumps = [event.ends for event in story if event.fault.kind is Kind.JUMP_CLOCK]
+    assert jumps.count(True) == jumps.count(False) > 0

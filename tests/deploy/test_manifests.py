@@ -9,7 +9,8 @@ import pytest
 from helm_python.chart import Chart
 from kubernetes_validate import utils as validating
 
-from tests.deploy.manifests import OVERLAYS, by_name, charted, containers, kustomized, pods
+from services.kubernetes.api.permissions import NODE_PERMISSIONS, PERMISSIONS, Permission
+from tests.deploy.manifests import OVERLAYS, by_name, charted, containers, kustomized, load, pods
 from tools.generate_manifests import KUBERNETES, files, rendered
 
 OLDEST = "1.30"
@@ -65,6 +66,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"images": {"registry": "example.com/us"}}, "registry"),
     ({"pools": ["10.0.0.0/8"]}, "pools"),
     ({"security": {"tls": {"enabled": "yes"}}}, "enabled"),
+    ({"security": {"tls": {"nodeCertificates": "auto"}}}, "nodeCertificates"),
     ({"etcd": {"external": ["192.0.2.1"]}}, "external"),
 ]
 
@@ -124,13 +126,41 @@ def test_a_container_may_do_what_it_must() -> None:
                 assert pod["securityContext"]["runAsNonRoot"], name
 
 
-def test_only_the_bridge_has_a_token_for_the_api_server() -> None:
-    with_token = {
-        name
-        for name, pod in pods(kustomized("base")).items()
-        if pod["automountServiceAccountToken"]
+def test_who_has_a_token_for_the_api_server() -> None:
+    """The bridge, and what gets nodes' certificates; the agent beside it has none."""
+    found = pods(kustomized("base"))
+    automatic = {name for name, pod in found.items() if pod["automountServiceAccountToken"]}
+    assert automatic == {"deltaplane-bridge"}
+    projected = {
+        (name, container["name"])
+        for name, pod in found.items()
+        for volume in pod["volumes"]
+        if "serviceAccountToken" in str(volume)
+        for container in containers(pod)
+        if volume["name"] in [mount["name"] for mount in container.get("volumeMounts", ())]
     }
-    assert with_token == {"deltaplane-bridge"}
+    assert projected == {("deltaplane-agent", "certificate"), ("deltaplane-agent", "renewal")}
+
+
+@pytest.mark.parametrize("folder", OVERLAYS)
+def test_only_the_bridge_has_the_ca_for_nodes(folder: str) -> None:
+    having = {
+        name for name, pod in pods(kustomized(folder)).items() if "deltaplane-node-ca" in str(pod)
+    }
+    assert having == (set() if folder.endswith("plaintext-dev") else {"deltaplane-bridge"})
+
+
+def test_certificates_that_are_brought_by_hand() -> None:
+    objects = tuple(
+        item
+        for text in rendered({"security": {"tls": {"nodeCertificates": "manual"}}}).values()
+        for item in load(text)
+    )
+    text = str(objects)
+    for word in ("signing", "serviceAccountToken", "certificatesigningrequests", "/node-ca"):
+        assert word not in text
+    [folder] = [it for it in pods(objects)["deltaplane-agent"]["volumes"] if it["name"] == "tls"]
+    assert folder["hostPath"] == {"path": "/etc/deltaplane/tls", "type": "Directory"}
 
 
 @pytest.mark.parametrize("folder", ["base", "overlays/production"])
@@ -162,21 +192,46 @@ def test_a_node_has_the_agent_or_its_cleanup() -> None:
     assert terms["In"] == terms["NotIn"]
 
 
-def test_rbac_grants_exactly_what_the_code_asks_for() -> None:
-    permissions = pytest.importorskip("services.kubernetes.api.permissions").PERMISSIONS
-    wanted = {
-        (item.own_namespace, item.resource.group, item.rbac_resource, verb.value)
+Grant = tuple[bool, str, str, str, tuple[str, ...]]
+
+
+def wanted_of(permissions: tuple[Permission, ...]) -> set[Grant]:
+    return {
+        (item.own_namespace, item.resource.group, item.rbac_resource, verb.value, item.names)
         for item in permissions
         for verb in item.verbs
     }
+
+
+def granted_to(account: str, objects: dict[tuple[str, str], Any]) -> set[Grant]:
+    bound = {
+        (item["roleRef"]["kind"], item["roleRef"]["name"])
+        for (kind, _), item in objects.items()
+        if kind.endswith("RoleBinding")
+        and [subject["name"] for subject in item["subjects"]] == [account]
+    }
+    return {
+        (kind == "Role", group, resource, verb, tuple(rule.get("resourceNames", ())))
+        for kind, name in bound
+        for rule in objects[kind, name]["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+
+
+def test_rbac_grants_exactly_what_the_code_asks_for() -> None:
+    wanted = {
+        "deltaplane-bridge": wanted_of(PERMISSIONS),
+        "deltaplane-agent": wanted_of(NODE_PERMISSIONS),
+    }
     for objects in (by_name(kustomized("base")), by_name(charted())):
-        granted = {
-            (kind == "Role", group, resource, verb)
+        for account, permissions in wanted.items():
+            assert granted_to(account, objects) == permissions
+        roles = {key for key in objects if key[0] in ("Role", "ClusterRole")}
+        used = {
+            (item["roleRef"]["kind"], item["roleRef"]["name"])
             for (kind, _), item in objects.items()
-            if kind in ("Role", "ClusterRole")
-            for rule in item["rules"]
-            for group in rule["apiGroups"]
-            for resource in rule["resources"]
-            for verb in rule["verbs"]
+            if kind.endswith("RoleBinding") and item["subjects"][0]["name"] in wanted
         }
-        assert granted == wanted
+        assert roles == used

@@ -6,10 +6,13 @@ import re
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from deltaplane.cli.main import app
 from deltaplane.runtime import config, rpc
 from deltaplane.runtime.config import ProcessConfig
-from tests.deploy.manifests import OVERLAYS, Object, kustomized, pods, settings
+from tests.deploy.manifests import OVERLAYS, Object, containers, kustomized, pods, settings
+from tests.trust import trust
 
 CLASSES = {
     "ipam": "services.ipam.config.Config",
@@ -54,16 +57,21 @@ def test_a_process_takes_its_options(
     folder: str, workload: str, process: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     objects = kustomized(folder)
-    [container] = pods(objects)[workload]["containers"]
+    [container, *_] = pods(objects)[workload]["containers"]
+    assert container["name"] == process
     environment, arguments = started(container, settings(objects))
     for name in [name for name in os.environ if name.startswith("DELTAPLANE_")]:
         monkeypatch.delenv(name)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
+    mounts = {mount["mountPath"] for mount in container.get("volumeMounts", ())}
     if environment["DELTAPLANE_TLS_DIR"]:
-        mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
         assert environment["DELTAPLANE_TLS_DIR"] in mounts
         monkeypatch.setenv("DELTAPLANE_TLS_DIR", str(tmp_path))
+    if environment["DELTAPLANE_NODE_CA"]:
+        if process == "bridge":
+            assert environment["DELTAPLANE_NODE_CA"] in mounts
+        monkeypatch.setenv("DELTAPLANE_NODE_CA", str(tmp_path))
     if process == "agent":
         assert arguments.pop(0) == "agent"
         arguments += ["--node-name=worker", "--uplink=eth0", "--node-ipv4=192.0.2.11"]
@@ -75,10 +83,10 @@ def test_a_process_takes_its_options(
 
 
 def test_every_setting_is_an_option_of_somebody() -> None:
-    known = set(SECURITY)
+    # The last one is of `deltaplane certs request`.
+    known = {*SECURITY, "api_server"}
     for process in CLASSES:
-        if process != "bridge":
-            known |= config_class(process).model_fields.keys()
+        known |= config_class(process).model_fields.keys()
     for name in settings(kustomized("base")):
         assert name.removeprefix("DELTAPLANE_").lower() in known
 
@@ -120,3 +128,28 @@ def test_etcd_lets_in_whom_the_certificates_name() -> None:
     assert etcd["ETCD_PEER_CERT_ALLOWED_HOSTNAME"] in certificates["deltaplane-etcd"]["dnsNames"]
     hosts = re.findall(r"https://([^,]+):\d+", etcd["ETCD_INITIAL_CLUSTER"])
     assert certificates["deltaplane-etcd"]["ipAddresses"] == hosts
+
+
+@pytest.mark.parametrize("container", ["certificate", "renewal"])
+def test_what_gets_certificates_takes_its_options(
+    container: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there is a good certificate it does nothing, and says so."""
+    ca = trust(tmp_path / "ca")
+    folder = ca.issue("node/worker")
+    objects = kustomized("base")
+    [found] = [
+        it for it in containers(pods(objects)["deltaplane-agent"]) if it["name"] == container
+    ]
+    for name, value in settings(objects).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("DELTAPLANE_NODE_NAME", "worker")
+    *before, _, _, _, out, authority = found["command"]
+    assert before in ([], ["python3", "-m", "deltaplane.certs.keeping"])
+    assert found["command"][len(before) :][:3] == ["deltaplane", "certs", "request"]
+    mounts = {mount["mountPath"] for mount in found["volumeMounts"]}
+    assert {out.removeprefix("--out="), str(Path(authority.removeprefix("--ca=")).parent)} < mounts
+    arguments = ["certs", "request", f"--out={folder}", f"--ca={ca.folder / 'ca.crt'}"]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    assert "node/worker" in done.output

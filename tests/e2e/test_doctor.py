@@ -21,7 +21,13 @@ def test_a_lab_that_is_well_is_told_so_and_one_that_is_not_is_told_why(
     verdicts = json.loads(done.stdout)
 
     assert done.returncode == 0, done.stdout + done.stderr
-    assert {item["check"] for item in verdicts} >= {"kernel", "time", "slicer", "addresses"}
+    assert {item["check"] for item in verdicts} >= {
+        "kernel",
+        "time",
+        "slicer",
+        "addresses",
+        "clock",
+    }
     assert {item["about"] for item in verdicts} >= {"cluster", "node-1", "node-2", "node-3"}
 
     ipam = lab.status().processes["ipam"].process

@@ -34,10 +34,12 @@ RESTART_SECONDS = 90.0
 
 def finish(lab: Lab) -> "subprocess.CompletedProcess[str]":
     """The command, where etcd is."""
-    command = Path(sys.executable).with_name("deltaplane")
+    command = [str(Path(sys.executable).with_name("deltaplane"))]
+    if lab.topology.tls:
+        command += ["--tls-dir", str(lab.layout.certificate("admin"))]
     return subprocess.run(
         [
-            *("nsenter", f"--net=/run/netns/{lab.topology.control}", "--", str(command)),
+            *("nsenter", f"--net=/run/netns/{lab.topology.control}", "--", *command),
             *("restore", "finish", "--etcd", f"127.0.0.1:{PORTS['etcd']}", "-o", "json"),
         ],
         capture_output=True,

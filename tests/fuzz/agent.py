@@ -13,6 +13,7 @@ from typing import Any, cast
 from google.protobuf.message import DecodeError, Message
 
 from deltaplane.errors import DeltaplaneError, Internal
+from deltaplane.runtime.clock import SystemClock
 from deltaplane.v1 import agent_pb2, audit_pb2, bridge_pb2
 from nodeagent.apply import Applier
 from nodeagent.dataplane.fake import FakeDataPlane
@@ -63,6 +64,7 @@ class AgentTarget:
                 stream=nothing,
                 dataplane=self._dataplane,
                 worker=self._worker,
+                clock=SystemClock(),
             )
         )
         bridge = BridgeServicer(

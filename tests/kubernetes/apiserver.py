@@ -10,26 +10,25 @@ import asyncio
 import contextlib
 import json
 import logging
-import re
 import socket
 import ssl
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import Any, Self
-from urllib.parse import parse_qsl
 
 import uvicorn
 
 from services.kubernetes.api import resource as resources
 from services.kubernetes.api.kubeconfig import Connection
 from services.kubernetes.api.resource import Resource
-from services.kubernetes.api.types import INITIAL_EVENTS_END
-from tests.kubernetes import patching
+from tests.kubernetes import answering, patching, watching
+from tests.kubernetes.answering import DEFINITIONS, Call
 from tests.kubernetes.storing import Change, Object, Refusal, Storage
+from tests.kubernetes.watching import Faults, Watch
 
 DEADLINE_SECONDS = 10
+MARK_SECONDS = 2
 
 BUILT_IN = (
     resources.NODES,
@@ -40,14 +39,10 @@ BUILT_IN = (
     resources.NETWORK_POLICIES,
     resources.EVENTS,
     resources.LEASES,
+    resources.CERTIFICATE_REQUESTS,
+    DEFINITIONS,
 )
 """What every server has; the others need a definition (`serve`)."""
-
-_PATH = re.compile(
-    r"(?:/api|/apis/(?P<group>[^/]+))/(?P<version>[^/]+)"
-    r"(?:/namespaces/(?P<namespace>[^/]+)(?=/[^/]+))?"
-    r"/(?P<plural>[^/]+)(?:/(?P<name>[^/]+)(?:/(?P<subresource>status))?)?"
-)
 
 Send = Callable[[Any], Awaitable[None]]
 Receive = Callable[[], Awaitable[Any]]
@@ -55,65 +50,6 @@ Receive = Callable[[], Awaitable[Any]]
 
 class Cut(Exception):
     """Ends a connection in the middle of an answer."""
-
-
-@dataclass(slots=True)
-class Faults:
-    """What goes wrong. A test sets it; it holds until it is taken back.
-
-    Attributes:
-        streaming_lists: sendInitialEvents is served; else it is forbidden, as before 1.27.
-        ignores_streaming: takes sendInitialEvents for an unknown word, never ends the list.
-        answers: refusals by verb ("list", "watch", "get", ...), used up from the front.
-        silent: watches stay open and send nothing.
-        piece_bytes: watches send so many bytes at a time.
-        cut_after_bytes: the next watch ends in the middle of what it says, once.
-        expired_by_status: watches of a compacted revision get HTTP 410, not a line.
-        bookmarks: asked-for bookmarks are sent.
-    """
-
-    streaming_lists: bool = True
-    ignores_streaming: bool = False
-    answers: dict[str, list[Refusal | None]] = field(default_factory=dict)
-    silent: bool = False
-    piece_bytes: int | None = None
-    cut_after_bytes: int | None = None
-    expired_by_status: bool = False
-    bookmarks: bool = True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
-    """A request as it came."""
-
-    verb: str
-    resource: Resource
-    namespace: str
-    name: str
-    subresource: str
-    params: dict[str, str]
-    headers: dict[str, str]
-    body: bytes
-
-    @property
-    def key(self) -> str:
-        return f"{self.namespace}/{self.name}"
-
-
-@dataclass(eq=False, slots=True)
-class Watch:
-    """An open watch. The test's thread asks for things; the server's loop looks at them."""
-
-    call: Call
-    wake: Callable[[], None]
-    bookmarks: int = 0
-    lines: list[bytes] = field(default_factory=list)
-    end: bool = False
-    cut: bool = False
-
-    @property
-    def wants_bookmarks(self) -> bool:
-        return self.call.params.get("allowWatchBookmarks") == "true"
 
 
 class ApiServer:
@@ -147,7 +83,7 @@ class ApiServer:
         certificate, key = tls or (None, None)
         self._log = logging.getLogger("uvicorn.error")
         self._log_level = self._log.level
-        self._server = _Server(
+        self._server = Server(
             uvicorn.Config(
                 self._answer,
                 log_config=None,
@@ -217,7 +153,7 @@ class ApiServer:
 
     def bookmark(self) -> None:
         """Every open watch that wants bookmarks gets one."""
-        self._each(lambda watch: setattr(watch, "bookmarks", watch.bookmarks + 1))
+        self._each(Watch.mark)
 
     def say(self, line: bytes) -> None:
         """Every open watch says this."""
@@ -282,7 +218,7 @@ class ApiServer:
             call = await self._read(scope, receive)
             if call.verb == "watch":
                 return await self._watch(call, receive, send)
-            await _respond(send, *self._act(call))
+            await _respond(send, *answering.act(self.storage, call))
         except Refusal as refusal:
             headers = [(b"retry-after", str(refusal.retry_after).encode())]
             body = json.dumps(refusal.status()).encode()
@@ -300,17 +236,11 @@ class ApiServer:
             and headers.get("authorization", "").removeprefix("Bearer ") not in self.tokens
         ):
             raise Refusal(401, "Unauthorized", "Unauthorized")
-        found = _PATH.fullmatch(scope["path"])
-        if found is None:
-            raise Refusal(404, "NotFound", scope["path"])
-        params = dict(parse_qsl(scope["query_string"].decode()))
-        call = Call(
-            verb=_verb(scope["method"], params, found["name"]),
-            resource=self._resource(found["group"] or "", found["version"], found["plural"]),
-            namespace=found["namespace"] or "",
-            name=found["name"] or "",
-            subresource=found["subresource"] or "",
-            params=params,
+        call = answering.read(
+            self.storage,
+            method=scope["method"],
+            path=scope["path"],
+            query=scope["query_string"].decode(),
             headers=headers,
             body=body,
         )
@@ -321,70 +251,10 @@ class ApiServer:
             raise refusal
         return call
 
-    def _resource(self, group: str, version: str, plural: str) -> Resource:
-        for it in list(self.storage.served):
-            if (it.group, it.version, it.plural) == (group, version, plural):
-                return it
-        raise Refusal(404, "NotFound", "the server could not find the requested resource")
-
-    def _act(self, call: Call) -> tuple[int, bytes]:
-        match call.verb:
-            case "list":
-                return 200, self._list(call)
-            case "get":
-                found = self.storage.get(call.resource, call.key)
-                return 200, _whole(call.resource, found)
-            case "create":
-                value = _checked(call.resource, json.loads(call.body))
-                made = self.storage.create(call.resource, value, namespace=call.namespace)
-                return 201, _whole(call.resource, made)
-            case "update" | "patch":
-                return 200, _whole(call.resource, self._write(call))
-            case "delete":
-                gone = self.storage.delete(call.resource, call.key)
-                return 200, _whole(call.resource, gone)
-            case _:
-                raise Refusal(405, "MethodNotAllowed", call.verb)
-
-    def _list(self, call: Call) -> bytes:
-        chunk = self.storage.chunk(
-            call.resource,
-            namespace=call.namespace,
-            limit=int(call.params.get("limit", "0")),
-            token=call.params.get("continue", ""),
-        )
-        metadata = {"resourceVersion": str(chunk.revision)} | (
-            {"continue": chunk.rest} if chunk.rest else {}
-        )
-        head = _kind(call.resource, "List") | {"metadata": metadata}
-        return json.dumps(head).encode()[:-1] + b',"items":[' + b",".join(chunk.texts) + b"]}"
-
-    def _write(self, call: Call) -> Object:
-        body = json.loads(call.body)
-        with self.storage.lock:
-            old = self.storage.get(call.resource, call.key)
-            if call.verb == "patch":
-                new = patching.apply(old, body, call.headers.get("content-type", ""))
-                named = body.get("metadata", {})
-                expected = named.get("resourceVersion")
-                if named.get("uid", old["metadata"]["uid"]) != old["metadata"]["uid"]:
-                    raise Refusal(409, "Conflict", "the UID in the precondition does not match")
-            else:
-                new = body
-                expected = body["metadata"].get("resourceVersion")
-                if call.resource == resources.LEASES and not expected:
-                    raise Refusal(422, "Invalid", "metadata.resourceVersion: must be specified")
-            _checked(call.resource, new)
-            if call.subresource:
-                new = {**old, call.subresource: new.get(call.subresource, {})}
-            elif "status" in old and call.resource != resources.EVENTS:
-                new = {**new, "status": old["status"]}
-            return self.storage.replace(call.resource, call.key, new, expected=expected)
-
     # --- watches ---------------------------------------------------------------------------------
 
     async def _watch(self, call: Call, receive: Receive, send: Send) -> None:
-        self._check_watch(call)
+        watching.check(self.storage, self.faults, call)
         changed = asyncio.Event()
         loop = asyncio.get_running_loop()
 
@@ -417,26 +287,16 @@ class ApiServer:
             self.storage.listeners.discard(wake)
             self._tell()
 
-    def _check_watch(self, call: Call) -> None:
-        wanted = "sendInitialEvents" in call.params
-        if wanted and self.faults.ignores_streaming:
-            return
-        if wanted and not self.faults.streaming_lists:
-            raise Refusal(422, "Invalid", "sendInitialEvents: Forbidden: is forbidden for watch")
-        match = call.params.get("resourceVersionMatch")
-        if wanted != (match == "NotOlderThan"):
-            raise Refusal(422, "Invalid", "resourceVersionMatch: Forbidden")
-        after = call.params.get("resourceVersion", "0") or "0"
-        if not wanted and after != "0" and self.faults.expired_by_status:
-            self.storage.changes(call.resource, after=int(after))
-
     async def _lines(self, watch: Watch, changed: asyncio.Event) -> AsyncIterator[bytes]:
         """What a watch says, until it ends."""
         loop = asyncio.get_running_loop()
-        until = loop.time() + float(watch.call.params.get("timeoutSeconds", "3600"))
+        seconds = float(watch.call.params.get("timeoutSeconds", "3600"))
+        until = loop.time() + seconds
         timer = loop.call_at(until, changed.set)
+        # Shortly before it ends a watch, a server says how far it has come, for the next one.
+        marking = loop.call_at(until - min(MARK_SECONDS, seconds), watch.mark)
         try:
-            lines, after = self._state(watch)
+            lines, after = watching.state(self.storage, self.faults, watch)
             while True:
                 while self.faults.silent and not (watch.end or watch.cut):
                     await changed.wait()
@@ -445,7 +305,7 @@ class ApiServer:
                     yield line
                 changed.clear()
                 ends = watch.end or loop.time() >= until
-                lines, after = self._news(watch, after, ends=ends)
+                lines, after = watching.news(self.storage, self.faults, watch, after, ends=ends)
                 if watch.cut:
                     raise Cut
                 if ends:
@@ -461,32 +321,7 @@ class ApiServer:
                 yield json.dumps(body).encode() + b"\n"
         finally:
             timer.cancel()
-
-    def _state(self, watch: Watch) -> tuple[list[bytes], int]:
-        """What a watch begins with, and after which revision it goes on."""
-        call = watch.call
-        streaming = call.params.get("sendInitialEvents") == "true"
-        after = int(call.params.get("resourceVersion") or "0")
-        if after and not streaming:
-            return [], after
-        state = self.storage.chunk(call.resource, namespace=call.namespace)
-        lines = [_line(call.resource, "ADDED", text) for text in state.texts]
-        if streaming and watch.wants_bookmarks and not self.faults.ignores_streaming:
-            lines.append(_bookmark(call.resource, state.revision, ends_initial=True))
-        return lines, state.revision
-
-    def _news(self, watch: Watch, after: int, *, ends: bool) -> tuple[list[bytes], int]:
-        """What has happened since a revision, and the revision now."""
-        call = watch.call
-        with self.storage.lock:
-            found = self.storage.changes(call.resource, after=after, namespace=call.namespace)
-            after = max(after, self.storage.revision)
-        lines = [_line(call.resource, it.type, it.text) for it in found]
-        if watch.wants_bookmarks and self.faults.bookmarks and (watch.bookmarks or ends):
-            watch.bookmarks = 0
-            lines.append(_bookmark(call.resource, after))
-        lines += [watch.lines.pop(0) + b"\n" for _ in range(len(watch.lines))]
-        return lines, after
+            marking.cancel()
 
     async def _say(self, send: Send, line: bytes) -> None:
         if (cut := self.faults.cut_after_bytes) is not None:
@@ -499,7 +334,7 @@ class ApiServer:
             await send({"type": "http.response.body", "body": piece, "more_body": True})
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
     # Signals belong to the test run.
     capture_signals = contextlib.nullcontext  # type: ignore[assignment]
 
@@ -532,59 +367,8 @@ async def _respond(
     await send({"type": "http.response.body", "body": body})
 
 
-def _verb(method: str, params: dict[str, str], name: str | None) -> str:
-    if method == "GET" and params.get("watch") in {"true", "1"}:
-        return "watch"
-    if method == "GET":
-        return "get" if name else "list"
-    return {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}[method]
-
-
 def _key(resource: Resource, name: str, namespace: str) -> str:
     return f"{namespace or 'default'}/{name}" if resource.namespaced else f"/{name}"
-
-
-def _kind(resource: Resource, suffix: str = "") -> Object:
-    return {"kind": resource.kind + suffix, "apiVersion": resource.api_version}
-
-
-def _whole(resource: Resource, value: Object) -> bytes:
-    return json.dumps(_kind(resource) | value).encode()
-
-
-def _line(resource: Resource, kind: str, text: bytes) -> bytes:
-    # As the real one: no object but those in lists comes without its kind.
-    head = json.dumps(_kind(resource))[:-1].encode()
-    return b'{"type":"%b","object":%b,%b}\n' % (kind.encode(), head, text[1:])
-
-
-def _bookmark(resource: Resource, revision: int, *, ends_initial: bool = False) -> bytes:
-    metadata: Object = {"resourceVersion": str(revision), "creationTimestamp": None}
-    if ends_initial:
-        metadata["annotations"] = {INITIAL_EVENTS_END: "true"}
-    body = {"type": "BOOKMARK", "object": _kind(resource) | {"metadata": metadata}}
-    return json.dumps(body).encode() + b"\n"
-
-
-def _checked(resource: Resource, value: Object) -> Object:
-    """The rules for kinds that the bridge writes."""
-    if resource == resources.EVENTS:
-        needed = (
-            "eventTime",
-            "reportingController",
-            "reportingInstance",
-            "action",
-            "reason",
-            "type",
-        )
-        missing = [it for it in needed if not value.get(it)]
-        if missing or len(value.get("note", "").encode()) > 1024:
-            raise Refusal(422, "Invalid", f"Event is invalid: {missing}")
-    if resource == resources.LEASES:
-        duration = value.get("spec", {}).get("leaseDurationSeconds")
-        if duration is not None and duration <= 0:
-            raise Refusal(422, "Invalid", "spec.leaseDurationSeconds: must be greater than 0")
-    return value
 
 
 __all__ = ["ApiServer", "Call", "Change", "Faults", "Refusal"]

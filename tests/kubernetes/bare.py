@@ -10,6 +10,11 @@ import httpx2
 LEASES = "/apis/coordination.k8s.io/v1"
 POLICIES = "/apis/networking.k8s.io/v1"
 SECONDS = 20
+STREAMING = {
+    "sendInitialEvents": "true",
+    "resourceVersionMatch": "NotOlderThan",
+    "allowWatchBookmarks": "true",
+}
 Object = dict[str, Any]
 
 
@@ -37,6 +42,12 @@ class Api:
     async def change(self, lease: Object, seconds: int) -> Object:
         body = lease | {"spec": {"leaseDurationSeconds": seconds}}
         return await self.ok("PUT", f"{self.leases}/{lease['metadata']['name']}", json=body)
+
+    async def has_streaming_lists(self) -> bool:
+        """Before 1.32 they are off by default, and with an old etcd they fail."""
+        params = {"watch": "true", "timeoutSeconds": "1"} | STREAMING
+        answer = await self.http.get(self.leases, params=params)
+        return answer.is_success and b'"ERROR"' not in answer.content
 
     @contextlib.asynccontextmanager
     async def watch(self, **params: str) -> AsyncIterator[AsyncIterator[Object]]:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from deltaplane.model import names
 from services.kubernetes.api.resource import Resource
 
 Object = dict[str, Any]
@@ -85,8 +86,11 @@ class Storage:
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.revision = 1000
-        self.compacted = 0
+        # Nobody has the history of before: a server was there, or its store was compacted.
+        self.compacted = self.revision
         self.served: set[Resource] = set()
+        # Who asks for certificates: username, and extra where there is any, by token.
+        self.users: dict[str, Object] = {}
         self.listeners: set[Callable[[], None]] = set()
         self._collections: dict[Resource, Collection] = defaultdict(Collection)
 
@@ -177,7 +181,11 @@ class Storage:
             value = copy.deepcopy(value)
             metadata = value.setdefault("metadata", {})
             if not metadata.get("name") and (stem := metadata.get("generateName")):
-                metadata["name"] = f"{stem[:248]}{uuid.uuid4().hex[:5]}"
+                # As the API masks a dash at the end; what is left must be a name.
+                masked = f"{stem[:-2]}a" if stem.endswith("-") else stem
+                if names.dns_subdomain_mistake(masked):
+                    raise Refusal(422, "Invalid", f"metadata.generateName: Invalid value: {stem!r}")
+                metadata["name"] = f"{stem[:58]}{uuid.uuid4().hex[:5]}"
             if resource.namespaced:
                 metadata["namespace"] = namespace or metadata.get("namespace", "default")
             key = f"{metadata.get('namespace', '')}/{metadata['name']}"

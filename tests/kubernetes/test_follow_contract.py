@@ -85,7 +85,8 @@ async def test_what_there_is_and_what_changes(
             key = f"{api.namespace}/a"
             await follower.until(lambda: follower.objects[key].spec["policyTypes"] == ["Egress"])
             assert len(follower.lists) == 1
-            assert not follower.pauses
+            # A server with an etcd that is too old for streaming lists is asked twice.
+            assert not follower.pauses or (streaming and not await api.has_streaming_lists())
 
 
 async def test_watches_that_end_lose_nothing(connection: Connection, api: Api) -> None:

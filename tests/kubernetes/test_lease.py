@@ -46,6 +46,7 @@ class Candidate:
 
 @pytest.fixture
 async def client(server: ApiServer) -> AsyncIterator[Client]:
+    server.create(resources.NAMESPACES, "dp")
     async with Client(server.connection()) as client:
         yield client
 

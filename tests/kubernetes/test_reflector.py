@@ -163,6 +163,16 @@ async def test_a_server_that_never_ends_a_list_is_asked_for_chunks(server: ApiSe
     assert len(server.asked("list")) == 1
 
 
+async def test_a_server_whose_streaming_lists_fail_is_asked_for_chunks(server: ApiServer) -> None:
+    server.faults.unfit_store = True
+    server.create(PODS, "a")
+    async with following(server, PODS) as follower:
+        await ready(server, follower, "default/a")
+        assert len(follower.lists) == 1
+    assert len(server.asked("list")) == 1
+    assert sum("sendInitialEvents" in it for it in server.asked("watch")) == 2
+
+
 async def test_a_kind_that_is_not_there_counts_as_empty(server: ApiServer) -> None:
     async with following(server, CILIUM, Settings(absent=0.01)) as follower:
         await follower.until(lambda: len(follower.lists) >= 2)

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from services.kubernetes.api.types import INITIAL_EVENTS_END
-from tests.kubernetes.bare import Api, Object
+from tests.kubernetes.bare import LEASES, STREAMING, Api, Object
 
 EVENTS = "/apis/events.k8s.io/v1"
 
@@ -46,6 +46,30 @@ async def test_a_watch_resumes_after_any_version_it_showed(api: Api) -> None:
         assert (await anext(events))["object"]["metadata"]["name"] == "b"
 
 
+async def test_a_watch_from_long_ago_is_told_so_in_a_line(api: Api) -> None:
+    async with api.watch(resourceVersion="1", timeoutSeconds="3") as events:
+        last = await anext(events, None)
+    if last is None:
+        pytest.skip("the server's store is so new that it has all of its history")
+    assert last["type"] == "ERROR"
+    assert (last["object"]["code"], last["object"]["reason"]) == (410, "Expired")
+
+
+async def test_a_watch_that_ends_says_before_how_far_it_has_come(api: Api) -> None:
+    start = version(await api.ok("GET", api.leases))
+    path = f"{LEASES}/namespaces/default/leases"
+    params = {"resourceVersion": start, "allowWatchBookmarks": "true", "timeoutSeconds": "3"}
+    try:
+        async with api.watch(**params) as events:
+            # In another namespace: no event of ours, but the bookmark is past it.
+            other = await api.ok("POST", path, json={"metadata": {"name": api.namespace}})
+            mark = await anext(events)
+        assert mark["type"] == "BOOKMARK"
+        assert int(version(mark["object"])) >= int(version(other))
+    finally:
+        await api.http.delete(f"{path}/{api.namespace}")
+
+
 async def test_chunks_are_of_one_revision(api: Api) -> None:
     for name in ("a", "c", "e"):
         await api.lease(name)
@@ -75,17 +99,9 @@ async def test_a_watch_without_a_version_begins_with_what_there_is(api: Api) -> 
 async def test_a_streaming_list_ends_with_a_bookmark(api: Api) -> None:
     for name in ("a", "b"):
         await api.lease(name)
-    params = {
-        "sendInitialEvents": "true",
-        "resourceVersionMatch": "NotOlderThan",
-        "allowWatchBookmarks": "true",
-    }
-    probe = await api.http.get(api.leases, params={"watch": "true", "timeoutSeconds": "1"} | params)
-    if probe.status_code != 200:
-        # What a server says that has no streaming lists: the client falls back.
-        assert probe.status_code == 422
+    if not await api.has_streaming_lists():
         pytest.skip("the server has no streaming lists")
-    async with api.watch(**params) as events:
+    async with api.watch(**STREAMING) as events:
         found = [await anext(events) for _ in range(3)]
         assert [it["type"] for it in found] == ["ADDED", "ADDED", "BOOKMARK"]
         mark = found[2]["object"]["metadata"]
@@ -160,12 +176,34 @@ async def test_a_patch_for_another_uid_is_refused(api: Api) -> None:
     kind = {"Content-Type": "application/merge-patch+json"}
     patch = json.dumps({"metadata": {"uid": "another"}})
     answer = await api.status("PATCH", f"{api.leases}/a", content=patch, headers=kind)
-    assert answer == (409, "Conflict")
+    assert answer == (422, "Invalid")
+
+
+async def test_nothing_is_made_in_a_namespace_that_does_not_exist(api: Api) -> None:
+    path = f"{LEASES}/namespaces/{api.namespace}-not/leases"
+    assert await api.status("POST", path, json={"metadata": {"name": "a"}}) == (404, "NotFound")
+
+
+async def test_a_namespace_has_its_name_as_a_label(api: Api) -> None:
+    made = await api.ok("GET", f"/api/v1/namespaces/{api.namespace}")
+    assert made["metadata"]["labels"] == {"kubernetes.io/metadata.name": api.namespace}
+
+
+async def test_a_service_gets_an_address_and_a_port(api: Api) -> None:
+    spec = {"type": "NodePort", "selector": {"app": "a"}, "ports": [{"port": 80}]}
+    path = f"/api/v1/namespaces/{api.namespace}/services"
+    made = await api.ok("POST", path, json={"metadata": {"name": "a"}, "spec": spec})
+    (address,), (port,) = made["spec"]["clusterIPs"], made["spec"]["ports"]
+    assert made["spec"]["clusterIP"] == address
+    assert len(made["spec"]["ipFamilies"]) == 1
+    assert made["spec"]["ipFamilyPolicy"] == "SingleStack"
+    assert (port["protocol"], port["targetPort"]) == ("TCP", 80)
+    assert 30000 <= port["nodePort"] <= 32767
 
 
 async def test_an_event_gets_a_name(api: Api) -> None:
     event = {
-        "metadata": {"generateName": "a."},
+        "metadata": {"generateName": "a.b-"},
         "eventTime": "2026-01-01T00:00:00.000000Z",
         "type": "Warning",
         "reason": "PolicyRefused",
@@ -177,5 +215,8 @@ async def test_an_event_gets_a_name(api: Api) -> None:
     }
     path = f"{EVENTS}/namespaces/{api.namespace}/events"
     made = await api.ok("POST", path, json=event)
-    assert made["metadata"]["name"].startswith("a.")
+    assert made["metadata"]["name"].startswith("a.b-")
+    # As client-go makes names; nobody may leave them to the server.
+    dotted = event | {"metadata": {"generateName": "a."}}
+    assert await api.status("POST", path, json=dotted) == (422, "Invalid")
     assert await api.status("POST", path, json=event | {"eventTime": None}) == (422, "Invalid")

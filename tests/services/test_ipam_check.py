@@ -250,7 +250,7 @@ async def test_a_busy_store_is_sound(etcd_plane: Plane, checker: Checker) -> Non
         group.create_task(churn_blocks("node-1"))
         group.create_task(churn_nodes())
         try:
-            for _ in range(15):
+            for _ in range(6):
                 assert await checker.findings(0.05, 0.1, 0.2, 0.4) == []
         finally:
             stop.set()

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * The CNI plugin binary: forwards one call to the node agent and prints its answer.
+ * The CNI plugin binary: forwards one call to the node agent and prints its answer. Called by the name "loopback", it is
+ * that plugin instead (loopback.h).
  *
  * It holds no state and no logic but VERSION and the spool of DELs for an agent that is away (spool.h), so that an upgrade of the agent needs no new binary on the node. Static
  * and without an interpreter, because the container runtime waits for it on every pod start.
@@ -9,6 +10,7 @@
  *           CNI_IFNAME, CNI_ARGS, CNI_PATH, standard input. The descriptor of CNI_NETNS rides on the first byte.
  * Answer:   u32 exit code, u32 length, bytes for standard output. All numbers are big endian.
  */
+#define _GNU_SOURCE /* setns */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -23,6 +25,7 @@
 
 #include "io.h"
 #include "json.h"
+#include "loopback.h"
 #include "spool.h"
 
 #define DEFAULT_SOCKET "/run/deltaplane/agent.sock"
@@ -34,6 +37,8 @@
 #define TIMEOUT_SECONDS 30
 
 enum {
+	CNI_BAD_VERSION = 1,
+	CNI_UNKNOWN_CONTAINER = 3,
 	CNI_BAD_ENVIRONMENT = 4,
 	CNI_IO_FAILURE = 5,
 	CNI_BAD_CONFIG = 6,
@@ -180,6 +185,13 @@ static bool send_request(int fd, int netns, size_t length)
 	return sent > 0;
 }
 
+static bool is_called(const char *path, const char *name)
+{
+	const char *slash = strrchr(path, '/');
+
+	return !strcmp(slash ? slash + 1 : path, name);
+}
+
 static bool is_set(const char *variable)
 {
 	const char *value = getenv(variable);
@@ -233,7 +245,45 @@ static int forward(const struct sockaddr_un *address, size_t sent)
 	return ntohl(head[0]) ? 1 : 0;
 }
 
-int main(void)
+/* Called by the name "loopback": ADD and CHECK are about lo of the pod, the rest is nothing to do. */
+static int loopback(const char *command)
+{
+	/* Before 1.0 an address says of which IP version it is. */
+	static const char *const forms[] = {
+		"{\"cniVersion\":\"%s\",\"interfaces\":[{\"name\":\"lo\",\"mac\":\"00:00:00:00:00:"
+		"00\",\"sandbox\":\"%s\"}],"
+		"\"ips\":[{\"address\":\"127.0.0.1/8\",\"interface\":0},{\"address\":\"::1/"
+		"128\",\"interface\":0}],\"dns\":{}}\n",
+		"{\"cniVersion\":\"%s\",\"interfaces\":[{\"name\":\"lo\",\"mac\":\"00:00:00:00:00:"
+		"00\",\"sandbox\":\"%s\"}],"
+		"\"ips\":[{\"version\":\"4\",\"address\":\"127.0.0.1/8\",\"interface\":0},"
+		"{\"version\":\"6\",\"address\":\"::1/128\",\"interface\":0}],\"dns\":{}}\n",
+	};
+	const char *netns = getenv("CNI_NETNS"), *problem;
+	bool is_add = !strcmp(command, "ADD");
+	struct sockaddr_un ignored = {0};
+	int length;
+
+	read_config(&ignored);
+	if (!is_add && strcmp(command, "CHECK"))
+		return 0;
+	if (strcmp(version, "0.3.1") && strcmp(version, "0.4.0") && strncmp(version, "1.", 2))
+		fail(CNI_BAD_VERSION, "incompatible CNI version", version);
+	/* Into the answer it goes as it is. */
+	if (!netns || !*netns || strpbrk(netns, "\"\\"))
+		fail(CNI_BAD_ENVIRONMENT, "a path of a network namespace is needed", "CNI_NETNS");
+	problem = loopback_enter(netns);
+	if (problem)
+		fail(CNI_UNKNOWN_CONTAINER, problem, strerror(errno));
+	if (!loopback_is_up(is_add))
+		fail(CNI_IO_FAILURE, is_add ? "cannot set lo up" : "lo is not up", strerror(errno));
+	if (!is_add)
+		return 0;
+	length = snprintf(answer, sizeof(answer), forms[*version == '0'], version, netns);
+	return !write_all(STDOUT_FILENO, answer, (size_t)length);
+}
+
+int main(int count, char **arguments)
 {
 	static const char versions[] = "{\"cniVersion\":\"1.1.0\",\"supportedVersions\":[\"0.3.1\","
 				       "\"0.4.0\",\"1.0.0\",\"1.1.0\"]}\n";
@@ -246,5 +296,7 @@ int main(void)
 	/* Before standard input is read: the runtime may keep it open. */
 	if (!strcmp(command, "VERSION"))
 		return !write_all(STDOUT_FILENO, versions, sizeof(versions) - 1);
+	if (count && is_called(arguments[0], "loopback"))
+		return loopback(command);
 	return forward(&address, build_request(read_config(&address)));
 }

@@ -133,15 +133,17 @@ class Client:
         *,
         namespace: str = "",
         how: PatchType = PatchType.STRATEGIC,
+        subresource: str = "status",
     ) -> None:
-        """Changes fields of an object's status.
+        """Changes fields of an object's status. subresource: by which of its ways.
 
         A strategic patch merges lists whose items have names: a condition of one type leaves the
         others as they are. Custom kinds know only MERGE.
 
         Raises:
             NotFound: the object is gone.
-            Conflict: the patch names a uid or a resourceVersion, and it is another by now.
+            Conflict: the patch names a resourceVersion, and it is another by now.
+            Invalid: the patch names a uid, and it is another object by now.
         """
         request = self._request(
             Verb.PATCH,
@@ -150,7 +152,7 @@ class Client:
             name,
             namespace,
             body=body,
-            subresource="status",
+            subresource=subresource,
             content_type=how.value,
         )
         await self._transport.call(request)

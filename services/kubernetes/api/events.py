@@ -89,8 +89,9 @@ def body(report: Report, reporter: Reporter, wall_ns: int) -> Body:
     return {
         "apiVersion": "events.k8s.io/v1",
         "kind": "Event",
-        # What the generated name makes longer than 253 bytes is cut by the server.
-        "metadata": {"generateName": f"{metadata.name}.", "namespace": report.namespace},
+        # The server cuts it where the generated name would be too long. A dot at its end, as in the
+        # names that client-go makes, would have it refused: a prefix must be a name but for a dash.
+        "metadata": {"generateName": f"{metadata.name}-", "namespace": report.namespace},
         "eventTime": micro_time(wall_ns),
         "type": report.type.value,
         "reason": report.reason,

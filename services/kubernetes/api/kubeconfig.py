@@ -135,9 +135,18 @@ def from_pod(environment: Mapping[str, str], *, account: Path = SERVICE_ACCOUNT)
     """
     host = environment["KUBERNETES_SERVICE_HOST"]
     port = environment.get("KUBERNETES_SERVICE_PORT", "443")
+    return with_account(f"[{host}]:{port}" if ":" in host else f"{host}:{port}", account)
+
+
+def with_account(target: str, account: Path = SERVICE_ACCOUNT) -> Connection:
+    """A server, host:port, reached with the service account of a pod.
+
+    Raises:
+        Invalid: the service account is not mounted.
+    """
     try:
         return Connection(
-            server=f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}",
+            server=f"https://{target}",
             namespace=(account / "namespace").read_text().strip(),
             authorities=(account / "ca.crt").read_text(),
             token_file=account / "token",

@@ -1,4 +1,4 @@
-"""What the bridge may ask of the API server: the one list that the client obeys and RBAC grants.
+"""What we may ask of the API server: the lists that the client obeys and RBAC grants.
 
 The client refuses a request that is not in here, and a test compares the manifests of `deploy/`
 with it: a verb that is missing there, or granted without a use here, fails.
@@ -9,6 +9,7 @@ from enum import Enum
 
 from deltaplane.errors import Internal
 from services.kubernetes.api import resource as resources
+from services.kubernetes.api.certificates import SIGNER
 from services.kubernetes.api.resource import Resource
 
 
@@ -21,6 +22,8 @@ class Verb(Enum):
     CREATE = "create"
     UPDATE = "update"
     PATCH = "patch"
+    APPROVE = "approve"
+    SIGN = "sign"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,12 +35,14 @@ class Permission:
         subresource: for example "status"; empty for the object itself.
         verbs: what is done with it.
         own_namespace: only in the namespace that the bridge runs in: a Role, no ClusterRole.
+        names: only objects of these names; empty: all.
     """
 
     resource: Resource
     subresource: str = ""
     verbs: frozenset[Verb]
     own_namespace: bool = False
+    names: tuple[str, ...] = ()
 
     @property
     def rbac_resource(self) -> str:
@@ -65,7 +70,20 @@ PERMISSIONS: tuple[Permission, ...] = (
     _may(resources.EVENTS, Verb.CREATE),
     # RBAC cannot restrict `create` to a name: the object does not exist yet.
     _may(resources.LEASES, Verb.GET, Verb.CREATE, Verb.UPDATE, own_namespace=True),
+    # Nodes' certificates: nobody else's requests can be approved or signed.
+    _may(resources.CERTIFICATE_REQUESTS, Verb.LIST, Verb.WATCH),
+    _may(resources.CERTIFICATE_REQUESTS, Verb.PATCH, subresource="approval"),
+    _may(resources.CERTIFICATE_REQUESTS, Verb.PATCH, subresource="status"),
+    Permission(
+        resource=resources.SIGNERS, verbs=frozenset({Verb.APPROVE, Verb.SIGN}), names=(SIGNER,)
+    ),
 )
+
+NODE_PERMISSIONS: tuple[Permission, ...] = (
+    # RBAC cannot say "its own": whoever may get one needs its name, which follows from its key.
+    _may(resources.CERTIFICATE_REQUESTS, Verb.CREATE, Verb.GET),
+)
+"""Of the part of an agent's pod that asks for the node's certificate. The agent may nothing."""
 
 
 def require(
@@ -86,4 +104,4 @@ def require(
                 return
             break
     what = f"{resource}/{subresource}".rstrip("/")
-    raise Internal(f"the bridge has no permission to {verb.value} {what}: add it to permissions.py")
+    raise Internal(f"there is no permission to {verb.value} {what}: add it to permissions.py")

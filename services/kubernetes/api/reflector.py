@@ -62,6 +62,7 @@ class Reflector(Generic[K]):
         decode: Callable[[Encoded], K],
         *,
         settings: Settings | None = None,
+        selector: str = "",
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
         chance: Callable[[], float] = random.random,
     ) -> None:
@@ -72,11 +73,13 @@ class Reflector(Generic[K]):
             resource: the kind; a custom one may be missing.
             decode: one object from its JSON; raises msgspec.DecodeError or Invalid.
             settings: None: the defaults.
+            selector: only objects with such fields, as in "spec.signerName=example.com/x".
             pause: waits that many seconds.
             chance: gives numbers in [0, 1).
         """
         self._client = client
         self._resource = resource
+        self._selector = {"fieldSelector": selector} if selector else {}
         self._pause = pause
         self._core = Reflection(
             str(resource), decode, chance, optional=resource.custom, settings=settings
@@ -117,7 +120,7 @@ class Reflector(Generic[K]):
             case Wait() as step:
                 await self._pause(step.seconds)
             case GetChunk() as step:
-                body = await self._client.page(self._resource, step.params)
+                body = await self._client.page(self._resource, step.params | self._selector)
                 if (event := self._core.chunk(body)) is not None:
                     yield event
             case OpenWatch() as step:
@@ -129,7 +132,9 @@ class Reflector(Generic[K]):
         began = time.monotonic()
         lines = Lines()
         opening = self._client.watch(
-            self._resource, step.params, silence_seconds=step.silence_seconds
+            self._resource,
+            step.params | self._selector,
+            silence_seconds=step.silence_seconds,
         )
         async with opening as chunks:
             self._core.opened()

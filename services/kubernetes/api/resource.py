@@ -133,6 +133,17 @@ EVENTS = Resource(
 LEASES = Resource(
     group="coordination.k8s.io", version="v1", plural="leases", kind="Lease", namespaced=True
 )
+CERTIFICATE_REQUESTS = Resource(
+    group="certificates.k8s.io",
+    version="v1",
+    plural="certificatesigningrequests",
+    kind="CertificateSigningRequest",
+    namespaced=False,
+)
+SIGNERS = Resource(
+    group="certificates.k8s.io", version="v1", plural="signers", kind="Signer", namespaced=False
+)
+"""Nothing that is stored: whose requests one may approve and sign."""
 
 WATCHED = (
     NODES,

@@ -30,7 +30,7 @@ LONGEST_BODY_BYTES = 256 << 20
 """Of an answer: 500 objects of the greatest size that anybody has are less."""
 TOKEN_SECONDS = 60.0
 """After this a token file is read again, as Kubernetes' own clients do."""
-USER_AGENT = "deltaplane-bridge"
+USER_AGENT = "deltaplane"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""A data plane in memory and one of the kernel, to which the same must apply."""
+"""Data planes in memory, with and without a file, and one of the kernel: the same must apply."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +10,7 @@ from nodeagent.dataplane import bpffs
 from nodeagent.dataplane.config import Capacities, DataPlaneConfig
 from nodeagent.dataplane.fake import FakeDataPlane
 from nodeagent.dataplane.kernel import KernelDataPlane
+from nodeagent.dataplane.memory import MemoryDataPlane
 from nodeagent.dataplane.port import Actual, Applied, DataPlane
 
 SMALL = Capacities(
@@ -90,17 +91,21 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KernelNode]:
     assert bpffs.release(mount)
 
 
-@pytest.fixture(params=["fake", pytest.param("kernel", marks=pytest.mark.root)])
-def plane(request: pytest.FixtureRequest) -> Plane:
+@pytest.fixture(params=["fake", "memory", pytest.param("kernel", marks=pytest.mark.root)])
+def plane(request: pytest.FixtureRequest, tmp_path: Path) -> Plane:
     if request.param == "fake":
         return FakeDataPlane(SMALL)
+    if request.param == "memory":
+        return MemoryDataPlane(tmp_path, SMALL)
     node: KernelNode = request.getfixturevalue("node")
     node.wipe()
     return node.plane
 
 
 @pytest.fixture
-def restart(plane: Plane, request: pytest.FixtureRequest) -> Restart:
+def restart(plane: Plane, request: pytest.FixtureRequest, tmp_path: Path) -> Restart:
+    if isinstance(plane, MemoryDataPlane):
+        return lambda: MemoryDataPlane(tmp_path, SMALL)
     if isinstance(plane, FakeDataPlane):
         return lambda: plane
     node: KernelNode = request.getfixturevalue("node")

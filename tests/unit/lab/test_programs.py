@@ -124,3 +124,30 @@ def test_replicas_have_addresses_of_their_own_and_agents_know_them_all() -> None
         assert option(todo["agent-node-1"], flag) == [",".join(each[0] for each in listens)]
         assert not set(listens[0]) & set(listens[1])
         assert option(todo[service], "etcd") == ["127.0.0.1:2379,127.0.0.1:2479,127.0.0.1:2579"]
+
+
+def in_memory_programs() -> dict[str, Program]:
+    layout = Layout(lab="lab", root=Path("/tmp/deltaplane-12345678"))
+    network = plan("lab", 2, in_memory=True)
+    todo = programs(network, layout, python="py", etcd=[(("etcd",), "/data")])
+    return {program.name: program for program in todo}
+
+
+def test_in_memory_nobody_listens_on_a_network_and_nothing_serves_in_pods() -> None:
+    todo = in_memory_programs()
+    assert set(todo) == {"etcd", "ipam", "endpoints", "slicer", "agent-node-1", "agent-node-2"}
+    for program in todo.values():
+        assert all(where.startswith("unix:/tmp/") for where in option(program, "listen"))
+        assert not any("198.18." in text or "127.0.0.1" in text for text in program.argv)
+    assert todo["etcd"].health == "unix:/tmp/deltaplane-12345678/lab/etcd/etcd:0"
+
+
+def test_in_memory_agents_ask_where_the_services_listen_and_say_what_they_are() -> None:
+    todo = in_memory_programs()
+    agent = todo["agent-node-1"]
+    for flag, service in (("registry", "endpoints"), ("ipam", "ipam"), ("slicer", "slicer")):
+        assert option(agent, flag)[0] in option(todo[service], "listen")
+    assert option(agent, "data-plane") == ["memory"]
+    assert "--insecure" in agent.argv
+    assert not {"--netns", "--pin-dir", "--cgroup"} & set(agent.argv)
+    assert option(all_programs()["agent-node-1"], "data-plane") == []

@@ -9,12 +9,12 @@ from rich.console import Console
 
 from deltaplane.v1 import agent_pb2, registry_pb2
 from lab import denials, matrix
-from lab.demo import percentile
 from lab.expectation import World
 from lab.killing import choose_pair
 from lab.manifests import read
 from lab.pods import Phase, Pod
 from lab.probing import Row
+from lab.telling import percentile
 from tests.unit.lab.test_manifests import SHOP
 
 

@@ -111,3 +111,24 @@ def test_the_committed_configuration_is_one() -> None:
     template = json.loads((install.TREE / "deploy/cni" / CONFLIST).read_text())
     everything = frozenset(plugin["type"] for plugin in template["plugins"])
     assert install.adapted(template, everything) == template
+
+
+def test_a_node_without_a_loopback_plugin_gets_ours_and_loses_it_again(node: Path) -> None:
+    loopback = node / "bin/loopback"
+    assert run(node) == 0
+    assert loopback.read_bytes() == b"binary 1"
+    (node / "built/deltaplane-cni").write_bytes(b"binary 2")
+    assert run(node) == 0
+    assert loopback.read_bytes() == b"binary 2"
+    assert run(node, "--remove") == 0
+    assert not loopback.exists()
+
+
+def test_the_loopback_plugin_of_a_node_is_left_alone(node: Path) -> None:
+    loopback = node / "bin/loopback"
+    loopback.write_bytes(b"theirs")
+    assert run(node) == 0
+    assert run(node) == 0
+    assert loopback.read_bytes() == b"theirs"
+    assert run(node, "--remove") == 0
+    assert loopback.read_bytes() == b"theirs"

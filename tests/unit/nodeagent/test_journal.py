@@ -427,3 +427,20 @@ def test_host_ports_survive_and_are_free_once_the_interface_goes(
     again.retire(held.record.number)
     again.begin(attachment(2), attempt="b", pod=POD, requests=BOTH, host_ports=ports)
     again.close()
+
+
+def test_what_lies_beside_the_file_is_small_and_goes_at_the_next_start(tmp_path: Path) -> None:
+    path, log = tmp_path / "journal.db", tmp_path / "journal.db-wal"
+    killed = Journal(path)
+    for number in range(400):
+        killed.add_block(
+            number + 1, "pods4", Prefix.parse(f"10.0.{number // 64}.{number % 64 * 4}/30")
+        )
+        assert log.stat().st_size < 500_000
+    # It stays open: a killed agent closes nothing.
+    assert log.stat().st_size > 0
+    again = Journal(path)
+    assert log.stat().st_size == 0
+    assert again.blocks == killed.blocks
+    again.close()
+    killed.close()

@@ -36,6 +36,7 @@ async def serving(applier: Applier, folder: Path) -> AsyncIterator["agent_pb2_gr
         stream=nothing,
         dataplane=nothing,
         worker=nothing,
+        clock=nothing,
     )
     server = grpc.aio.server()
     agent_pb2_grpc.add_AgentServicer_to_server(AgentServicer(sources), server)

@@ -180,6 +180,10 @@ class FakeLinks:
         self.failure: OSError | None = None
         self._next = 100
 
+    def is_home(self, netns: int) -> bool:
+        del netns
+        return False
+
     async def create(self, link: PodLink, netns: int) -> int:
         del netns
         if self.failure is not None:

@@ -60,6 +60,39 @@ volumeMounts:
 {{- end }}
 {{- end }}
 
+{{/* A container that gets the node's certificate. */}}
+{{- define "deltaplane.certifying" -}}
+image: {{ include "deltaplane.image" (list . "agent") }}
+imagePullPolicy: {{ .Values.images.pullPolicy }}
+envFrom:
+  - configMapRef: {name: {{ include "deltaplane.settingsName" . }}}
+env:
+  - name: DELTAPLANE_NODE_NAME
+    valueFrom: {fieldRef: {fieldPath: spec.nodeName}}
+securityContext:
+{{ include "deltaplane.containerSecurity" . | indent 2 }}
+volumeMounts:
+  - {name: tls, mountPath: /tls}
+  - {name: ca, mountPath: /ca, readOnly: true}
+  - {name: token, mountPath: /var/run/secrets/kubernetes.io/serviceaccount, readOnly: true}
+{{- end }}
+
+{{/* Of the above. The token says which node the pod is on: that is what the bridge goes by. */}}
+{{- define "deltaplane.certifyingVolumes" -}}
+- name: ca
+  configMap: {name: {{ .Values.security.tls.caConfigMap }}}
+- name: token
+  projected:
+    defaultMode: 0400
+    sources:
+      - serviceAccountToken: {path: token, expirationSeconds: 3600}
+      - configMap:
+          name: kube-root-ca.crt
+          items: [{key: ca.crt, path: ca.crt}]
+      - downwardAPI:
+          items: [{path: namespace, fieldRef: {fieldPath: metadata.namespace}}]
+{{- end }}
+
 {{- define "deltaplane.nodeVolumes" -}}
 - name: run
   hostPath: {path: /run/deltaplane, type: DirectoryOrCreate}
@@ -77,6 +110,6 @@ volumeMounts:
   hostPath: {path: {{ .Values.agent.cniConfDir }}, type: DirectoryOrCreate}
 {{- if .Values.security.tls.enabled }}
 - name: tls
-  hostPath: {path: {{ .Values.security.tls.agentDir }}, type: Directory}
+  hostPath: {path: {{ .Values.security.tls.agentDir }}, type: {{ ternary "DirectoryOrCreate" "Directory" (include "deltaplane.signs" . | not | not) }}}
 {{- end }}
 {{- end }}

@@ -28,6 +28,20 @@ app.kubernetes.io/component: {{ . }}
 {{- if .Values.etcd.external }}{{ join "," .Values.etcd.external }}{{ else }}{{ include "deltaplane.targets" (list . .Values.etcd.clientPort) }}{{ end -}}
 {{- end }}
 
+{{/* Whether nodes get their certificates from the bridge; empty: they do not. */}}
+{{- define "deltaplane.signs" -}}
+{{- if and .Values.security.tls.enabled (eq .Values.security.tls.nodeCertificates "signed") }}yes{{ end -}}
+{{- end }}
+
+{{/* API servers as nodes reach them, host:port, with commas. */}}
+{{- define "deltaplane.apiServers" -}}
+{{- if .Values.apiServer.host -}}
+{{ include "deltaplane.host" .Values.apiServer.host }}:{{ .Values.apiServer.port }}
+{{- else -}}
+{{ include "deltaplane.targets" (list . .Values.apiServer.port) }}
+{{- end -}}
+{{- end }}
+
 {{/* Settings of all processes, as environment. */}}
 {{- define "deltaplane.settings" -}}
 DELTAPLANE_ETCD: {{ include "deltaplane.etcd" . | quote }}
@@ -47,6 +61,15 @@ DELTAPLANE_INSECURE: ""
 {{- else }}
 DELTAPLANE_TLS_DIR: ""
 DELTAPLANE_INSECURE: "1"
+{{- end }}
+{{- if include "deltaplane.signs" . }}
+DELTAPLANE_NODE_CA: /node-ca
+DELTAPLANE_NODE_CERTIFICATE_DAYS: {{ .Values.security.tls.nodeCertificateDays | quote }}
+DELTAPLANE_API_SERVER: {{ include "deltaplane.apiServers" . | quote }}
+{{- else }}
+DELTAPLANE_NODE_CA: ""
+DELTAPLANE_NODE_CERTIFICATE_DAYS: ""
+DELTAPLANE_API_SERVER: ""
 {{- end }}
 {{- end }}
 
@@ -247,8 +270,16 @@ spec:
 {{- if $root.Values.security.tls.enabled }}
           volumeMounts:
             - {name: tls, mountPath: /tls, readOnly: true}
+{{- if and (eq $process "bridge") (include "deltaplane.signs" $root) }}
+            - {name: node-ca, mountPath: /node-ca, readOnly: true}
+{{- end }}
       volumes:
         - name: tls
           secret: {secretName: deltaplane-{{ $process }}-tls, defaultMode: 0440}
+{{- if and (eq $process "bridge") (include "deltaplane.signs" $root) }}
+        # It makes nodes' certificates and no others: what lies with it is not the CA of the services.
+        - name: node-ca
+          secret: {secretName: {{ $root.Values.security.tls.nodeCaSecret }}, defaultMode: 0440}
+{{- end }}
 {{- end }}
 {{- end }}

@@ -8,6 +8,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from deltaplane.certs import issuing
 from deltaplane.certs.issuing import Issued, Wanted
 from deltaplane.errors import Invalid
+from deltaplane.runtime import roles
 from deltaplane.runtime.roles import Peer, Role
 
 NOW = issuing.now()
@@ -18,12 +19,12 @@ def ca() -> Issued:
     return issuing.authority(now=NOW)
 
 
-def test_a_ca_lasts_ten_years_and_signs_leaves_only(ca: Issued) -> None:
+def test_a_ca_lasts_ten_years(ca: Issued) -> None:
     found = x509.load_pem_x509_certificate(ca.certificate)
     assert found.not_valid_after_utc == NOW + timedelta(days=3650)
     basic = found.extensions.get_extension_for_class(x509.BasicConstraints)
     assert basic.critical
-    assert (basic.value.ca, basic.value.path_length) == (True, 0)
+    assert (basic.value.ca, basic.value.path_length) == (True, 1)
     key = found.public_key()
     assert isinstance(key, ec.EllipticCurvePublicKey)
     assert isinstance(key.curve, ec.SECP256R1)
@@ -85,3 +86,37 @@ def test_a_ca_whose_files_do_not_fit(ca: Issued) -> None:
         issuing.issue(Issued(certificate=b"x", key=ca.key), wanted, now=NOW)
     with pytest.raises(Invalid, match="no key"):
         issuing.issue(Issued(certificate=ca.certificate, key=b"x"), wanted, now=NOW)
+
+
+def test_a_ca_for_nodes(ca: Issued) -> None:
+    made = issuing.node_authority(ca, now=NOW)
+    found = x509.load_pem_x509_certificate(made.certificate)
+    found.verify_directly_issued_by(x509.load_pem_x509_certificate(ca.certificate))
+    assert found.not_valid_after_utc == NOW + timedelta(days=1825)
+    basic = found.extensions.get_extension_for_class(x509.BasicConstraints)
+    assert (basic.critical, basic.value.ca, basic.value.path_length) == (True, True, 0)
+    limits = found.extensions.get_extension_for_class(x509.NameConstraints)
+    assert limits.critical
+    assert limits.value.permitted_subtrees == [x509.DNSName("node.deltaplane")]
+    assert issuing.describe(made.certificate).is_authority
+    leaf = issuing.issue(made, Wanted(peer=Peer(Role.NODE, "n1"), days=9000), now=NOW)
+    assert issuing.describe(leaf.certificate).ends == found.not_valid_after_utc
+    assert roles.is_node_authority(issuing.describe(leaf.certificate).issuer.removeprefix("CN="))
+    with pytest.raises(Invalid, match="signs no other CA"):
+        issuing.node_authority(made, now=NOW)
+    with pytest.raises(Invalid, match="has run out"):
+        issuing.node_authority(ca, now=NOW + timedelta(days=3651))
+
+
+@pytest.mark.parametrize(
+    ("name", "is_one"),
+    [
+        ("deltaplane node ca 1234", True),
+        ("Deltaplane  NODE\tca 1234", True),
+        (" deltaplane node ca", True),
+        ("deltaplane ca 1234", False),
+        ("a deltaplane node ca", False),
+    ],
+)
+def test_names_of_cas_for_nodes(name: str, is_one: bool) -> None:
+    assert roles.is_node_authority(name) == is_one

@@ -42,14 +42,16 @@ def test_a_ca_a_certificate_and_what_they_say(command: Run, tmp_path: Path) -> N
 def test_nothing_is_replaced_unasked(command: Run, tmp_path: Path) -> None:
     ca, out = tmp_path / "ca", tmp_path / "ipam"
     issue = ("certs", "issue", str(ca), "ipam", "--out", str(out))
-    for arguments, folder in ((("certs", "init", str(ca)), ca), (issue, out)):
+    nodes = tmp_path / "nodes"
+    node_ca = ("certs", "node-ca", str(ca), "--out", str(nodes))
+    for arguments, folder in ((("certs", "init", str(ca)), ca), (issue, out), (node_ca, nodes)):
         assert command(*arguments).code == 0
         before = contents(folder)
         again = command(*arguments)
         assert again.code == 1
         assert "--force replaces it" in again.err
         assert contents(folder) == before
-        if folder is out:
+        if folder is not ca:
             assert command(*arguments, "--force").code == 0
             assert contents(folder)[tls.KEY] != before[tls.KEY]
 

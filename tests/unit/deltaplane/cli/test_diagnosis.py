@@ -11,7 +11,8 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 def node_verdict(*agents: slicer_pb2.AgentStatus) -> diagnosis.Verdict:
     known = registry_pb2.ListNodesResponse(nodes=[registry_pb2.Node(name="a")])
-    (verdict,) = diagnosis.nodes(known, agents)
+    streams = slicer_pb2.ListAgentsResponse(agents=agents, head_revision=7)
+    (verdict,) = diagnosis.nodes(known, streams)
     return verdict
 
 
@@ -21,7 +22,10 @@ def node_verdict(*agents: slicer_pb2.AgentStatus) -> diagnosis.Verdict:
         ((), Health.ILL),
         ((slicer_pb2.AgentStatus(node="a"),), Health.WELL),
         ((slicer_pb2.AgentStatus(node="b"),), Health.ILL),
-        ((slicer_pb2.AgentStatus(node="a", silent_seconds=11.0),), Health.ILL),
+        # Nothing to say, something to say, and something that it does not say.
+        ((slicer_pb2.AgentStatus(node="a", effective_revision=7, silent_seconds=31),), Health.WELL),
+        ((slicer_pb2.AgentStatus(node="a", effective_revision=6, silent_seconds=1),), Health.WELL),
+        ((slicer_pb2.AgentStatus(node="a", effective_revision=6, silent_seconds=11),), Health.ILL),
         ((slicer_pb2.AgentStatus(node="a", nacked_objects=1),), Health.ILL),
     ],
 )
@@ -55,12 +59,45 @@ def test_an_agent_tells_what_ails_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("days", "health"), [(31, Health.WELL), (29, Health.DOUBTFUL), (-1, Health.ILL)]
+    ("days", "left", "health"),
+    [
+        (365, 31, Health.WELL),
+        (365, 29, Health.DOUBTFUL),
+        (365, -1, Health.ILL),
+        (8, 2.1, Health.WELL),
+        (8, 1.9, Health.DOUBTFUL),
+        (8, 0, Health.ILL),
+    ],
 )
-def test_a_certificate_is_renewed_in_time(days: int, health: Health) -> None:
-    found = diagnosis.certificate("a", "tls.crt", NOW + timedelta(days=days), NOW)
+def test_a_certificate_is_renewed_in_time(days: int, left: float, health: Health) -> None:
+    ends = NOW + timedelta(days=left)
+    found = diagnosis.certificate("a", "tls.crt", (ends - timedelta(days=days), ends), NOW)
     assert found.health is health
     assert bool(found.advice) == (health is not Health.WELL)
+
+
+@pytest.mark.parametrize(
+    ("told_ms", "health", "seen"),
+    [
+        (100_000, Health.WELL, "agrees"),
+        # The answer took five seconds: the clock may have been read at any time of them.
+        (105_900, Health.WELL, "agrees"),
+        (107_000, Health.DOUBTFUL, "2.0 s ahead of"),
+        (97_500, Health.DOUBTFUL, "2.5 s behind"),
+        (-250_000, Health.ILL, "350.0 s behind"),
+    ],
+)
+def test_a_clock_that_is_wrong_is_told_from_a_slow_answer(
+    told_ms: int, health: Health, seen: str
+) -> None:
+    found = diagnosis.skew("a", asked_ms=100_000, told_ms=told_ms, answered_ms=105_000)
+    assert found is not None
+    assert (found.health, bool(found.advice)) == (health, health is not Health.WELL)
+    assert seen in found.seen
+
+
+def test_an_agent_that_does_not_tell_its_time_is_not_judged_by_it() -> None:
+    assert diagnosis.skew("a", asked_ms=5, told_ms=0, answered_ms=6) is None
 
 
 def test_pins_of_another_version_are_told_from_none() -> None:

@@ -2,7 +2,7 @@ import pytest
 
 from deltaplane.errors import Internal, Invalid
 from services.kubernetes.api import resource as resources
-from services.kubernetes.api.permissions import PERMISSIONS, Verb, require
+from services.kubernetes.api.permissions import NODE_PERMISSIONS, PERMISSIONS, Verb, require
 from services.kubernetes.api.resource import Resource
 
 
@@ -18,11 +18,22 @@ def test_each_resource_has_one_rule() -> None:
     assert ("", "pods/status") in names
 
 
-def test_nothing_is_deleted_or_written_but_status_events_and_leases() -> None:
+def test_nothing_is_deleted_or_written_but_status_events_leases_and_certificates() -> None:
     writing = {
         it.rbac_resource for it in PERMISSIONS if it.verbs - {Verb.GET, Verb.LIST, Verb.WATCH}
     }
-    assert writing == {"pods/status", "nodes/status", "events", "leases"}
+    requests = {"certificatesigningrequests/approval", "certificatesigningrequests/status"}
+    assert writing == {"pods/status", "nodes/status", "events", "leases", "signers"} | requests
+    [signing] = [it for it in PERMISSIONS if it.resource == resources.SIGNERS]
+    assert signing.names == ("deltaplane.dev/node",)
+
+
+def test_an_agent_asks_for_certificates_and_nothing_else() -> None:
+    [permission] = NODE_PERMISSIONS
+    assert permission.rbac_resource == "certificatesigningrequests"
+    assert permission.verbs == {Verb.CREATE, Verb.GET}
+    with pytest.raises(Internal, match="permission to list nodes"):
+        require(resources.NODES, Verb.LIST, permissions=NODE_PERMISSIONS)
 
 
 @pytest.mark.parametrize(
