@@ -35,7 +35,7 @@ class FullDisk:
 
 async def test_an_add_on_a_full_disk_says_so() -> None:
     parts: dict[str, Any] = dict.fromkeys(
-        ("interfaces", "releases", "journal", "blocks", "stream", "clock")
+        ("interfaces", "releases", "journal", "blocks", "stream", "links", "clock")
     )
     applier: Any = SimpleNamespace(tracker=SimpleNamespace(node_index=1))
     spool: Any = FullDisk()
