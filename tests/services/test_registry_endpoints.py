@@ -229,6 +229,19 @@ async def test_a_release_removes_what_its_guard_names(any_plane: Plane) -> None:
     await any_plane.register(endpoint(3, "10.244.0.1"))
 
 
+async def test_a_release_of_a_number_that_another_pod_has_is_nothing_to_do(
+    any_plane: Plane,
+) -> None:
+    await any_plane.ready_node()
+    stored = await any_plane.register(endpoint(1))
+    second = await any_plane.register(endpoint(2, pod="db"))
+
+    done = await any_plane.release(release(endpoint(1, pod="absent")), release(second))
+
+    assert done.removed == 1
+    assert await any_plane.endpoints() == [stored]
+
+
 @pytest.mark.parametrize("came_before", [False, True])
 async def test_a_registration_after_its_release_comes_too_late(
     any_plane: Plane, came_before: bool

@@ -89,16 +89,21 @@ class Endpoints:
         self, node: str, node_uid: str, batch: Sequence[Release]
     ) -> tuple[int, int] | None:
         names = {keys.endpoint(it.namespace, it.pod, it.node, it.id): it for it in batch}
-        gone = [keys.released_endpoint(it.node, it.id) for it in batch]
-        found, revision = await self._store.get_many([keys.node(node), *names, *gone])
-        record, stored, marks = found[0], found[1 : 1 + len(names)], found[1 + len(names) :]
+        numbers = [keys.node_endpoint(it.node, it.id) for it in names.values()]
+        gone = [keys.released_endpoint(it.node, it.id) for it in names.values()]
+        found, revision = await self._store.get_many([keys.node(node), *names, *numbers, *gone])
+        record, count = found[0], len(names)
+        stored, held, marks = (found[1 + part * count :][:count] for part in range(3))
         nodes = {} if record is None else {node: node_from_record(record)}
         index = str(registered(nodes, node, node_uid).index).encode()
         compares: list[Compare] = [] if record is None else [alive(record.key, record)]
         operations: list[Operation] = []
         lease = await self._current_lease()
         removed = 0
-        for item, release, mark in zip(stored, names.values(), marks, strict=True):
+        for item, release, number, mark in zip(stored, names.values(), held, marks, strict=True):
+            if item is None and number is not None:
+                # The number is another pod's: the named one does not exist, and cannot come late.
+                continue
             if item is None:
                 if mark is not None and mark.value == index:
                     continue

@@ -215,8 +215,9 @@ def from_file(path: Path) -> Connection:
     """
     try:
         config = msgspec.convert(yaml.safe_load(path.read_text()), _Config)
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+    except (OSError, ValueError, LookupError, RecursionError, yaml.YAMLError) as error:
         # ValueError: no UTF-8, no kubeconfig, dates and numbers that Python does not know.
+        # LookupError: a number without a digit, which PyYAML takes for one.
         raise Invalid(str(path), f"cannot be read as a kubeconfig: {error}") from error
     contexts = {it.name: it.context for it in config.contexts}
     context = _named(contexts, config.current_context, f"{path}: current-context")
