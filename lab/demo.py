@@ -95,7 +95,12 @@ def run(config: DemoConfig, console: Console | None = None) -> bool:
     )
     found.note("lab up", f"{time.monotonic() - began:.1f} s")
     try:
-        _tell(lab, shop, teller)
+        teller.story(
+            lab,
+            shop,
+            denials=lambda: _denials(lab, teller),
+            kills=lambda: _kills(lab, teller),
+        )
     except DeltaplaneError as error:
         found.problems.append(str(error))
     finally:
@@ -107,25 +112,6 @@ def run(config: DemoConfig, console: Console | None = None) -> bool:
     held = teller.conclude()
     teller.line("everything held" if held else "FAILED", "bold green" if held else "bold red")
     return held
-
-
-def _tell(lab: Lab, shop: manifests.Manifests, teller: Teller) -> None:
-    teller.heading("Pods, added by the CNI plugin")
-    teller.workloads(lab, shop)
-    teller.heading("Without policies")
-    teller.probe(lab, "without policies")
-    teller.heading(f"Applying {len(shop.all_policies)} policies")
-    teller.enforce(lab, shop.only_policies(), "policies enforced on all nodes")
-    teller.heading("With policies")
-    before = teller.probe(lab, "with policies")
-    _denials(lab, teller)
-    _kills(lab, teller)
-    teller.heading("After the kills")
-    after = teller.probe(lab, "after the kills")
-    teller.found.expect(
-        held=after.rows == before.rows, problem="the matrix is another one after the kills"
-    )
-    teller.afterwards(lab)
 
 
 def _denials(lab: Lab, teller: Teller) -> None:

@@ -45,7 +45,11 @@ def run(config: DemoConfig, lacks: Sequence[str] = (), console: Console | None =
         DeltaplaneError: there is no etcd, or something broke on the way.
     """
     words = Words(
-        label=LABEL, added="CNI ADD on the agent's socket, no link made", asked="verdicts"
+        label=LABEL,
+        adding="Pods, added on the agents' CNI sockets",
+        added="CNI ADD on the agent's socket, no link made",
+        enforced="policies in the tables of all nodes",
+        asked="verdicts",
     )
     teller = Teller(console or output.console(WIDTH), words)
     teller.line(f"{NO_PACKET}: verdicts are computed from the tables that the agents keep")
@@ -55,7 +59,12 @@ def run(config: DemoConfig, lacks: Sequence[str] = (), console: Console | None =
     lab = MemoryLab.up(LabConfig(name=config.name, nodes=config.nodes), teller.step)
     teller.found.note("lab up", f"{time.monotonic() - began:.1f} s")
     try:
-        _tell(lab, shop, teller)
+        teller.story(
+            lab,
+            shop,
+            denials=lambda: _denials(lab, teller),
+            kills=lambda: _kills(lab, teller),
+        )
     except DeltaplaneError as error:
         teller.found.problems.append(str(error))
     finally:
@@ -76,25 +85,6 @@ def _say_why(teller: Teller, lacks: Sequence[str]) -> None:
     teller.line("for packets this machine lacks:")
     for line in lacks:
         teller.line(f"  - {escape(line)}")
-
-
-def _tell(lab: MemoryLab, shop: manifests.Manifests, teller: Teller) -> None:
-    teller.heading("Pods, added on the agents' CNI sockets")
-    teller.workloads(lab, shop)
-    teller.heading("Without policies")
-    teller.probe(lab, "without policies")
-    teller.heading(f"Applying {len(shop.all_policies)} policies")
-    teller.enforce(lab, shop.only_policies(), "policies in the tables of all nodes")
-    teller.heading("With policies")
-    before = teller.probe(lab, "with policies")
-    _denials(lab, teller)
-    _kills(lab, teller)
-    teller.heading("After the kills")
-    after = teller.probe(lab, "after the kills")
-    teller.found.expect(
-        held=after.rows == before.rows, problem="the matrix is another one after the kills"
-    )
-    teller.afterwards(lab)
 
 
 def _denials(lab: MemoryLab, teller: Teller) -> None:

@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from rich.console import Console
@@ -61,12 +61,16 @@ class Words:
 
     Attributes:
         label: stands before every heading and line; empty: none does.
+        adding: heading of the chapter in which pods are added.
         added: how pods were added.
+        enforced: what is waited for after policies were applied.
         asked: what a look at who reaches whom consists of.
     """
 
     label: str = ""
+    adding: str = "Pods, added by the CNI plugin"
     added: str = "CNI ADD"
+    enforced: str = "policies enforced on all nodes"
     asked: str = "probes"
 
 
@@ -94,6 +98,39 @@ class Teller:
     def heading(self, text: str) -> None:
         """Begins a chapter; what follows without a label stands under it."""
         self.out.print(f"\n[bold cyan]── {self._label}{text} ──[/]", highlight=False)
+
+    def story(
+        self,
+        lab: Lab,
+        shop: manifests.Manifests,
+        *,
+        denials: Callable[[], None],
+        kills: Callable[[], None],
+    ) -> None:
+        """All chapters in their order, up to the conclusion.
+
+        Args:
+            lab: one without pods.
+            shop: the manifests.
+            denials: tells who denies what, while the policies are there.
+            kills: tells what is killed, and what that does.
+        """
+        self.heading(self.words.adding)
+        self.workloads(lab, shop)
+        self.heading("Without policies")
+        self.probe(lab, "without policies")
+        self.heading(f"Applying {len(shop.all_policies)} policies")
+        self.enforce(lab, shop.only_policies(), self.words.enforced)
+        self.heading("With policies")
+        before = self.probe(lab, "with policies")
+        denials()
+        kills()
+        self.heading("After the kills")
+        after = self.probe(lab, "after the kills")
+        self.found.expect(
+            held=after.rows == before.rows, problem="the matrix is another one after the kills"
+        )
+        self.afterwards(lab)
 
     # --- chapters --------------------------------------------------------------------------------
 
