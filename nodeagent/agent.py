@@ -155,13 +155,6 @@ class Agent:
         )
         self._releases = Releases(place)
         self._resuming = Resuming(place, self._releases)
-        self._collector = Collector(
-            parts.journal,
-            parts.links,
-            self._releases,
-            node_uid=parts.node.uid,
-            clock=parts.clock,
-        )
         self._knowledge = Knowledge(
             parts.journal,
             writer,
@@ -181,7 +174,21 @@ class Agent:
             clock=parts.clock,
         )
         self._spool = Spool(parts.config.spool, self._releases.retire)
-        self._plugin = Plugin(
+        self._plugin = self._make_plugin(place)
+
+    def _collector(self) -> Collector:
+        parts = self._parts
+        return Collector(
+            parts.journal,
+            parts.links,
+            self._releases,
+            node_uid=parts.node.uid,
+            clock=parts.clock,
+        )
+
+    def _make_plugin(self, place: Workplace) -> Plugin:
+        parts = self._parts
+        return Plugin(
             interfaces=Interfaces(place, self._releases, parts.span_wait),
             releases=self._releases,
             journal=parts.journal,
@@ -217,7 +224,7 @@ class Agent:
             await listening.wait()
             background.append(group.create_task(self._connect(applied)))
             background.append(group.create_task(self._releases.run()))
-            background.append(group.create_task(self._collector.run()))
+            background.append(group.create_task(self._collector().run()))
             background.append(group.create_task(self._health_ports.run()))
             background.append(group.create_task(self._replay()))
             background.append(group.create_task(self._count_rules()))
