@@ -22,15 +22,29 @@ Ready = Callable[[], Awaitable[bool]]
 _TRACE_ID = re.compile(r"[0-9a-f]{32}")
 
 
-class _Server(uvicorn.Server):
-    """uvicorn that leaves signals alone: the process has one place that handles them."""
+class Server(uvicorn.Server):
+    """uvicorn that leaves signals alone, for the process has one place that handles them, and
+    leaves no connection open, whatever comes while it ends."""
 
     capture_signals = contextlib.nullcontext  # type: ignore[assignment] # same use, no signals
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        loop = asyncio.get_running_loop()
+        for server in self.servers:
+            for listening in server.sockets:
+                loop.remove_reader(listening)
+        # What asyncio has accepted by now it hands on in its next round; after the listening
+        # socket is closed it could not, and would forget it (Python 3.11).
+        for _ in range(2):
+            await asyncio.sleep(0)
+        await super().shutdown(sockets)
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
 
 
 async def serve(listener: socket.socket, ready: Ready, ending: asyncio.Event) -> None:
     """Answers on a listening socket, which it closes, until told to end."""
-    server = _Server(
+    server = Server(
         uvicorn.Config(
             application(ready),
             lifespan="off",

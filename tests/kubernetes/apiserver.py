@@ -19,6 +19,7 @@ from typing import Any, Self
 
 import uvicorn
 
+from deltaplane.runtime import web
 from services.kubernetes.api import resource as resources
 from services.kubernetes.api.kubeconfig import Connection
 from services.kubernetes.api.resource import Resource
@@ -334,10 +335,7 @@ class ApiServer:
             await send({"type": "http.response.body", "body": piece, "more_body": True})
 
 
-class Server(uvicorn.Server):
-    # Signals belong to the test run.
-    capture_signals = contextlib.nullcontext  # type: ignore[assignment]
-
+class Server(web.Server):
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self.stop = asyncio.Event()

@@ -150,18 +150,21 @@ async def test_a_server_that_is_busy_is_asked_again_when_it_says(server: ApiServ
 
 
 async def test_a_request_has_a_deadline() -> None:
-    async def hang(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writers.append(writer)
+    left = asyncio.Event()
 
-    writers: list[asyncio.StreamWriter] = []
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(1000):
+            pass
+        writer.close()
+        left.set()
+
     listener = await asyncio.start_server(hang, "127.0.0.1", 0)
     port = listener.sockets[0].getsockname()[1]
     connection = Connection(server=f"http://127.0.0.1:{port}")
     async with listener, Client(connection, deadline_seconds=0.05) as client:
         with pytest.raises(Unavailable, match=r"get leases.* no answer within"):
             await client.get(resources.LEASES, "a", Lease, namespace="b")
-        for writer in writers:
-            writer.close()
+        await left.wait()
 
 
 async def test_nobody_listens() -> None:
