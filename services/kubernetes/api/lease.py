@@ -87,7 +87,8 @@ class Leader:
                     pass
                 campaign.cancel()
         finally:
-            await self._release()
+            # Not in this task: in a cancelled one a timeout looks like being cancelled (3.11).
+            await asyncio.create_task(self._release())
 
     async def _lead_once(self, work: Work) -> bool:
         """One term of ours; True if the work came to its end."""
@@ -154,13 +155,17 @@ class Leader:
         )
 
     async def _release(self) -> None:
-        step = self._election.release(self._clock.wall_ns())
-        if step is None:
-            return
         try:
             # Also when we are cancelled: who waits for us gains a whole lease by it.
-            async with asyncio.timeout(self._times.retry):
-                await self._replace(step)
-            log.get().info("lease_released", name=self._name)
+            async with asyncio.timeout(self._times.renew / 2):
+                while step := self._election.release(self._clock.wall_ns()):
+                    try:
+                        await self._replace(step)
+                    except Conflict:
+                        # By a write of ours that was under way when we were told to end.
+                        self._election.saw(await self._read(), self._clock.now())
+                    else:
+                        log.get().info("lease_released", name=self._name)
+                        return
         except (DeltaplaneError, TimeoutError) as error:
             log.get().info("lease_not_released", name=self._name, reason=str(error))
