@@ -238,6 +238,13 @@ def _wrap(handler: Any, method: str) -> Any:  # noqa: ANN401 - grpc's own tuple 
     return handler._replace(**{name: wrapped})
 
 
+def _tells_of_leaving(error: BaseException) -> bool:
+    """Whether the other side was gone while it was written to; an internal error to grpc."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(_tells_of_leaving, error.exceptions))
+    return isinstance(error, grpc.aio.InternalError)
+
+
 class _Served:
     """What a method's wrapper needs; the children of the metrics are looked up once."""
 
@@ -283,7 +290,7 @@ class _Served:
                 log.get().exception("rpc_failed", method=self._method)
             _CALLS.labels(self._method, code.name).inc()
             await context.abort(code, details, tuple(metadata))
-        if isinstance(error, (asyncio.CancelledError, GeneratorExit)):
+        if isinstance(error, (asyncio.CancelledError, GeneratorExit)) or _tells_of_leaving(error):
             _CALLS.labels(self._method, "CANCELLED").inc()
         elif isinstance(error, grpc.aio.AbortError):
             _CALLS.labels(self._method, "ABORTED_BY_HANDLER").inc()

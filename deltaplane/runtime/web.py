@@ -23,12 +23,15 @@ _TRACE_ID = re.compile(r"[0-9a-f]{32}")
 
 
 class Server(uvicorn.Server):
-    """uvicorn that leaves signals alone, for the process has one place that handles them, and
-    leaves no connection open, whatever comes while it ends."""
+    """uvicorn that leaves signals alone, for the process has one place that handles them.
+
+    It leaves no connection open, whatever comes while it ends.
+    """
 
     capture_signals = contextlib.nullcontext  # type: ignore[assignment] # same use, no signals
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stops accepting and ends all connections. sockets: that it listens on."""
         loop = asyncio.get_running_loop()
         for server in self.servers:
             for listening in server.sockets:

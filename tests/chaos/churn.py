@@ -18,7 +18,7 @@ from lab.cni import CniError
 from lab.manifests import Manifests
 from lab.pods import Phase, Pod, Port
 from lab.workloads import Workload
-from tests.chaos.arrivals import arrivals
+from tests.chaos.arrivals import Ear, arrivals
 from tests.chaos.spray import Pair, Spray
 from tests.chaos.world import APPS, FOE, OPEN, STILL, VAULT, Act, Guest, Step, World
 
@@ -111,11 +111,13 @@ class _Watch:
 
     Attributes:
         seen: packets that had arrived before it was shut; None: the receipt is still missing.
+        ear: says whose they are.
         subject: what the receipt is about.
     """
 
     pod: Pod
     seen: int | None
+    ear: Ear
     subject: Subject = field(default_factory=Subject)
 
 
@@ -152,7 +154,7 @@ class Churn:
         self.lab.wait_enforced(self.lab.apply(ground(nodes)), seconds=60)
         for pod in self.lab.pods:
             if pod.namespace == VAULT:
-                self._watched[pod.uid] = _Watch(pod=pod, seen=0)
+                self._watch(pod, seen=0)
         self._aim()
 
     def run(self, steps: Iterator[Step]) -> None:
@@ -187,8 +189,15 @@ class Churn:
         self._aim()
         self.look()
         self.done += 1
-        took = time.monotonic() - started
-        self._tell(f"{step}: {took:.1f} s" + (f", {tries} tries" if tries > 1 else ""))
+        took = f"{time.monotonic() - started:.1f} s" + (f", {tries} tries" if tries > 1 else "")
+        self._tell(f"{step}: {took}{self._where(step)}")
+
+    def _where(self, step: Step) -> str:
+        """The addresses of who has come."""
+        if step.act is not Act.ADD or step.guest is None:
+            return ""
+        pod = next(pod for pod in self.lab.pods if pod.reference == step.guest.reference)
+        return f", {', '.join(pod.addresses)}"
 
     # --- doing -----------------------------------------------------------------------------------
 
@@ -247,24 +256,30 @@ class Churn:
                 continue
             if step.guest is None and step.app != guest.app:
                 continue
-            del self._watched[uid]
+            self._forget(uid)
+
+    def _watch(self, pod: Pod, seen: int | None, subject: Subject | None = None) -> None:
+        self._watched[pod.uid] = _Watch(
+            pod=pod, seen=seen, ear=Ear(self._namespace(pod)), subject=subject or Subject()
+        )
+
+    def _forget(self, uid: str) -> None:
+        self._watched.pop(uid).ear.close()
 
     def _watch_new(self, step: Step) -> None:
         pods = {pod.reference: pod for pod in self.lab.pods if pod.phase is Phase.RUNNING}
         there = {pod.uid for pod in pods.values()}
         for uid in self._watched.keys() - there:
-            del self._watched[uid]
+            self._forget(uid)
         for guest in self.world.guests.values():
             pod = pods[guest.reference]
             if pod.uid in self._watched or not self.world.is_forbidden(guest):
                 continue
             is_new = step.act is Act.ADD and step.guest == guest
-            watch = (
-                _Watch(pod=pod, seen=0)
-                if is_new
-                else _Watch(pod=pod, seen=None, subject=self._subject)
-            )
-            self._watched[pod.uid] = watch
+            if is_new:
+                self._watch(pod, seen=0)
+            else:
+                self._watch(pod, seen=None, subject=self._subject)
         self._receipts(RECEIPT_SECONDS)
 
     def _receipts(self, seconds: float) -> None:
@@ -279,6 +294,7 @@ class Churn:
                 continue
             for watch in self._watched.values():
                 if watch.seen is None and watch.subject == subject:
+                    watch.ear.heard()
                     watch.seen = arrivals(self._namespace(watch.pod))
 
     def look(self) -> None:
@@ -288,15 +304,21 @@ class Churn:
                 continue
             now = arrivals(self._namespace(watch.pod))
             if now > watch.seen:
-                self.problems.append(
+                self._note(
                     f"{now - watch.seen} packets have reached {watch.pod.reference} on "
-                    f"{watch.pod.node} ({', '.join(watch.pod.addresses)}), which is shut"
+                    f"{watch.pod.node} ({', '.join(watch.pod.addresses)}), which is shut: "
+                    + "; ".join(map(str, watch.ear.heard()))
                 )
                 watch.seen = now
         pods = [pod for pod in self.lab.pods if pod.phase is Phase.RUNNING]
         addresses = [address for pod in pods for address in pod.addresses]
         twice = {address for address in addresses if addresses.count(address) > 1}
-        self.problems += [f"{address} is the address of two pods" for address in sorted(twice)]
+        for address in sorted(twice):
+            self._note(f"{address} is the address of two pods")
+
+    def _note(self, problem: str) -> None:
+        self.problems.append(problem)
+        self._tell(problem)
 
     def settle(self) -> None:
         """Waits for the receipts that are still missing; call it once all faults have ended."""

@@ -2,6 +2,7 @@ import asyncio
 import contextlib
 import inspect
 from pathlib import Path
+from typing import Any
 
 import grpc.aio
 import pytest
@@ -61,6 +62,36 @@ async def test_a_bug_is_internal_logged_and_keeps_its_text_to_itself(
     log = capsys.readouterr().err
     assert "rpc_failed" in log
     assert "secret" in log
+
+
+async def test_who_leaves_while_it_is_written_to_is_no_bug(
+    config: ProcessConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Flood(Echo):
+        async def written(self, request: bytes, context: Any) -> None:
+            async def write() -> None:
+                while True:
+                    await context.write(request)
+
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(write())
+                    await asyncio.Event().wait()
+            finally:
+                ended.set()
+
+    ended = asyncio.Event()
+    async with running(config, Flood()) as server:
+        # Its methods have no stubs, so it has no type.
+        channel: Any = server.channel
+        # Each time it is chance where a write is then.
+        for _ in range(30):
+            call = channel.unary_stream(f"/{SERVICE}/Written")(bytes(100))
+            await call.read()
+            call.cancel()
+            await ended.wait()
+            ended.clear()
+    assert "rpc_failed" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("method", METHODS)
