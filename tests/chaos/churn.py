@@ -29,6 +29,9 @@ RETRY_SECONDS = 0.5
 RECEIPT_SECONDS = 6.0
 """How long a step waits for a receipt; it is asked for again after later steps."""
 
+SETTLED_SECONDS = 60.0
+"""How long receipts may take once no fault is left."""
+
 GROUND = f"""
 apiVersion: v1
 kind: Namespace
@@ -322,8 +325,12 @@ class Churn:
 
     def settle(self) -> None:
         """Waits for the receipts that are still missing; call it once all faults have ended."""
-        self._receipts(60.0)
-        if pending := [w.pod.reference for w in self._watched.values() if w.seen is None]:
+        deadline = time.monotonic() + SETTLED_SECONDS
+        while (pending := self._unreceipted()) and (left := deadline - time.monotonic()) > 0:
+            self._receipts(left)
+            # Also whom a replica that has just come back does not reach at once.
+            self._labs = (*self._labs[1:], self._labs[0])
+        if pending:
             self.problems.append(f"there is no receipt for {', '.join(pending)}")
         self.look()
         # Only who is still sent to can tell.
@@ -332,6 +339,9 @@ class Churn:
         self.received += sum(
             arrivals(self._namespace(pod)) for pod in opened if pod.namespace == OPEN
         )
+
+    def _unreceipted(self) -> list[str]:
+        return [w.pod.reference for w in self._watched.values() if w.seen is None]
 
     def _namespace(self, pod: Pod) -> str:
         return topology.pod_namespace(self.lab.layout.lab, pod.uid)
