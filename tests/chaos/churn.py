@@ -142,8 +142,6 @@ class Churn:
         self._spray = spray
         self._tell = tell
         self._watched: dict[str, _Watch] = {}
-        # Guests that were or are somebody else: nodes learn of that at some time during the step.
-        self._relabelled: set[str] = set()
         self._stopping = threading.Event()
 
     @property
@@ -180,7 +178,6 @@ class Churn:
         self.look()
         if step.act is Act.REOPEN or (step.act is Act.RELABEL and step.guest is not None):
             self._forget_opened(step)
-        self._note_relabelled(step)
         tries = 1
         while (failure := self._try(step)) is not None:
             tries += 1
@@ -238,16 +235,6 @@ class Churn:
                 self.lab.delete(_parsed(SERVICE.format(app=step.app)))
 
     # --- watching --------------------------------------------------------------------------------
-
-    def _note_relabelled(self, step: Step) -> None:
-        """From a guest that changes its app nothing is sent to the keepers any more."""
-        if step.guest is None:
-            return
-        if step.act is Act.RELABEL:
-            self._relabelled.add(step.guest.reference)
-            self._aim()
-        elif step.act is Act.ADD:
-            self._relabelled.discard(step.guest.reference)
 
     def _forget_opened(self, step: Step) -> None:
         """Those that the step is to open are not watched any more."""
@@ -350,15 +337,19 @@ class Churn:
         self._spray.aim(list(self._pairs()))
 
     def _pairs(self) -> Iterator[Pair]:
-        """Everybody who stays sends to every guest; foes send to the keepers."""
+        """Everybody who stays sends to every guest; foes who remain foes send to the keepers.
+
+        A packet is judged when it arrives: one of a foe that has waited for a neighbour's answer,
+        three seconds at most, may come in if its sender is a friend by then.
+        """
         pods = [pod for pod in self.lab.pods if pod.phase is Phase.RUNNING]
         for source in pods:
+            guest = self.world.guests.get(source.reference)
+            is_foe = guest is not None and guest.app == FOE and guest.is_steady
             for target in pods:
                 is_keeper = target.labels.get("app") == KEEPER
                 from_still = source.namespace == STILL and target.namespace in (VAULT, OPEN)
-                is_foe = source.labels.get("app") == FOE
-                from_foe = is_foe and is_keeper and source.reference not in self._relabelled
-                if from_foe or from_still:
+                if (is_foe and is_keeper) or from_still:
                     for address in target.addresses:
                         yield self._namespace(source), address
 

@@ -2,7 +2,7 @@ import itertools
 
 import pytest
 
-from tests.chaos.world import NAMES, OPEN, VAULT, Act, Step, World, steps
+from tests.chaos.world import FOE, NAMES, OPEN, VAULT, Act, Step, World, steps
 
 NODES = ("node-1", "node-2")
 
@@ -38,3 +38,15 @@ def test_the_vault_and_who_is_shut_may_not_be_reached() -> None:
         for guest in world.guests.values():
             shut = guest.namespace == OPEN and guest.app in world.shut
             assert world.is_forbidden(guest) == (guest.namespace == VAULT or shut)
+
+
+def test_half_of_the_guests_stay_what_they_are() -> None:
+    changed, steady_foes = set(), set()
+    for step in told(5, 1000):
+        guest = step.guest
+        if step.act is Act.RELABEL and guest is not None:
+            changed.add(guest.name)
+            assert not guest.is_steady
+        if step.act is Act.ADD and guest is not None and guest.app == FOE and guest.is_steady:
+            steady_foes.add(guest.name)
+    assert len(changed) == len(steady_foes) == NAMES[OPEN] // 2

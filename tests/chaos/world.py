@@ -2,7 +2,8 @@
 
 namespace `still`: one pod a node, which stays; they ping each other and send to everybody.
 namespace `vault`: guests that nobody may reach, and one keeper a node that lets only friends in.
-namespace `open`:  guests, each a friend or a foe. A policy may shut all friends, or all foes.
+namespace `open`:  guests, each a friend or a foe, and half of them may become the other. A policy
+                   may shut all friends, or all foes.
 
 Guests' names come again under other UIDs, and so do their addresses.
 """
@@ -46,6 +47,11 @@ class Guest:
     def reference(self) -> str:
         """namespace/name."""
         return f"{self.namespace}/{self.name}"
+
+    @property
+    def is_steady(self) -> bool:
+        """Whether it stays what it is until it goes: every other one of `open` does."""
+        return self.namespace != OPEN or self.name in STEADY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +117,8 @@ class World:
 NAMES = {VAULT: 4, OPEN: 8}
 """How many guests a namespace has at most."""
 
+STEADY = frozenset(f"guest-{number}" for number in range(0, NAMES[OPEN], 2))
+
 PODS_OF_TEN = 7
 """Of ten steps, how many change pods."""
 
@@ -138,7 +146,7 @@ def _step(number: int, world: World, chance: random.Random, nodes: tuple[str, ..
             namespace=namespace, name=name, node=node, app=app if namespace == OPEN else VAULT
         )
         return Step(number=number, act=Act.ADD, guest=fresh)
-    if namespace == OPEN and there.app != app:
+    if there.app != app and not there.is_steady:
         return Step(number=number, act=Act.RELABEL, guest=replace(there, app=app))
     return Step(number=number, act=Act.REMOVE, guest=there)
 
