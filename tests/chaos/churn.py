@@ -327,6 +327,11 @@ class Churn:
             arrivals(self._namespace(pod)) for pod in opened if pod.namespace == OPEN
         )
 
+    def close(self) -> None:
+        """Watches nobody any more."""
+        for uid in list(self._watched):
+            self._forget(uid)
+
     def _unreceipted(self) -> list[str]:
         return [w.pod.reference for w in self._watched.values() if w.seen is None]
 
