@@ -115,10 +115,11 @@ def test_full_size_segments_arrive_whole_and_without_a_stall(
     after = counters(everywhere(lab))
     assert segment == mode.pod_mtu - HEADERS[family] - TCP_BYTES
     assert fragments(before, after) == {}
-    repeated = after["Tcp.RetransSegs"] - before["Tcp.RetransSegs"]
+    # Less what the receiver says it had already: another processor had it, and it came late.
+    lost = (after - before)["Tcp.RetransSegs"] - (after - before)["TcpExt.TCPDSACKRecvSegs"]
     sent = OCTETS // segment
     # A path that drops full-size segments repeats nearly all of them; a busy machine some.
-    assert repeated < sent / 100
+    assert lost < sent / 100
 
 
 @FAMILIES

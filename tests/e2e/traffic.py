@@ -70,8 +70,13 @@ def counters(namespaces: Iterable[str]) -> Counter[str]:
     total: Counter[str] = Counter()
     for namespace in namespaces:
         with netns.entered(namespace):
-            tables = Path("/proc/thread-self/net/snmp").read_text().splitlines()
-            ipv6 = Path("/proc/thread-self/net/snmp6").read_text().splitlines()
+            here = Path("/proc/thread-self/net")
+            tables = [
+                line
+                for name in ("snmp", "netstat")
+                for line in (here / name).read_text().splitlines()
+            ]
+            ipv6 = (here / "snmp6").read_text().splitlines()
         for names, values in zip(tables[::2], tables[1::2], strict=True):
             table, *columns = names.replace(":", "").split()
             numbers = values.split()[1:]

@@ -62,6 +62,6 @@ def test_packets_of_the_judged_nodes_pass_the_programs(tmp_path: Path) -> None:
     for counts in seen:
         assert counts["pass_remote"] >= one_way
         assert counts["pass_local"] >= one_way
-        # Multicast is what a pod's kernel says by itself, to routers and listeners: none of the load.
+        # Multicast is what a pod's kernel says by itself, to routers and listeners.
         dropped = {outcome for outcome in counts if outcome.startswith("drop_")}
         assert dropped <= {"drop_link_scope"}
