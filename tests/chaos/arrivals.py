@@ -1,4 +1,4 @@
-"""How many UDP packets have reached a network namespace, whether or not somebody listened."""
+"""How many UDP packets have reached a network namespace, and whose, even if nobody listened."""
 
 import contextlib
 import ipaddress
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lab import netns
 
-# From linux/if_ether.h, linux/socket.h and linux/in.h.
+# From linux/if_ether.h and asm-generic/socket.h.
 ETH_P_ALL = 0x0003
 ETH_P_IP, ETH_P_IPV6 = 0x0800, 0x86DD
 SO_TIMESTAMPNS = 35
@@ -59,7 +59,7 @@ class Ear:
                 source = _source(address[1], data)
                 if address[2] == socket.PACKET_OUTGOING or source is None:
                     continue
-                (seconds, nanoseconds) = _TIMESPEC.unpack(extra[0][2][: _TIMESPEC.size])
+                seconds, nanoseconds = _TIMESPEC.unpack(extra[0][2][: _TIMESPEC.size])
                 yield Arrival(*source, now - seconds - nanoseconds / 1e9)
 
     def close(self) -> None:

@@ -266,10 +266,7 @@ class Churn:
             if pod.uid in self._watched or not self.world.is_forbidden(guest):
                 continue
             is_new = step.act is Act.ADD and step.guest == guest
-            if is_new:
-                self._watch(pod, seen=0)
-            else:
-                self._watch(pod, seen=None, subject=self._subject)
+            self._watch(pod, seen=0 if is_new else None, subject=self._subject)
         self._receipts(RECEIPT_SECONDS)
 
     def _receipts(self, seconds: float) -> None:

@@ -65,3 +65,4 @@ def test_packets_of_the_judged_nodes_pass_the_programs(tmp_path: Path) -> None:
         # Multicast is what a pod's kernel says by itself, to routers and listeners.
         dropped = {outcome for outcome in counts if outcome.startswith("drop_")}
         assert dropped <= {"drop_link_scope"}
+        assert counts.get("drop_link_scope", 0) < BURST
