@@ -151,7 +151,8 @@ def test_who_may_nothing_sees_the_cluster_in_memory_and_is_told_so(folder: Path)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_nothing_is_left_of_it_however_it_ends(folder: Path, number: signal.Signals) -> None:
     with subprocess.Popen(
-        command(folder / "aside", "--nodes", "2"),
+        # Whoever starts the tests in the background may have them ignore SIGINT.
+        ["env", "--default-signal=INT", *command(folder / "aside", "--nodes", "2")],
         env=environment(folder) | {"PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE,
         text=True,
